@@ -1,0 +1,24 @@
+PYTHON ?= python3.11
+BIN := .venv/bin
+
+.PHONY: quickstart test lint clean
+
+# The stamp is made last, so that an interrupted install is repeated instead of taken for complete.
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "sslzoo needs Python 3.11 or newer: make PYTHON=...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+quickstart: .venv/installed
+	$(BIN)/python recipes/quickstart.py
+
+test: .venv/installed
+	$(BIN)/python -m pytest
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+
+clean:
+	rm -rf .venv runs

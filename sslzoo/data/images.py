@@ -1,0 +1,58 @@
+"""What a data set is to the rest of sslzoo: batches of uint8 images on the device. READ FIRST."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+
+class Batch(NamedTuple):
+    """Some images of one data set, all on the device."""
+
+    pixels: Tensor  # uint8 (n, 3, H, W): each image in the top-left corner of a canvas of zeros
+    sizes: Tensor  # int64 (n, 2): height and width of each image in px
+    samples: Tensor  # int64 (n,): the images' row numbers in the data set, the key of their random numbers
+    labels: Tensor | None  # int64 (n,)
+
+
+class ImageSet(ABC):
+    """The images of one split. Positions 0 .. len - 1 count the images in the order of the data set.
+
+    source, split: as given to `load_images`.
+    label_names: the classes' names by label, None where the data set has none.
+    labels: int64 (len,) on the CPU, None where the data set has none.
+    fingerprint: sha256 of the content; see `fingerprint.py`.
+    resident: True when every image is decoded and on the device.
+    """
+
+    source: str
+    split: str
+    label_names: list[str] | None
+    labels: Tensor | None
+    fingerprint: str
+    resident: bool
+
+    @property
+    @abstractmethod
+    def skipped(self) -> list[str]:
+        """Names of the broken images left out so far, in the order of the data set."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """How many positions there are."""
+
+    @abstractmethod
+    def name(self, position: int) -> str:
+        """The image's path where its row has one, else "row 17"."""
+
+    @abstractmethod
+    def batches(self, order: Iterable[Tensor]) -> Iterator[Batch]:
+        """One `Batch` for each element of `order`: int64 (n,) positions on the CPU, n >= 1."""
+
+
+def place(image: np.ndarray, canvas: np.ndarray) -> None:
+    """Copies `image`, uint8 (h, w, 3), into the top-left corner of `canvas`, uint8 (3, H, W)."""
+    height, width = image.shape[:2]
+    canvas[:, :height, :width] = image.transpose(2, 0, 1)

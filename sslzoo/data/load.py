@@ -1,0 +1,86 @@
+"""`load_images`: one data set, on the device at once when it fits and streamed when it does not."""
+
+import numpy as np
+import torch
+
+from sslzoo.errors import InputError, unknown
+
+from .broken import BrokenImages
+from .decode import BrokenImage, read_size
+from .digits import scattered_digits
+from .fingerprint import fingerprint_arrays, fingerprint_rows
+from .images import ImageSet
+from .memory import default_budget
+from .resident import ResidentImages, decode_all
+from .rows import Rows
+from .source import open_source
+from .streamed import StreamedImages
+
+_PROBES = 256  # images whose headers tell whether the data set fits
+
+
+def load_images(
+    source: str,
+    split: str,
+    *,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    canvas: int | None = None,
+    device: torch.device,
+    budget: int | None = None,
+) -> ImageSet:
+    """The images of one split.
+
+    source: "digits" (built in, see `digits.py`), a Hub data set id such as "uoft-cs/cifar10" (with "@configuration" where it has
+        several), a folder of images with or without class folders and with or without train/test folders, or a Parquet file or a folder
+        of them, named after the split: train-00000-of-00002.parquet, test.parquet.
+    image_column, label_column: needed only where the columns' types leave several choices.
+    canvas: longest allowed side in px; larger images are reduced. None keeps them as they are.
+    budget: bytes that the decoded set may take on the device; larger sets are streamed. None: a quarter of the free memory.
+    Raises `InputError` when something named here does not exist, or when more than 1 % of the images are broken.
+    """
+    device = torch.device(device)
+    if source == "digits":
+        return _digits(split, device)
+    rows, labels, label_names = open_source(source, split, image_column, label_column)
+    fingerprint = fingerprint_rows(rows, labels)
+    budget = default_budget(device) if budget is None else budget
+    size = _probe(rows, canvas, source, split)
+    if len(rows) * 3 * size[0] * size[1] <= budget:
+        broken = BrokenImages(source, split, len(rows))
+        decoded = decode_all(rows, canvas, size, broken, device, budget)
+        if decoded is not None:
+            pixels, sizes, samples = decoded
+            labels = None if labels is None else labels[samples]
+            names = [rows.name(row) for row in samples.tolist()]
+            return ResidentImages(source, split, label_names, fingerprint, pixels, sizes, samples, labels, names, broken.names)
+    broken = BrokenImages(source, split, len(rows))
+    return StreamedImages(source, split, label_names, fingerprint, rows, labels, canvas, broken, device)
+
+
+def _digits(split: str, device: torch.device) -> ResidentImages:
+    if split not in ("train", "test"):
+        raise unknown("split", split, ["train", "test"])
+    images, labels = scattered_digits(split)
+    labels = torch.from_numpy(labels)
+    pixels = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous().to(device)
+    samples = torch.arange(len(images))
+    sizes = torch.tensor(images.shape[1:3]).repeat(len(images), 1)
+    names = [f"row {row}" for row in range(len(images))]
+    fingerprint = fingerprint_arrays(images, labels)
+    label_names = [str(digit) for digit in range(10)]
+    return ResidentImages("digits", split, label_names, fingerprint, pixels, sizes, samples, labels, names, [])
+
+
+def _probe(rows: Rows, canvas: int | None, source: str, split: str) -> tuple[int, int]:
+    """The largest height and width in px among evenly spaced images."""
+    sizes, reason = [], ""
+    for row in np.unique(np.linspace(0, len(rows) - 1, min(len(rows), _PROBES)).astype(np.int64)).tolist():
+        try:
+            sizes.append(read_size(rows.encoded(row), canvas))
+        except BrokenImage as error:
+            reason = reason or f"{rows.name(row)}: {error}"
+    if not sizes:
+        raise InputError(f"no image in {source} ({split}) can be read ({reason})")
+    height, width = np.array(sizes).max(axis=0)
+    return int(height), int(width)

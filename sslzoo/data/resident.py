@@ -1,0 +1,117 @@
+"""The whole data set on the device: decoded once, a batch is one gather."""
+
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .broken import BrokenImages
+from .decode import BrokenImage, decode
+from .images import Batch, ImageSet, place
+from .rows import Rows
+from .threads import ahead, thread_count
+
+_BLOCK = 64  # images decoded by one thread at a time
+
+
+class ResidentImages(ImageSet):
+    """Images as one uint8 tensor (n, 3, H, W) on the device.
+
+    pixels: that tensor.
+    sizes: int64 (n, 2) on the CPU, heights and widths.
+    samples: int64 (n,) on the CPU, the images' rows.
+    labels: int64 (n,) on the CPU or None.
+    names: one for each image.
+    """
+
+    resident = True
+
+    def __init__(
+        self, source: str, split: str, label_names: list[str] | None, fingerprint: str, pixels: Tensor, sizes: Tensor, samples: Tensor,
+        labels: Tensor | None, names: list[str], skipped: list[str],
+    ):  # fmt: skip
+        self.source, self.split, self.label_names, self.fingerprint = source, split, label_names, fingerprint
+        self.labels = labels
+        self._names = names
+        self._skipped = skipped
+        self._pixels = pixels
+        self._sizes, self._samples = sizes.to(pixels.device), samples.to(pixels.device)
+        self._labels = None if labels is None else labels.to(pixels.device)
+
+    @property
+    def skipped(self) -> list[str]:
+        return list(self._skipped)
+
+    def __len__(self) -> int:
+        return len(self._pixels)
+
+    def name(self, position: int) -> str:
+        return self._names[position]
+
+    def batches(self, order: Iterable[Tensor]) -> Iterator[Batch]:
+        cuda = self._pixels.is_cuda
+        for positions in order:
+            # From pinned memory the copy does not wait for the device.
+            chosen = (positions.pin_memory() if cuda else positions).to(self._pixels.device, non_blocking=True)
+            labels = None if self._labels is None else self._labels.index_select(0, chosen)
+            yield Batch(
+                self._pixels.index_select(0, chosen), self._sizes.index_select(0, chosen), self._samples.index_select(0, chosen), labels
+            )
+
+
+def decode_all(
+    rows: Rows, longest: int | None, size: tuple[int, int], broken: BrokenImages, device: torch.device, budget: int
+) -> tuple[Tensor, Tensor, Tensor] | None:
+    """Pixels uint8 (n, 3, H, W) on the device, sizes int64 (n, 2) and rows int64 (n,) of the images that can be decoded.
+
+    size: the expected largest height and width; the canvas grows where an image is larger. None when it would grow beyond `budget`
+    bytes. Raises `InputError` when too many images are broken.
+    """
+    pixels = torch.zeros(len(rows), 3, *size, dtype=torch.uint8, device=device)
+    sizes, samples = [], []
+
+    def decode_block(first: int) -> list[np.ndarray | BrokenImage]:
+        return [_decode(rows, row, longest) for row in range(first, min(first + _BLOCK, len(rows)))]
+
+    with ThreadPoolExecutor(thread_count()) as pool:
+        starts = range(0, len(rows), _BLOCK)
+        for first, decoded in zip(starts, ahead(pool, decode_block, starts, 2 * thread_count()), strict=True):
+            images = []
+            for row, image in enumerate(decoded, first):
+                if isinstance(image, BrokenImage):
+                    broken.add(row, rows.name(row), str(image), first + len(decoded))
+                else:
+                    images.append(image)
+                    samples.append(row)
+            if not images:
+                continue
+            shapes = np.array([image.shape[:2] for image in images])
+            height, width = (int(side) for side in shapes.max(axis=0))
+            if height > pixels.shape[2] or width > pixels.shape[3]:
+                pixels = _grown(pixels, height, width, budget)
+                if pixels is None:
+                    return None
+            block = np.zeros((len(images), *pixels.shape[1:]), np.uint8)
+            for image, canvas in zip(images, block, strict=True):
+                place(image, canvas)
+            pixels[len(sizes) : len(sizes) + len(images)] = torch.from_numpy(block).to(device)
+            sizes.extend(shapes.tolist())
+    return pixels[: len(sizes)], torch.tensor(sizes), torch.tensor(samples)
+
+
+def _decode(rows: Rows, row: int, longest: int | None) -> np.ndarray | BrokenImage:
+    try:
+        return decode(rows.encoded(row), longest)
+    except BrokenImage as error:
+        return error
+
+
+def _grown(pixels: Tensor, height: int, width: int, budget: int) -> Tensor | None:
+    height, width = max(height, pixels.shape[2]), max(width, pixels.shape[3])
+    if len(pixels) * 3 * height * width > budget:
+        return None
+    larger = pixels.new_zeros(len(pixels), 3, height, width)
+    larger[:, :, : pixels.shape[2], : pixels.shape[3]] = pixels
+    return larger

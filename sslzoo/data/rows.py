@@ -1,0 +1,92 @@
+"""The encoded images of one split, read by random access from the memory-mapped table."""
+
+import os
+from functools import lru_cache
+
+import numpy as np
+
+from .decode import BrokenImage
+
+
+class Rows:
+    """One image column: an Arrow column of bytes, or of (bytes, path) as `datasets` stores images.
+
+    folders: the folders that the data set's own image files lie in. A row's path is opened only when it leads into one of them: a
+    row may name any file or address, and none of those is the data set's.
+    """
+
+    def __init__(self, column, folders: tuple[str, ...] = ()):
+        self._folders = tuple(os.path.join(os.path.abspath(folder), "") for folder in folders)
+        self._real_folders = tuple(os.path.join(os.path.realpath(folder), "") for folder in folders)
+        self._chunks = [_fields(chunk) for chunk in column.chunks if len(chunk)]
+        self._ends = np.cumsum([len(encoded) for encoded, _ in self._chunks], dtype=np.int64)
+
+    def __len__(self) -> int:
+        return int(self._ends[-1]) if len(self._ends) else 0
+
+    def encoded(self, row: int) -> bytes:
+        """The image's encoded bytes (a buffer). Raises `BrokenImage`."""
+        data, path = self._row(row)
+        if data is not None:
+            return data
+        if path is None:
+            raise BrokenImage("the row is empty")
+        if not self._own(path):
+            raise BrokenImage("its file is not part of the data set")
+        try:
+            with open(path, "rb") as file:
+                return file.read()
+        except OSError as error:
+            raise BrokenImage(error.strerror or "its file cannot be read") from error
+
+    def name(self, row: int) -> str:
+        """The row's path, relative to the data set's folder, else "row 17"."""
+        path = self._row(row)[1]
+        for folder in self._folders:
+            if path and path.startswith(folder):
+                path = path[len(folder) :]
+        # A path is text from the data set: what would break a line or hide in a terminal is not shown.
+        return path if path and path.isprintable() and len(path) <= 200 else f"row {row}"
+
+    def lengths(self) -> np.ndarray:
+        """int64 (rows,): encoded bytes of each image, -1 where there are none; reads no image."""
+        import pyarrow.compute as compute
+
+        parts = []
+        for encoded, paths in self._chunks:
+            part = compute.fill_null(compute.binary_length(encoded), -1).to_numpy(zero_copy_only=False).astype(np.int64)
+            for index in np.flatnonzero(part < 0) if paths is not None else ():
+                path = paths[int(index)].as_py()
+                if path is not None and self._own(path):
+                    part[index] = os.path.getsize(path)
+            parts.append(part)
+        return np.concatenate(parts)
+
+    def _row(self, row: int) -> tuple[bytes | None, str | None]:
+        chunk = int(np.searchsorted(self._ends, row, side="right"))
+        encoded, paths = self._chunks[chunk]
+        index = int(row - self._ends[chunk]) + len(encoded)
+        return encoded[index].as_buffer(), None if paths is None else paths[index].as_py()
+
+    def _own(self, path: str) -> bool:
+        # What lies elsewhere is not even looked at: on a network drive that alone tells others who asks.
+        path = os.path.abspath(path)
+        if not path.startswith(self._folders) or not os.path.isfile(path):
+            return False
+        real = os.path.realpath(path) if os.path.islink(path) else os.path.join(_real_folder(os.path.dirname(path)), "")
+        return real.startswith(self._real_folders)
+
+
+@lru_cache(maxsize=4096)
+def _real_folder(folder: str) -> str:
+    """The folder that links lead to; remembered, as following them takes longer than all the rest for a million small files."""
+    return os.path.realpath(folder)
+
+
+def _fields(chunk):
+    import pyarrow as arrow
+
+    if not arrow.types.is_struct(chunk.type):
+        return chunk, None
+    fields = dict(zip((field.name for field in chunk.type), chunk.flatten(), strict=True))
+    return fields["bytes"], fields.get("path")

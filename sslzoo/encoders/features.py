@@ -1,0 +1,64 @@
+"""What comes out of an encoder: one vector per image, or one per token."""
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel, ViTModel
+
+from sslzoo.errors import InputError
+
+
+def features(encoder: PreTrainedModel, pixels: Tensor) -> Tensor:
+    """One vector per image, (n, width): pooled where the encoder pools a map, else the class token behind the last norm.
+
+    pixels: (n, 3, height, width), normalised. A ViT takes other sizes than its own too: its positions are interpolated.
+    """
+    if isinstance(encoder, ViTModel):
+        own = pixels.shape[-1] == encoder.config.image_size and pixels.shape[-2] == encoder.config.image_size
+        return encoder(pixels, interpolate_pos_encoding=not own).last_hidden_state[:, 0]
+    out = encoder(pixel_values=pixels)
+    if getattr(out, "pooler_output", None) is not None:
+        return out.pooler_output.flatten(1)
+    last = out.last_hidden_state
+    return last.mean((2, 3)) if last.ndim == 4 else last[:, 0]
+
+
+def feature_width(encoder: PreTrainedModel) -> int:
+    """How wide `features` are."""
+    config = encoder.config
+    return config.hidden_sizes[-1] if hasattr(config, "hidden_sizes") else config.hidden_size
+
+
+def token_grid(encoder: PreTrainedModel) -> tuple[int, int]:
+    """Patches per side and px per patch of a ViT at its own image size. Raises `InputError` for encoders without tokens."""
+    if not isinstance(encoder, ViTModel):
+        raise InputError(f"this method masks tokens and needs a ViT encoder, not '{encoder.config.model_type}'")
+    return encoder.config.image_size // encoder.config.patch_size, encoder.config.patch_size
+
+
+def tokens(
+    encoder: ViTModel, pixels: Tensor, *, keep: Tensor | None = None, mask: Tensor | None = None, mask_token: Tensor | None = None
+) -> Tensor:
+    """All tokens behind the last norm, the class token first: (n, 1 + kept patches, width).
+
+    keep: int64 (n, k), the patches that go through the encoder; the others are dropped (MAE, MSN). None keeps all.
+    mask: bool (n, patches), the patches that `mask_token` (width,) replaces before positions are added (SimMIM).
+    """
+    embeddings = encoder.embeddings
+    own = pixels.shape[-1] == encoder.config.image_size and pixels.shape[-2] == encoder.config.image_size
+    patches = embeddings.patch_embeddings(pixels)
+    if mask is not None:
+        patches = torch.where(mask[..., None], mask_token.to(patches.dtype), patches)
+    hidden = torch.cat((embeddings.cls_token.expand(len(patches), -1, -1).to(patches.dtype), patches), dim=1)
+    positions = embeddings.position_embeddings
+    hidden = hidden + (positions if own else embeddings.interpolate_pos_encoding(hidden, *pixels.shape[-2:]))
+    if keep is not None:
+        kept = hidden[:, 1:].gather(1, keep[..., None].expand(-1, -1, hidden.shape[-1]))
+        hidden = torch.cat((hidden[:, :1], kept), dim=1)
+    for layer in encoder.layers:
+        hidden = layer(hidden)
+    return encoder.layernorm(hidden)
+
+
+def compiled_parts(encoder: PreTrainedModel) -> list[nn.Module]:
+    """The modules to compile: a ViT's blocks, because masked methods call them one by one; else the whole encoder."""
+    return list(encoder.layers) if isinstance(encoder, ViTModel) else [encoder]

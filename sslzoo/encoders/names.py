@@ -1,0 +1,39 @@
+"""Encoders by short name, as configurations of transformers' own architectures."""
+
+from transformers import PreTrainedConfig, ResNetConfig, ViTConfig
+
+from sslzoo.errors import InputError, unknown
+
+from .small_resnet import SmallResNetConfig
+
+SMALL_IMAGE = 64  # px; up to here the usual ResNet stem (stride 4) would leave next to nothing of the image
+
+_RESNETS = {
+    "res6": {"embedding_size": 32, "hidden_sizes": (32, 64), "depths": (1, 1), "layer_type": "basic"},
+    "res18": {"embedding_size": 64, "hidden_sizes": (64, 128, 256, 512), "depths": (2, 2, 2, 2), "layer_type": "basic"},
+    "res50": {"embedding_size": 64, "hidden_sizes": (256, 512, 1024, 2048), "depths": (3, 4, 6, 3), "layer_type": "bottleneck"},
+}
+# name: patch in px, width, layers, heads
+_VITS = {"vit-xs4": (4, 64, 4, 4), "vit-s16": (16, 384, 12, 6), "vit-b16": (16, 768, 12, 12), "vit-b32": (32, 768, 12, 12)}
+
+ENCODERS = (*_RESNETS, *_VITS)
+
+
+def encoder_config(name: str, image_size: int) -> PreTrainedConfig:
+    """The configuration of encoder `name`, made for square images of `image_size` px.
+
+    ResNets get the small-image stem (3x3, stride 1, no pooling) up to 64 px and the usual one (7x7, stride 2, max pooling) above;
+    ViTs get one position per patch of such an image and a pooling layer that passes the class token on (see `plain.py`).
+    Raises `InputError`.
+    """
+    if name in _RESNETS:
+        return (SmallResNetConfig if image_size <= SMALL_IMAGE else ResNetConfig)(**_RESNETS[name])
+    if name not in _VITS:
+        raise unknown("encoder", name, ENCODERS)
+    patch, width, layers, heads = _VITS[name]
+    if image_size % patch:
+        raise InputError(f"encoder '{name}' cuts images into patches of {patch} px: image_size {image_size} is no multiple of it")
+    return ViTConfig(
+        image_size=image_size, patch_size=patch, hidden_size=width, num_hidden_layers=layers, num_attention_heads=heads,
+        intermediate_size=4 * width, layer_norm_eps=1e-6, pooler_act="linear",
+    )  # fmt: skip

@@ -1,0 +1,30 @@
+from torch import Tensor, nn
+from transformers import ResNetModel
+
+from .configuration_sslzoo_resnet import SmallResNetConfig
+
+
+class SmallStem(nn.Module):
+    """One 3x3 convolution of stride 1 and a batch norm; no max pooling, so the map keeps its size.
+
+    There is no ReLU behind the norm: the nets of the reference tables lack it.
+    """
+
+    def __init__(self, config: SmallResNetConfig):
+        super().__init__()
+        self.convolution = nn.Conv2d(config.num_channels, config.embedding_size, kernel_size=3, padding=1, bias=False)
+        self.normalization = nn.BatchNorm2d(config.embedding_size)
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        return self.normalization(self.convolution(pixel_values))
+
+
+class SmallResNetModel(ResNetModel):
+    """transformers' `ResNetModel` with the stem for small images (about 16 to 64 px)."""
+
+    config_class = SmallResNetConfig
+
+    def __init__(self, config: SmallResNetConfig):
+        super().__init__(config)
+        self.embedder = SmallStem(config)
+        self.post_init()

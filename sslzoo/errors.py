@@ -1,0 +1,25 @@
+"""Bad input: one line that names what is wrong and the nearest valid choice."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class InputError(ValueError):
+    """What the user gave cannot be used; the message is one line that names it and what to do. The command line exits with 2."""
+
+
+def unknown(kind: str, name: object, choices: Iterable[str]) -> InputError:
+    """The error for a `name` that is none of `choices`: says the nearest one, or all of them when none is near."""
+    choices = sorted(choices)
+    near = get_close_matches(str(name), choices, n=1, cutoff=0.4)
+    hint = f"did you mean '{near[0]}'?" if near else f"choose from: {', '.join(choices) or '(none)'}"
+    return InputError(f"unknown {kind} '{name}': {hint}")
+
+
+def first_line(error: Exception) -> str:
+    """The beginning of another library's error, for a message of one line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on; the message is one line that says why and what is left. The command line exits with 1."""

@@ -1,0 +1,101 @@
+"""MAE: from a quarter of an image's patches the encoder, and a small decoder behind it, restore the pixels of the others."""
+
+import torch
+from huggingface_hub.dataclasses import strict
+from torch import nn
+from transformers import PreTrainedConfig, ViTConfig, ViTModel
+
+from sslzoo.encoders import token_grid, tokens
+from sslzoo.method import Method, MethodConfig, Paper
+from sslzoo.parts.masking import patchify, place_tokens, split_patches, take
+from sslzoo.parts.positions import sincos_positions
+from sslzoo.views import View
+
+
+@strict
+class MAEConfig(MethodConfig):
+    """The paper's ImageNet values (arXiv:2111.06377).
+
+    normalize_pixels: each patch of the target is normalised by its own mean and variance, as in the paper's best models; the reference
+    table is made without.
+    """
+
+    model_type = "sslzoo-mae"
+
+    encoder: str | dict | PreTrainedConfig = "vit-b16"
+    mask_ratio: float | int = 0.75
+    decoder_dim: int = 512
+    decoder_depth: int = 8
+    decoder_heads: int = 16
+    normalize_pixels: bool = True
+
+
+class MAE(Method):
+    config_class = MAEConfig
+    paper = Paper("Masked Autoencoders Are Scalable Vision Learners", "Kaiming He and others", 2021, "2111.06377")
+
+    def __init__(self, config: MAEConfig):
+        super().__init__(config)
+        self.backbone = self.build_encoder()
+        side, patch = token_grid(self.backbone)
+        width = self.backbone.config.hidden_size
+        self.decoder = MAEDecoder(width, side, patch, config)
+        self.apply(_xavier)
+        embeddings = self.backbone.embeddings
+        embeddings.position_embeddings = nn.Parameter(sincos_positions(width, side), requires_grad=False)
+        # The patch projection is a convolution, but starts as the linear layer over flat patches that it amounts to.
+        nn.init.xavier_uniform_(embeddings.patch_embeddings.projection.weight.flatten(1))
+        nn.init.zeros_(embeddings.patch_embeddings.projection.bias)
+        nn.init.normal_(embeddings.cls_token, std=0.02)
+        self.post_init()
+
+    @property
+    def published(self):
+        return self.backbone
+
+    @staticmethod
+    def views(size):
+        return {"single": View(size, scale=(0.2, 1.0), interpolation="bicubic", horizontal_flip=0.5)}
+
+    def loss(self, views, progress):
+        (pixels,) = views
+        side, patch = token_grid(self.backbone)
+        keep, masked = split_patches(progress.draw(side * side), self.config.mask_ratio)
+        guess = self.decoder(tokens(self.backbone, pixels, keep=keep), keep)
+        target = take(patchify(pixels, patch), masked)
+        if self.config.normalize_pixels:
+            variance, mean = torch.var_mean(target, dim=-1, keepdim=True)
+            target = (target - mean) / (variance + 1e-6).sqrt()
+        return {"loss": (take(guess, masked).float() - target).square().mean()}
+
+
+class MAEDecoder(nn.Module):
+    """Kept tokens (n, 1 + kept, width) to a guess for every patch (n, patches, patch * patch * 3); transformer blocks as a ViT's."""
+
+    def __init__(self, width: int, side: int, patch: int, config: MAEConfig):
+        super().__init__()
+        dim = config.decoder_dim
+        blocks = ViTConfig(
+            hidden_size=dim, num_hidden_layers=config.decoder_depth, num_attention_heads=config.decoder_heads,
+            intermediate_size=4 * dim, layer_norm_eps=1e-6,
+        )  # fmt: skip
+        body = ViTModel(blocks, add_pooling_layer=False)
+        self.embed = nn.Linear(width, dim)
+        self.mask_token = nn.Parameter(torch.empty(dim).normal_(std=0.02))
+        self.positions = nn.Parameter(sincos_positions(dim, side), requires_grad=False)
+        self.layers, self.norm = body.layers, body.layernorm
+        self.predict = nn.Linear(dim, patch * patch * 3)
+
+    def forward(self, kept: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
+        kept = self.embed(kept)
+        patches = place_tokens(kept[:, 1:], keep, self.mask_token, self.positions.shape[1] - 1)
+        hidden = torch.cat((kept[:, :1], patches), dim=1) + self.positions
+        for layer in self.layers:
+            hidden = layer(hidden)
+        return self.predict(self.norm(hidden)[:, 1:])
+
+
+def _xavier(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
+        nn.init.zeros_(module.bias)

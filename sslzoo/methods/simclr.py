@@ -1,0 +1,50 @@
+"""SimCLR: two views of an image find each other among the views of all other images."""
+
+from huggingface_hub.dataclasses import strict
+from torch import nn
+
+from sslzoo.encoders import feature_width, features
+from sslzoo.method import Method, MethodConfig, Paper
+from sslzoo.parts.heads import mlp
+from sslzoo.parts.nt_xent import nt_xent
+from sslzoo.parts.view_batches import each_view
+from sslzoo.views import View
+
+
+@strict
+class SimCLRConfig(MethodConfig):
+    """The paper's ImageNet values (arXiv:2002.05709, appendix B.9, and its released code)."""
+
+    model_type = "sslzoo-simclr"
+
+    hidden_dim: int = 2048
+    projection_dim: int = 128
+    temperature: float | int = 0.1
+
+
+class SimCLR(Method):
+    config_class = SimCLRConfig
+    paper = Paper("A Simple Framework for Contrastive Learning of Visual Representations", "Ting Chen and others", 2020, "2002.05709")
+
+    def __init__(self, config: SimCLRConfig):
+        super().__init__(config)
+        self.backbone = self.build_encoder()
+        widths = (feature_width(self.backbone), config.hidden_dim, config.projection_dim)
+        self.projector = mlp(widths, last_norm=nn.BatchNorm1d)
+        self.post_init()
+
+    @property
+    def published(self):
+        return self.backbone
+
+    @staticmethod
+    def views(size):
+        color = {"jitter": 0.8, "brightness": 0.8, "contrast": 0.8, "saturation": 0.8, "hue": 0.2, "grayscale": 0.2}
+        return {"both": View(size, count=2, scale=(0.08, 1.0), horizontal_flip=0.5, blur=0.5, blur_sigma=(0.1, 2.0), **color)}
+
+    def loss(self, views, progress):
+        first, second = each_view(self._project, views, self.config.joint_views)
+        return {"loss": nt_xent(first, second, self.config.temperature)}
+
+    def _project(self, pixels):
+        return self.projector(features(self.backbone, pixels))

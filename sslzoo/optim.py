@@ -1,0 +1,138 @@
+"""Optimisers, parameter groups and learning-rate schedules."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+SCHEDULES = ("cosine_per_step", "cosine_per_epoch", "annealing_per_epoch", "constant")
+LR_SCALINGS = ("none", "batch/128", "batch/256", "sqrt(batch)")
+OPTIMIZERS = ("sgd", "adamw", "lars")
+
+
+@dataclass
+class ParameterGroup:
+    """Parameters that are treated alike.
+
+    decay: whether weight decay applies to them where the recipe exempts norms and biases.
+    constant_lr: the learning rate stays at its peak (SimSiam's predictor).
+    frozen_epochs: epochs in which they do not move (DINO's last layer, SwAV's prototypes).
+    """
+
+    parameters: list[nn.Parameter]
+    decay: bool = True
+    constant_lr: bool = False
+    frozen_epochs: int = field(default=0)
+
+
+def decayed_and_not(module: nn.Module, without: Iterable[nn.Parameter] = ()) -> list[ParameterGroup]:
+    """The trainable parameters in two groups: weights, and norms with biases. `without`: those that have a group of their own."""
+    norms = {
+        id(parameter)
+        for part in module.modules()
+        if isinstance(part, (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm))
+        for parameter in part.parameters(recurse=False)
+    }
+    left_out = {id(parameter) for parameter in without}
+    decayed, exempt = [], []
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad and id(parameter) not in left_out:
+            (exempt if id(parameter) in norms or name.endswith("bias") else decayed).append(parameter)
+    return [ParameterGroup(decayed), ParameterGroup(exempt, decay=False)]
+
+
+def make_optimizer(
+    groups: list[ParameterGroup], name: str, weight_decay: float, momentum: float, betas: tuple[float, float], decay_norm_and_bias: bool
+) -> torch.optim.Optimizer:
+    """SGD with momentum, AdamW or LARS over the groups; learning rates are set before each step by `set_learning_rates`."""
+    settings = [
+        {
+            "params": group.parameters,
+            "weight_decay": weight_decay if group.decay or decay_norm_and_bias else 0.0,
+            "constant_lr": group.constant_lr,
+            "frozen_epochs": group.frozen_epochs,
+        }
+        for group in groups
+        if group.parameters
+    ]
+    if name == "adamw":
+        return torch.optim.AdamW(settings, lr=0.0, betas=betas, foreach=True)
+    if name == "lars":
+        return LARS(settings, momentum=momentum)
+    return torch.optim.SGD(settings, lr=0.0, momentum=momentum, foreach=True)
+
+
+def set_learning_rates(optimizer: torch.optim.Optimizer, peak: float, factor: float, epoch: int) -> None:
+    """Gives each group `peak * factor`, or what is special about it."""
+    for group in optimizer.param_groups:
+        frozen = epoch < group["frozen_epochs"]
+        group["lr"] = 0.0 if frozen else peak * (1.0 if group["constant_lr"] else factor)
+
+
+def peak_lr(lr: float, scaling: str, batch: int) -> float:
+    """The recipe's learning rate for the global batch."""
+    scale = {"none": 1.0, "batch/128": batch / 128, "batch/256": batch / 256, "sqrt(batch)": math.sqrt(batch)}
+    return lr * scale[scaling]
+
+
+def lr_factor(schedule: str, step: int, steps_per_epoch: int, epochs: int, warmup_epochs: float, final: float) -> float:
+    """What the peak learning rate is multiplied by at optimiser step `step` (0, 1, ...).
+
+    cosine_per_step, cosine_per_epoch: linear warm-up that never is 0, then a cosine that reaches `final` at the last step (epoch).
+    annealing_per_epoch: a cosine without warm-up that would reach 0 one epoch after the last (torch's CosineAnnealingLR).
+    """
+    if schedule == "constant":
+        return 1.0
+    epoch = step // steps_per_epoch
+    if schedule == "annealing_per_epoch":
+        return (1 + math.cos(math.pi * epoch / epochs)) / 2
+    per_step = schedule == "cosine_per_step"
+    now, total = (step, epochs * steps_per_epoch) if per_step else (epoch, epochs)
+    warmup = round(warmup_epochs * (steps_per_epoch if per_step else 1))
+    if now < warmup:
+        return (now + 1) / warmup
+    through = (now - warmup) / max(1, total - warmup - 1)
+    return final + (1 - final) * (1 + math.cos(math.pi * through)) / 2
+
+
+class LARS(torch.optim.Optimizer):
+    """SGD with momentum whose step each tensor scales by the ratio of its norm to its gradient's (You, Gitman and Ginsburg, 2017).
+
+    Groups without weight decay are not adapted, nor are tensors that are, or whose gradient is, all zero. All tensors of a group are
+    updated together, and nothing is read back from the device.
+    """
+
+    def __init__(self, params, lr: float = 0.0, momentum: float = 0.9, weight_decay: float = 0.0, trust: float = 0.001, eps: float = 1e-8):
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "trust": trust, "eps": eps})
+
+    @torch.no_grad()
+    def step(self) -> None:
+        for group in self.param_groups:
+            parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+            if not parameters:
+                continue
+            updates = [parameter.grad for parameter in parameters]
+            if group["weight_decay"]:
+                updates = _adapted(parameters, updates, group["weight_decay"], group["trust"], group["eps"])
+            for parameter in parameters:
+                if "momentum_buffer" not in self.state[parameter]:
+                    self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+            buffers = [self.state[parameter]["momentum_buffer"] for parameter in parameters]
+            torch._foreach_mul_(buffers, group["momentum"])
+            torch._foreach_add_(buffers, updates)
+            torch._foreach_add_(parameters, buffers, alpha=-group["lr"])
+
+
+def _adapted(parameters: list[Tensor], gradients: list[Tensor], decay: float, trust: float, eps: float) -> list[Tensor]:
+    sizes = torch.stack(torch._foreach_norm(parameters))
+    slopes = torch.stack(torch._foreach_norm(gradients))
+    ratio = trust * sizes / (slopes + decay * sizes + eps)
+    adapts = (sizes > 0) & (slopes > 0)
+    # g' = ratio * (g + decay * w), or g itself where the ratio means nothing
+    ratio, decay = torch.where(adapts, ratio, 1.0), torch.where(adapts, decay, 0.0)
+    updates = torch._foreach_mul(parameters, list(decay.unbind()))
+    torch._foreach_add_(updates, gradients)
+    torch._foreach_mul_(updates, list(ratio.unbind()))
+    return updates

@@ -1,0 +1,158 @@
+"""What is in a run folder, which is also the Hub repository."""
+
+import datetime
+import hashlib
+import json
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import sslzoo
+from sslzoo.errors import InputError, first_line
+from sslzoo.recipe import Recipe, read_recipe
+
+WEIGHTS = "model.safetensors"
+RECIPE = "recipe.yaml"
+METRICS = "metrics.jsonl"
+RESULTS = "results.json"
+CARD = "README.md"
+CHECKPOINTS = "checkpoints"
+
+
+class Run:
+    """A run folder.
+
+    recipe.yaml, metrics.jsonl (one JSON object a line, with "step"), results.json {"training": {...}, "numbers": [...]}, the encoder and
+    heads as `Method.save_pretrained` writes them, README.md, and, while training, checkpoints/.
+    """
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe that was run. Raises `InputError`."""
+        if not (self.folder / RECIPE).is_file():
+            raise InputError(f"{self.folder} is no run folder: it has no {RECIPE}")
+        return read_recipe(self.folder / RECIPE)
+
+    @property
+    def weights_sha256(self) -> str:
+        """Of model.safetensors, in hex. Raises `InputError`."""
+        try:
+            return sha256_of(self.folder / WEIGHTS)
+        except OSError as error:
+            raise InputError(f"{self.folder} has no {WEIGHTS}: was the training finished?") from error
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """What was logged, in the order of the steps. Raises `InputError`."""
+        file = self.folder / METRICS
+        try:
+            return [json.loads(line) for line in file.read_text().splitlines()]
+        except (OSError, ValueError) as error:
+            raise InputError(f"cannot read {file}: {first_line(error)}") from error
+
+    def append_metrics(self, values: dict[str, Any]) -> None:
+        """Adds one line to metrics.jsonl."""
+        with open(self.folder / METRICS, "a") as file:
+            file.write(json.dumps(values) + "\n")
+
+    def metrics_size(self) -> int:
+        """Bytes of metrics.jsonl."""
+        file = self.folder / METRICS
+        return file.stat().st_size if file.exists() else 0
+
+    def cut_metrics(self, size: int) -> None:
+        """Takes off what was logged behind byte `size`, by steps that are now done again."""
+        with open(self.folder / METRICS, "ab") as file:
+            file.truncate(size)
+
+    def results(self) -> dict[str, Any]:
+        """results.json, empty parts where there is none. Raises `InputError`."""
+        file = self.folder / RESULTS
+        if not file.exists():
+            return {"training": {}, "numbers": []}
+        try:
+            results = json.loads(file.read_text())
+            if not isinstance(results["training"], dict) or not isinstance(results["numbers"], list):
+                raise ValueError("'training' and 'numbers' are expected")
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"cannot read {file}: {first_line(error)}") from error
+        return results
+
+    def write_results(self, results: dict[str, Any]) -> None:
+        """Replaces results.json at once."""
+        write_whole(self.folder / RESULTS, json.dumps(results, indent=2, allow_nan=False) + "\n")
+
+    def add_numbers(self, numbers: list[dict[str, Any]]) -> None:
+        """Adds measured numbers; one that was measured before, in the same way on the same data, is replaced."""
+        results = self.results()
+        new = {_identity(number) for number in numbers}
+        results["numbers"] = [number for number in results["numbers"] if _identity(number) not in new] + numbers
+        self.write_results(results)
+
+
+def with_provenance(numbers: list[dict[str, Any]], when: str, provenance: dict[str, Any]) -> list[dict[str, Any]]:
+    """What `sslzoo.evaluation.measure` found, as results.json holds it.
+
+    when: "last" for the weights in the folder, "best" for the best epoch on the way. provenance: weights, code, seed, environment.
+    """
+    return [
+        {**{key: value for key, value in number.items() if key != "data"}, "when": when, "provenance": {**number["data"], **provenance}}
+        for number in numbers
+    ]
+
+
+def provenance(device: torch.device, weights_sha256: str | None, seed: int | None) -> dict[str, Any]:
+    """Where a number comes from, beside the data."""
+    return {
+        "weights_sha256": weights_sha256, "code": code_version(), "seed": seed, "environment": environment(device),
+        "date": datetime.date.today().isoformat(),
+    }  # fmt: skip
+
+
+def _identity(number: dict[str, Any]) -> str:
+    return json.dumps([number[key] for key in ("protocol", "dataset", "split", "metric", "arguments", "when")], sort_keys=True)
+
+
+def environment(device: torch.device) -> dict[str, str]:
+    """Versions and hardware, as numbers are published with."""
+    hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{_processor()}, {torch.get_num_threads()} threads"
+    packages = {name: version(name) for name in ("torch", "transformers", "accelerate", "datasets")}
+    return {"python": platform.python_version(), **packages, "hardware": hardware}
+
+
+def code_version() -> str:
+    """The package's version and a digest of its source, the same wherever it is installed."""
+    folder = Path(sslzoo.__file__).parent
+    sha = hashlib.sha256()
+    for file in sorted(folder.rglob("*.py"), key=lambda file: file.relative_to(folder).as_posix()):
+        sha.update(file.relative_to(folder).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
+    return f"{sslzoo.__version__}+{sha.hexdigest()[:12]}"
+
+
+def sha256_of(file: Path) -> str:
+    """In hex."""
+    with open(file, "rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Writes a text file beside its place and renames it, so that it is never there by half."""
+    beside = file.with_name(f".{file.name}.new")
+    with open(beside, "w") as opened:
+        opened.write(text)
+        opened.flush()
+        os.fsync(opened.fileno())
+    os.replace(beside, file)
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
