@@ -31,10 +31,11 @@ class Rows:
             return data
         if path is None:
             raise BrokenImage("the row is empty")
-        if not self._own(path):
+        own = self._own(path)
+        if own is None:
             raise BrokenImage("its file is not part of the data set")
         try:
-            with open(path, "rb") as file:
+            with open(own, "rb") as file:
                 return file.read()
         except OSError as error:
             raise BrokenImage(error.strerror or "its file cannot be read") from error
@@ -57,8 +58,9 @@ class Rows:
             part = compute.fill_null(compute.binary_length(encoded), -1).to_numpy(zero_copy_only=False).astype(np.int64)
             for index in np.flatnonzero(part < 0) if paths is not None else ():
                 path = paths[int(index)].as_py()
-                if path is not None and self._own(path):
-                    part[index] = os.path.getsize(path)
+                own = None if path is None else self._own(path)
+                if own is not None:
+                    part[index] = os.path.getsize(own)
             parts.append(part)
         return np.concatenate(parts)
 
@@ -68,13 +70,15 @@ class Rows:
         index = int(row - self._ends[chunk]) + len(encoded)
         return encoded[index].as_buffer(), None if paths is None else paths[index].as_py()
 
-    def _own(self, path: str) -> bool:
-        # What lies elsewhere is not even looked at: on a network drive that alone tells others who asks.
+    def _own(self, path: str) -> str | None:
+        """The data set's own file that `path` leads to, None when it leads elsewhere or to no file."""
+        # From here on without "..", which behind a link means something else to the system than to this comparison. What lies
+        # elsewhere is not even looked at: on a network drive that alone tells others who asks.
         path = os.path.abspath(path)
         if not path.startswith(self._folders) or not os.path.isfile(path):
-            return False
+            return None
         real = os.path.realpath(path) if os.path.islink(path) else os.path.join(_real_folder(os.path.dirname(path)), "")
-        return real.startswith(self._real_folders)
+        return path if real.startswith(self._real_folders) else None
 
 
 @lru_cache(maxsize=4096)
