@@ -3,14 +3,17 @@
 import json
 import logging
 import os
+import pickle
 import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from sslzoo.errors import first_line
 from sslzoo.run import sha256_of
 
 _MODEL, _OPTIMIZER, _STATE, _MANIFEST = "method.safetensors", "optimizer.pt", "state.json", "manifest.json"
@@ -57,8 +60,8 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
                     raise ValueError(f"{name} is damaged")
             optimizer = torch.load(place / _OPTIMIZER, map_location="cpu", weights_only=True)
             return Checkpoint(load_file(place / _MODEL), optimizer, json.loads((place / _STATE).read_text()))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            _log.warning("passing over checkpoint %s: %s", place, error)
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError, pickle.UnpicklingError, RuntimeError) as error:
+            _log.warning("passing over checkpoint %s: %s", place, first_line(error))
     return None
 
 

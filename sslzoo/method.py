@@ -5,7 +5,6 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from huggingface_hub.dataclasses import strict
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -137,7 +136,7 @@ class Method(PreTrainedModel):
         """Nothing: encoders and heads have initialised themselves, and a teacher equals its student."""
 
     def save_pretrained(self, save_directory: str | Path, max_shard_size: int | str = "50GB") -> None:
-        """Writes config.json and model.safetensors, the published encoder in plain transformers form, and ssl_heads.safetensors, the rest."""
+        """Writes the published encoder as config.json and model.safetensors, plain transformers', and the rest as ssl_heads.safetensors."""
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
         plain = to_plain(self.published)
@@ -166,9 +165,18 @@ class Method(PreTrainedModel):
             raise InputError(f"{folder} holds '{block['model_type']}', not '{cls.config_class.model_type}': use sslzoo.load")
         plain = load_stored(folder)
         values = {key: value for key, value in block.items() if key != "model_type"}
+        foreign = values.keys() - {"image_size", *cls.config_class.hyperparameters()}
+        if foreign:  # which transformers' configurations take without a word
+            raise InputError(f"the '{BLOCK}' block of {folder / 'config.json'} has a key that {cls.__name__} has not: '{min(foreign)}'")
         encoder = copy.deepcopy(plain.config)
         del encoder.sslzoo
-        method = cls(cls.config_class(encoder=encoder, **values))
+        try:
+            method = cls(cls.config_class(encoder=encoder, **values))
+        except InputError:
+            raise
+        except Exception as error:  # of the strict data classes' own kinds, or of whatever layer a value is no size for
+            reason = first_line(error.__cause__ or error)
+            raise InputError(f"cannot build {cls.__name__} from the '{BLOCK}' block of {folder / 'config.json'}: {reason}") from error
         try:
             rest = load_file(folder / HEADS)
         except (OSError, SafetensorError) as error:
@@ -189,6 +197,6 @@ class Method(PreTrainedModel):
 def read_block(folder: Path) -> dict[str, Any]:
     """The method's configuration in config.json: "model_type" and its hyper-parameters. Raises `InputError` where there is none."""
     block = read_config(folder).get(BLOCK)
-    if not isinstance(block, dict) or "model_type" not in block:
+    if not isinstance(block, dict) or not isinstance(block.get("model_type"), str):
         raise InputError(f"{folder} holds no method of sslzoo: its config.json has no '{BLOCK}' block (AutoModel loads the encoder alone)")
     return block

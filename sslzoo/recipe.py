@@ -96,8 +96,12 @@ class Recipe:
                 _at_least(key, getattr(self, key), 0 if key == "clip_norm" else 1)
         if self.batch_size % self.accumulate:
             raise InputError(f"batch_size {self.batch_size} cannot be divided into accumulate: {self.accumulate} micro-batches")
-        if self.name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}", self.name):
-            raise InputError(f"name '{self.name}' is not a name for a Hub repository: letters, digits, '-', '_' and '.', 96 at most")
+        for key, values in (("momentum", (self.momentum,)), ("betas", self.betas)):
+            if not all(0 <= value < 1 for value in values):
+                raise InputError(f"{key} is {getattr(self, key)}: must be 0 or more and less than 1")
+        if self.name is not None and not _HUB_NAME.fullmatch(self.name):
+            allowed = "letters, digits, '_', and single '-' and '.' between them, 96 at most"
+            raise InputError(f"name '{self.name}' is not a name for a Hub repository: {allowed}")
         object.__setattr__(self, "name", self.name or self._derived_name())
         object.__setattr__(self, "eval_crop", self.eval_crop or self.image_size)
         object.__setattr__(self, "eval_resize", self.eval_resize or self.eval_crop)
@@ -105,8 +109,8 @@ class Recipe:
         self.make_views()
 
     def _derived_name(self) -> str:
-        dataset = re.sub(r"[^a-z0-9._]+", "-", Path(self.dataset.partition("@")[0]).stem.lower()).strip("-._")
-        return f"{self.method}-{self.encoder}-{dataset or 'images'}"
+        dataset = re.sub(r"[^a-z0-9_]+", "-", Path(self.dataset.partition("@")[0]).stem.lower()).strip("-_")
+        return f"{self.method}-{self.encoder}-{dataset or 'images'}"[:96].rstrip("-")
 
     def method_config(self) -> MethodConfig:
         """The method's configuration. Raises `InputError`."""
@@ -148,6 +152,7 @@ class Recipe:
         return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
 
 
+_HUB_NAME = re.compile(r"(?!.*(--|\.\.|\.git$))[A-Za-z0-9]([A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?")  # what the Hub takes
 _NESTED = ("hyperparameters", "views", "reference")
 _CHOICES = {
     "method": method_names(), "encoder": ENCODERS, "optimizer": OPTIMIZERS, "lr_scaling": LR_SCALINGS, "schedule": SCHEDULES,
@@ -164,21 +169,22 @@ def recipes_folder() -> Path:
 def shipped_recipes() -> dict[str, Path]:
     """Name ("cifar10/simclr") and file of every recipe that comes with sslzoo."""
     folder = recipes_folder()
-    return {file.relative_to(folder).with_suffix("").as_posix(): file for file in sorted(folder.glob("*/*.yaml")) if file.parent.name != "accelerate"}
+    files = (file for file in sorted(folder.glob("*/*.yaml")) if file.parent.name != "accelerate")
+    return {file.relative_to(folder).with_suffix("").as_posix(): file for file in files}
 
 
 def read_recipe(source: str | Path, changes: dict[str, Any] | None = None) -> Recipe:
     """The recipe in a file, or of a shipped name such as "cifar10/simclr", with `changes` to single keys. Raises `InputError`."""
     file = Path(source)
-    if not file.is_file():
-        name = file.with_suffix("").as_posix().removeprefix("recipes/")
+    if not os.path.isfile(file):  # unlike Path.is_file, False for names that no file can have
+        name = file.as_posix().removesuffix(".yaml").removeprefix("recipes/")
         shipped = shipped_recipes()
         if name not in shipped:
             raise unknown("recipe", source, shipped)
         file = shipped[name]
     try:
         values = yaml.load(file.read_text(), Loader=_Loader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:  # ValueError: no UTF-8, or a date such as 2024-13-45
         raise InputError(f"cannot read {file}: {' '.join(str(error).split())[:200]}") from error
     if not isinstance(values, dict):
         raise InputError(f"{file} is no recipe: it must hold lines of `key: value`")
@@ -191,7 +197,10 @@ def parse_recipe(values: dict[str, Any], where: str) -> Recipe:
     name = values.get("method")
     if name is None:
         raise InputError(f"{where}: the key 'method' is missing (one of: {', '.join(method_names())})")
-    method = method_class(str(name))
+    try:
+        method = method_class(str(name))
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
     hyperparameters, view_fields = _types(method.config_class), _types(View)
     known = {*own, *method.config_class.hyperparameters(), *_dotted(method)}
     arguments: dict[str, Any] = {"hyperparameters": {}, "views": {}, "reference": {}}
@@ -231,8 +240,8 @@ def parse_changes(changes: list[str]) -> dict[str, Any]:
             raise InputError(f"--set takes key=value, not '{change}'")
         try:
             parsed[key.strip()] = yaml.load(value, Loader=_Loader)
-        except yaml.YAMLError as error:
-            raise InputError(f"--set {key}: cannot read the value '{value}': {first_line(error)}") from error
+        except (ValueError, yaml.YAMLError, RecursionError) as error:
+            raise InputError(f"--set {key}: cannot read the value {value[:80]!r}: {first_line(error)}") from error
     return parsed
 
 
@@ -265,14 +274,14 @@ def _as_type(key: str, value: Any, wanted: Any) -> Any:
     for option in options:
         if option is types.NoneType:
             continue
-        if typing.get_origin(option) is tuple or typing.get_origin(option) is list:
-            inner = typing.get_args(option)
-            if isinstance(value, (list, tuple)) and (inner[-1] is Ellipsis or option is list or len(value) == len(inner)):
+        origin, inner = typing.get_origin(option), typing.get_args(option)
+        if origin is tuple or origin is list:
+            if isinstance(value, (list, tuple)) and (inner[-1] is Ellipsis or origin is list or len(value) == len(inner)):
                 return tuple(_as_type(key, item, inner[0]) for item in value)
         elif option is float and not isinstance(value, bool):
             try:
                 number = float(value)
-            except (TypeError, ValueError):
+            except (TypeError, ValueError, OverflowError):
                 continue
             if math.isfinite(number):
                 return number

@@ -7,6 +7,7 @@ import resource
 import shutil
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 import torch.distributed as distributed
 from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import PreTrainedModel
@@ -45,9 +47,13 @@ def train(recipe: Recipe, folder: str | Path, *, resume: bool = False, cpu: bool
     _check_folder(run, recipe, resume)
     if recipe.tracker and importlib.util.find_spec(recipe.tracker) is None:
         raise InputError(f"the tracker '{recipe.tracker}' is not installed: pip install 'sslzoo[{recipe.tracker}]'")
+    # What an earlier run in this process has set for good, its precision among it.
+    AcceleratorState._reset_state()
+    # Without cpu=True, Accelerate does not connect the processes of a launch on a machine that has nothing but CPUs.
     accelerator = Accelerator(
-        cpu=cpu, mixed_precision="no" if recipe.precision == "fp32" else recipe.precision, step_scheduler_with_optimizer=False,
-        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)], log_with=recipe.tracker, project_dir=run.folder,
+        cpu=cpu or not torch.accelerator.is_available(), mixed_precision="no" if recipe.precision == "fp32" else recipe.precision,
+        step_scheduler_with_optimizer=False, kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+        log_with=recipe.tracker, project_dir=run.folder,
     )  # fmt: skip
     if run.results()["training"]:
         return run
@@ -74,7 +80,10 @@ class _Training:
         optimizer = make_optimizer(
             self.method.parameter_groups(), recipe.optimizer, recipe.weight_decay, recipe.momentum, recipe.betas, recipe.decay_norm_and_bias
         )
-        self.model, self.optimizer = accelerator.prepare(self.method, optimizer)
+        with warnings.catch_warnings():
+            # torch announces another name for broadcast_buffers, which Accelerate's handler does not have yet.
+            warnings.simplefilter("ignore", FutureWarning)
+            self.model, self.optimizer = accelerator.prepare(self.method, optimizer)
         self.renderer = Renderer(list(recipe.make_views().values()), recipe.seed, compile=recipe.compile)
         self.step = 0
         self.sums: dict[str, Tensor] = {}  # of the logged values since they were last written, on the device
@@ -98,11 +107,11 @@ class _Training:
             while self.step < self.steps:
                 epoch = self.step // self.steps_per_epoch
                 self._train_epoch(epoch, bar)
-                last = epoch + 1 == recipe.epochs
-                if self.test is not None and (last or recipe.knn_every and (epoch + 1) % recipe.knn_every == 0):
-                    # The last epoch is measured on the weights as they are published, in _finish.
-                    if not last:
-                        self._evaluate(epoch, bar)
+                # The last epoch is measured in _finish.
+                if self.test is not None and recipe.knn_every and self.step < self.steps and (epoch + 1) % recipe.knn_every == 0:
+                    self._evaluate(epoch)
+                if self.step % recipe.checkpoint_every == 0:
+                    self._save()
         self._finish()
 
     def _train_epoch(self, epoch: int, bar: tqdm) -> None:
@@ -123,7 +132,8 @@ class _Training:
                 bar.set_postfix(loss=f"{values['loss']:.3f}", refresh=False)
                 self.seconds["steps"] += time.perf_counter() - begun
                 self.summed, begun = 0, time.perf_counter()
-            if self.step % recipe.checkpoint_every == 0:
+            # At the end of an epoch it waits for the evaluation, which a resumed run would not make up for.
+            if self.step % recipe.checkpoint_every == 0 and self.step % self.steps_per_epoch:
                 self._save()
 
     def _train_step(self, epoch: int, batches: Iterator[Batch]) -> None:
@@ -170,7 +180,7 @@ class _Training:
                 raise TrainingError(f"{name} is {value} before step {self.step}: a lower lr or clip_norm may help; {kept}")
         return values
 
-    def _evaluate(self, epoch: int, bar: tqdm | None = None) -> list[dict[str, Any]]:
+    def _evaluate(self, epoch: int) -> list[dict[str, Any]]:
         """kNN on the weights as they are; keeps what is best and writes a line of metrics."""
         self._agree_on_buffers()
         numbers = measure(self.method.published, self.images, self.test, self.preprocessing, PROTOCOL)

@@ -27,7 +27,7 @@ class Preprocessing(NamedTuple):
 
     def __call__(self, pixels: Tensor, sizes: Tensor) -> Tensor:
         """(n, 3, crop, crop) from uint8 (n, 3, H, W) and sizes (n, 2)."""
-        return center_crop(pixels, sizes, self.resize, self.crop, self.interpolation)
+        return center_crop(pixels, sizes, self.resize, self.crop, self.interpolation, self.mean, self.std)
 
     def write(self, folder: Path) -> None:
         """Writes preprocessor_config.json, which transformers' image processors and pipelines read."""

@@ -33,8 +33,8 @@ class DINOConfig(MethodConfig):
     student_temperature: float | int = 0.1
     teacher_temperature: float | int = 0.04
     center_momentum: float | int = 0.9
-    momentum: float | int = 0.996
-    momentum_end: float | int = 1.0
+    teacher_momentum: float | int = 0.996
+    teacher_momentum_end: float | int = 1.0
     frozen_epochs: int = 1
     published_branch: str = "teacher"
 
@@ -88,7 +88,7 @@ class DINO(Method):
         config = self.config
         mean = gather(out["teacher_mean"]).mean(dim=0, keepdim=True)
         self.center.lerp_(mean, 1 - config.center_momentum)
-        follow(self.teacher, self.student, cosine_momentum(config.momentum, config.momentum_end, progress.fraction))
+        follow(self.teacher, self.student, cosine_momentum(config.teacher_momentum, config.teacher_momentum_end, progress.fraction))
 
     def parameter_groups(self):
         last = self.student["head"].prototypes

@@ -29,6 +29,10 @@ class MAEConfig(MethodConfig):
     decoder_heads: int = 16
     normalize_pixels: bool = True
 
+    def validate_mask_ratio(self):
+        if not 0 < self.mask_ratio < 1:
+            raise ValueError(f"mask_ratio is {self.mask_ratio}: must be between 0 and 1")
+
 
 class MAE(Method):
     config_class = MAEConfig

@@ -1,0 +1,161 @@
+"""The command line: each command is one call into the package."""
+
+import argparse
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+
+from sslzoo.errors import InputError, TrainingError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one command; returns the exit code: 0, 1 when the work failed, 2 for input that cannot be used."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    try:
+        options.run(options)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except TrainingError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped; `sslzoo train ... --resume` goes on from the last checkpoint", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="sslzoo", description="The Hugging Face-native zoo of self-supervised vision learning.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    listing = commands.add_parser("list", help="the recipes, with the page's numbers and ours")
+    listing.add_argument("--json", action="store_true", help="one JSON object a line")
+    listing.set_defaults(run=_list)
+
+    train = commands.add_parser("train", help="a recipe to a run folder")
+    train.add_argument("recipe", help="a file, or the name of a recipe of `sslzoo list` such as cifar10/simclr")
+    train.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="change keys of the recipe")
+    train.add_argument("--output", type=Path, help="the run folder (default: runs/<name>)")
+    train.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in the run folder")
+    train.add_argument("--cpu", action="store_true", help="do not use an accelerator")
+    train.set_defaults(run=_train)
+
+    evaluate = commands.add_parser("evaluate", help="measure an encoder")
+    evaluate.add_argument("model", help="a run folder or Hub id")
+    evaluate.add_argument("--on", metavar="DATA", help="a data set (default: the one it was trained on)")
+    evaluate.add_argument("--protocol", default="knn-instdisc-v1")
+    evaluate.add_argument("--train-split")
+    evaluate.add_argument("--test-split")
+    evaluate.add_argument("--image-column")
+    evaluate.add_argument("--label-column")
+    evaluate.add_argument("--json", action="store_true", help="one JSON object a number")
+    evaluate.add_argument("--cpu", action="store_true", help="do not use an accelerator")
+    evaluate.set_defaults(run=_evaluate)
+
+    card = commands.add_parser("card", help="write the model card of a run folder")
+    card.add_argument("folder", type=Path)
+    card.set_defaults(run=_card)
+
+    publish = commands.add_parser("publish", help="upload a run folder to the Hub")
+    publish.add_argument("folder", type=Path)
+    publish.add_argument("--to", required=True, metavar="NAMESPACE", help="a user or an organisation")
+    publish.add_argument("--private", action="store_true")
+    publish.add_argument("--dry-run", action="store_true", help="say what would be uploaded")
+    publish.set_defaults(run=_publish)
+
+    embed = commands.add_parser("embed", help="features of a folder or data set to Parquet")
+    embed.add_argument("model", help="a run folder or Hub id")
+    embed.add_argument("data", help="a data set, or a folder of images")
+    embed.add_argument("--output", type=Path, required=True, metavar="FILE.parquet")
+    embed.add_argument("--split", default="train")
+    embed.add_argument("--image-column")
+    embed.add_argument("--cpu", action="store_true", help="do not use an accelerator")
+    embed.set_defaults(run=_embed)
+    return parser
+
+
+# What a command needs is imported by it, so that none waits for another's libraries.
+
+
+def _list(options: argparse.Namespace) -> None:
+    from sslzoo.hub import catalogue
+
+    for row in catalogue():
+        if options.json:
+            print(json.dumps(row))
+        else:
+            numbers = "  ".join(
+                f"{metric} {'-' if ours is None else f'{100 * ours:.1f}'} (page {'-' if theirs is None else f'{100 * theirs:.1f}'})"
+                for metric, (ours, theirs) in _side_by_side(row).items()
+            )
+            print(f"{row['recipe']:28} {row['encoder']:8} batch {row['batch_size']:<5} epochs {row['epochs']:<4} {numbers}")
+
+
+def _side_by_side(row: dict) -> dict[str, tuple[float | None, float | None]]:
+    return {metric: (row["measured"].get(metric), row["reference"].get(metric)) for metric in {**row["reference"], **row["measured"]}}
+
+
+def _train(options: argparse.Namespace) -> None:
+    from sslzoo.recipe import parse_changes, read_recipe
+    from sslzoo.training import train
+
+    recipe = read_recipe(options.recipe, parse_changes(options.set))
+    _quiet()
+    run = train(recipe, options.output or Path("runs") / recipe.name, resume=options.resume, cpu=options.cpu)
+    if int(os.environ.get("RANK", 0)) == 0:
+        print(run.folder)
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from sslzoo.inference import evaluate
+
+    _quiet()
+    numbers = evaluate(
+        options.model, options.protocol, on=options.on, train_split=options.train_split, test_split=options.test_split,
+        image_column=options.image_column, label_column=options.label_column, cpu=options.cpu,
+    )  # fmt: skip
+    if int(os.environ.get("RANK", 0)) != 0:
+        return
+    for number in numbers:
+        arguments = ", ".join(f"{key} {value}" for key, value in number["arguments"].items())
+        line = f"{number['metric']} ({arguments}) on {number['dataset']} {number['split']}: {100 * number['value']:.2f} %"
+        print(json.dumps(number) if options.json else line)
+
+
+def _card(options: argparse.Namespace) -> None:
+    from sslzoo.hub import write_card
+
+    _quiet()
+    print(write_card(options.folder))
+
+
+def _publish(options: argparse.Namespace) -> None:
+    from sslzoo.hub import publish
+
+    _quiet()
+    print(publish(options.folder, options.to, private=options.private, dry_run=options.dry_run))
+
+
+def _embed(options: argparse.Namespace) -> None:
+    from sslzoo.inference import embed
+
+    _quiet()
+    count = embed(options.model, options.data, options.output, split=options.split, image_column=options.image_column, cpu=options.cpu)
+    print(f"{options.output}: {count} rows")
+
+
+def _quiet() -> None:
+    """The bars of transformers and datasets say nothing to those who wait for ours."""
+    import datasets
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,7 @@
+"""The run folder on the Hub: its card and pictures, and publishing."""
+
+from .card import write_card
+from .leaderboard import catalogue
+from .publish import PublishError, publish
+
+__all__ = ["PublishError", "catalogue", "publish", "write_card"]

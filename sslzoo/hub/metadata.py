@@ -1,0 +1,65 @@
+"""The card's metadata: what the Hub, the leaderboard and `huggingface_hub` read."""
+
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCardData
+
+from sslzoo.methods import method_class
+from sslzoo.recipe import Recipe
+
+from .markdown import one_line
+from .numbers import metric_label
+from .sources import hub_id, source_name
+
+
+def card_metadata(recipe: Recipe, training: dict[str, Any], numbers: list[dict[str, Any]], weights_sha256: str) -> ModelCardData:
+    """Hub keys, "model-index" with the numbers of the weights in the folder (percent), and an `sslzoo` block.
+
+    The block has what a table of models needs of this one. Its numbers are fractions and its epochs count from 0, as in results.json,
+    where the rest of their provenance is.
+    """
+    results = [_eval_result(number) for number in numbers if number["when"] == "last"]
+    dataset = hub_id(recipe.dataset)
+    return ModelCardData(
+        model_name=recipe.name, library_name="transformers", pipeline_tag="image-feature-extraction", license="apache-2.0",
+        datasets=[dataset[0]] if dataset else None, eval_results=results or None,
+        tags=["sslzoo", "self-supervised-learning", recipe.method, f"arxiv:{method_class(recipe.method).paper.arxiv}"],
+        sslzoo={**_block(recipe, training, numbers), "weights_sha256": weights_sha256},
+    )  # fmt: skip
+
+
+def _block(recipe: Recipe, training: dict[str, Any], numbers: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "method": recipe.method, "encoder": recipe.encoder, "dataset": _clean(source_name(recipe.dataset)), "image_size": recipe.image_size,
+        "epochs": recipe.epochs, "batch_size": recipe.batch_size, "precision": recipe.precision, "seed": recipe.seed,
+        "images": training["images"], "seconds": training["seconds"], "images_per_second": training["images_per_second"],
+        "peak_memory_bytes": training["peak_memory_bytes"], "processes": training["processes"],
+        "hardware": _clean(training["environment"]["hardware"]), "reference": dict(recipe.reference),
+        "numbers": [_clean(_entry(number)) for number in numbers],
+    }  # fmt: skip
+
+
+def _entry(number: dict[str, Any]) -> dict[str, Any]:
+    provenance = {key: number["provenance"].get(key) for key in ("train_images", "test_images", "code", "date")}
+    own = {key: number[key] for key in ("metric", "value", "when", "protocol", "split", "arguments")}
+    return {**own, "dataset": source_name(number["dataset"]), **provenance}
+
+
+def _eval_result(number: dict[str, Any]) -> EvalResult:
+    # The Hub groups results by data set and keeps a group's first task name and data set name alone: both are the same for all.
+    name, configuration = hub_id(number["dataset"]) or (source_name(number["dataset"]), None)
+    return EvalResult(
+        task_type="image-classification", task_name="Image Classification", dataset_type=one_line(name),
+        dataset_name=one_line(source_name(number["dataset"])), dataset_config=configuration, dataset_split=one_line(number["split"]),
+        metric_type="accuracy", metric_name=one_line(metric_label(number)), metric_value=round(100 * float(number["value"]), 2),
+        metric_config=one_line(number["protocol"]), metric_args=_clean(number["arguments"]),
+    )  # fmt: skip
+
+
+def _clean(value: Any) -> Any:
+    """What JSON holds, its texts on one line."""
+    if isinstance(value, dict):
+        return {one_line(key): _clean(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_clean(inner) for inner in value]
+    return one_line(value) if isinstance(value, str) else value

@@ -1,0 +1,202 @@
+"""The card's pictures: curves of the training, and nearest neighbours. The same run gives the same bytes."""
+
+import io
+import os
+from pathlib import Path
+
+import torch
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from sslzoo.data import ImageSet, load_images
+from sslzoo.encoders import features, load_stored
+from sslzoo.errors import InputError
+from sslzoo.evaluation import Preprocessing, extract, nearest
+from sslzoo.recipe import Recipe
+from sslzoo.run import METRICS, Run
+
+from .markdown import one_line
+
+CURVES = "curves.png"
+NEIGHBOURS = "neighbours.png"
+_ACCURACY = "knn_top1 "  # a key of metrics.jsonl is "knn_top1 k=20 T=0.1"
+_WEIGHTS = "Weights"  # the PNG's text that names the weights
+_DOTS = 160  # per inch: 1600 px for 10 inches, sharp at a card's width
+_LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")  # told apart by colour-blind eyes too
+_DASHES = ("-", "--", "-.", ":")
+_INK, _PALE, _RIGHT, _WRONG = "#333333", "#bbbbbb", "#009E73", "#D55E00"
+_QUERIES, _NEAREST = 8, 6
+_BLOCKS = 2  # of queries, side by side
+# Inches.
+_WIDTH, _HEAD, _EDGE, _GAP = 10.0, 0.32, 0.04, 0.2
+_STEP = (_WIDTH / _BLOCKS - _EDGE - _GAP) / (1 + _NEAREST)
+_CELL = _STEP - 0.06
+_ROW = _CELL + 0.24
+_LEGEND = 0.66  # between the ends of the two parts of the legend
+_LETTERS = 12  # of a class's name, below a cell
+
+
+def draw_curves(run: Run) -> Path:
+    """Draws loss, learning rate and kNN accuracy over the steps into curves.png. Raises `InputError`."""
+    lines = run.metrics()
+    if not any("loss" in line for line in lines):
+        raise InputError(f"{run.folder / METRICS} holds no loss: was the training finished?")
+    keys = dict.fromkeys(key for line in lines for key in line if key.startswith(_ACCURACY))
+    accuracies = {key.removeprefix(_ACCURACY): _curve(lines, key, 100) for key in keys}
+    figure = Figure(figsize=(10, 2.9 if accuracies else 3.2), dpi=_DOTS, layout="constrained")
+    panels = list(figure.subplots(1, 3 if accuracies else 2))
+    _draw(panels[0], "loss", {"loss": _curve(lines, "loss")})
+    _draw(panels[1], "learning rate", {"lr": _curve(lines, "lr")})
+    if accuracies:
+        _draw(panels[2], "kNN top-1 in percent", accuracies)
+        reference = run.recipe.reference.get("knn_top1")
+        if reference is not None:
+            panels[2].axhline(100 * reference, color=_INK, linewidth=1, linestyle=":", label="reference")
+        panels[2].legend(frameon=False, fontsize=7, labelcolor=_INK, handlelength=3)
+    for panel in panels:
+        panel.set_xlim(0, 1.03 * max(line["step"] for line in lines))
+        panel.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    return _save(figure, run.folder / CURVES)
+
+
+def draw_neighbours(folder: Path, device: torch.device) -> Path:
+    """Draws 8 test images, evenly spread, each with its 6 nearest training images by the published encoder, into neighbours.png.
+
+    Where there is no labelled test split, training images are asked about, and each is left out of its own neighbours. Where there are
+    labels, a frame's colour tells neighbours of the same class. Raises `InputError` when data or encoder cannot be loaded.
+    """
+    run = Run(folder)
+    recipe = run.recipe
+    bank = _load(recipe, recipe.train_split, device)
+    asked = _load(recipe, recipe.test_split, device) if recipe.test_split and bank.labels is not None else bank
+    encoder, preprocessing = load_stored(run.folder).to(device), Preprocessing.read(run.folder)
+    positions = torch.linspace(0, len(asked) - 1, min(_QUERIES, len(asked))).long()
+    queries = _features(encoder, asked, positions, preprocessing)
+    bank_features, _ = extract(encoder, bank, preprocessing)
+    rows = nearest(queries, bank_features, min(_NEAREST + 1, len(bank)))[1].cpu()
+    if asked is bank:
+        rows = torch.stack([found[found != own][: len(found) - 1] for found, own in zip(rows, positions, strict=True)])
+    rows = rows[:, :_NEAREST]
+    shown, near = _squares(asked, positions), iter(_squares(bank, rows.flatten()))
+    figure, page = _page(asked is bank, bank.labels is not None)
+    for query, own in enumerate(positions.tolist()):
+        _show(page, _place(query, 0), shown[query], _INK, _class(asked, own))
+        for rank, row in enumerate(rows[query].tolist()):
+            colour = _INK if bank.labels is None else _RIGHT if _class(bank, row) == _class(asked, own) else _WRONG
+            _show(page, _place(query, 1 + rank), next(near), colour, _class(bank, row))
+    return _save(figure, run.folder / NEIGHBOURS, {_WEIGHTS: run.weights_sha256})
+
+
+def drawn_from(file: Path) -> str | None:
+    """SHA-256 of the weights that a picture of neighbours was drawn with, None where there is no such picture."""
+    try:
+        with Image.open(file) as picture:
+            return picture.info.get(_WEIGHTS)
+    except (OSError, UnidentifiedImageError):
+        return None
+
+
+def _curve(lines: list[dict], key: str, scale: float = 1) -> tuple[list[int], list[float]]:
+    """Steps and values of what is logged under `key`."""
+    points = [(line["step"], scale * line[key]) for line in lines if key in line]
+    return [step for step, _ in points], [value for _, value in points]
+
+
+def _draw(axes: Axes, title: str, curves: dict[str, tuple[list[int], list[float]]]) -> None:
+    """One panel. Curves whose labels begin alike, "k=20 T=0.1" and "k=20 T=0.07", often lie together: they share a colour."""
+    families = list(dict.fromkeys(label.split()[0] for label in curves))
+    drawn: dict[str, int] = {}
+    for label, (steps, values) in curves.items():
+        family = label.split()[0]
+        colour, dashes = _LINES[families.index(family) % len(_LINES)], _DASHES[drawn.get(family, 0) % len(_DASHES)]
+        drawn[family] = drawn.get(family, 0) + 1
+        # A curve of few points would hardly be seen without marks, and one of a single point not at all.
+        axes.plot(steps, values, dashes, color=colour, linewidth=1.4, marker="o" if len(steps) < 30 else None, markersize=3, label=label)
+    axes.set_title(title, fontsize=9, color=_INK, loc="left")
+    axes.set_xlabel("step", fontsize=8, color=_INK)
+    axes.tick_params(labelsize=7, colors=_INK, length=2)
+    axes.grid(color=_PALE, linewidth=0.4, alpha=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(_PALE)
+
+
+def _load(recipe: Recipe, split: str, device: torch.device) -> ImageSet:
+    return load_images(
+        recipe.dataset, split, image_column=recipe.image_column, label_column=recipe.label_column, canvas=recipe.canvas, device=device
+    )
+
+
+@torch.no_grad()
+def _features(encoder: PreTrainedModel, images: ImageSet, positions: Tensor, preprocessing: Preprocessing) -> Tensor:
+    """Of a few images, (n, width) on the encoder's device."""
+    device = next(encoder.parameters()).device
+    parts = [preprocessing(batch.pixels, batch.sizes).to(device) for batch in images.batches([positions])]
+    return torch.cat([features(encoder, part) for part in parts])
+
+
+def _squares(images: ImageSet, positions: Tensor) -> list[Tensor]:
+    """The middle square of each image, uint8 (side, side, 3)."""
+    squares = []
+    for batch in images.batches([positions]):
+        for pixels, (height, width) in zip(batch.pixels.cpu(), batch.sizes.tolist(), strict=True):
+            side = min(height, width)
+            top, left = (height - side) // 2, (width - side) // 2
+            squares.append(pixels[:, top : top + side, left : left + side].permute(1, 2, 0))
+    return squares
+
+
+def _class(images: ImageSet, position: int) -> str:
+    """The name of the image's class, "" where there are no labels."""
+    if images.labels is None:
+        return ""
+    label = int(images.labels[position])
+    return one_line(images.label_names[label]) if images.label_names else f"class {label}"
+
+
+def _page(among_themselves: bool, labelled: bool) -> tuple[Figure, Axes]:
+    """An empty picture with its heading, and axes over all of it in inches from its upper left corner."""
+    height = _HEAD + _QUERIES // _BLOCKS * _ROW
+    figure = Figure(figsize=(_WIDTH, height), dpi=_DOTS)
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, _WIDTH), ylim=(height, 0), autoscale_on=False)
+    axes.set_axis_off()
+    style = {"y": _HEAD / 2, "fontsize": 8, "va": "center"}
+    for query in range(0, _QUERIES, _QUERIES // _BLOCKS):
+        axes.text(_place(query, 0)[0], s="image" if among_themselves else "test image", color=_INK, **style)
+        axes.text(_place(query, 1)[0], s="its nearest training images, the nearest first", color=_INK, **style)
+    if labelled:
+        right = _place(_QUERIES - 1, _NEAREST)[0] + _CELL
+        axes.text(right - _LEGEND, s="■ same class", color=_RIGHT, ha="right", **style)
+        axes.text(right, s="■ another", color=_WRONG, ha="right", **style)
+    return figure, axes
+
+
+def _place(query: int, rank: int) -> tuple[float, float]:
+    """The upper left corner of a query (rank 0) or of one of its neighbours (1, 2, ...), in inches."""
+    block, row = divmod(query, _QUERIES // _BLOCKS)
+    return _EDGE + block * (_WIDTH + _GAP) / _BLOCKS + rank * _STEP + (_GAP / 2 if rank else 0), _HEAD + row * _ROW
+
+
+def _show(page: Axes, place: tuple[float, float], pixels: Tensor, frame: str, name: str) -> None:
+    left, top = place
+    page.imshow(pixels.numpy(), extent=(left, left + _CELL, top + _CELL, top), aspect="auto")
+    page.add_patch(Rectangle(place, _CELL, _CELL, fill=False, edgecolor=frame, linewidth=2.2))
+    shown = name if len(name) <= _LETTERS else name[: _LETTERS - 1] + "…"
+    style = {"fontsize": 6.5, "color": _INK, "ha": "center", "va": "top", "parse_math": False}  # a "$" is a "$"
+    page.text(left + _CELL / 2, top + _CELL + 0.04, shown, **style)
+
+
+def _save(figure: Figure, file: Path, texts: dict[str, str] | None = None) -> Path:
+    """Writes the picture beside its place and renames it; without matplotlib's version in it, which would change its bytes."""
+    FigureCanvasAgg(figure)
+    data = io.BytesIO()
+    figure.savefig(data, format="png", metadata={"Software": None, **(texts or {})})
+    beside = file.with_name(f".{file.name}.new")
+    beside.write_bytes(data.getvalue())
+    os.replace(beside, file)
+    return file

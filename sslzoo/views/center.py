@@ -1,0 +1,40 @@
+"""How an image is seen in evaluation: resized, then its centre."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from sslzoo.errors import unknown
+
+from .color import IMAGENET_MEAN, IMAGENET_STD, normalize
+from .crop import axis_weights, resample, to_canvas
+from .view import INTERPOLATIONS
+
+
+def center_crop(
+    pixels: Tensor, sizes: Tensor, resize: int, size: int, interpolation: str = "bilinear", mean: Sequence[float] = IMAGENET_MEAN,
+    std: Sequence[float] = IMAGENET_STD,
+) -> Tensor:  # fmt: skip
+    """The centre of each image as float32 (n, 3, size, size), normalised with the channels' mean and standard deviation (0..1).
+
+    What an image processor of transformers gives for the same sizes, without rounding the resized pixels.
+
+    pixels: uint8 (n, 3, H, W), each image in the top-left corner. sizes: int64 (n, 2), heights and widths in px.
+    resize: px of the image's short side after resizing. size: px of the centre; black where the resized image does not reach.
+    interpolation: "bilinear" or "bicubic". Raises `InputError` for another.
+    """
+    if interpolation not in INTERPOLATIONS:
+        raise unknown("interpolation", interpolation, INTERPOLATIONS)
+    resized = sizes * resize // sizes.amin(dim=1, keepdim=True)
+    outputs = torch.arange(size, device=pixels.device)
+    axes = []
+    for axis in (0, 1):
+        before, after = sizes[:, axis, None], resized[:, axis, None]
+        places = outputs + (after - size) // 2
+        step = before / after
+        # Where the resized image does not reach any finite weights do, they are multiplied by zero.
+        centers = (torch.minimum(places.clamp(min=0), after - 1) + 0.5) * step
+        weights = axis_weights(centers, step, torch.zeros_like(before), before, pixels.shape[2 + axis], interpolation)
+        axes.append(weights * ((places >= 0) & (places < after))[:, :, None])
+    return normalize(resample(to_canvas(pixels), *axes, clamp=interpolation == "bicubic").float(), mean, std)

@@ -1,0 +1,300 @@
+"""Recipes: what they say, what is wrong with them in one line, and that nothing is lost on the way to a file and back."""
+
+import dataclasses
+
+import pytest
+import yaml
+from huggingface_hub.utils import validate_repo_id
+
+from sslzoo import method_class, method_names
+from sslzoo.errors import InputError
+from sslzoo.recipe import Recipe, parse_changes, parse_recipe, read_recipe, shipped_recipes, write_recipe
+from sslzoo.views import View
+
+BASE = {
+    "method": "simclr", "encoder": "res6", "dataset": "uoft-cs/cifar10", "image_size": 32, "batch_size": 8, "epochs": 2,
+    "optimizer": "sgd", "lr": 0.06, "lr_scaling": "batch/128", "schedule": "annealing_per_epoch", "weight_decay": 5e-4,
+}  # fmt: skip
+
+
+def parse(**changes):
+    return parse_recipe({**BASE, **{key.replace("__", "."): value for key, value in changes.items()}}, "my.yaml")
+
+
+def refused(action, *told):
+    with pytest.raises(InputError) as caught:
+        action()
+    message = str(caught.value)
+    assert message.isprintable(), "one line"
+    for part in told:
+        assert part in message, message
+
+
+@pytest.fixture
+def file(tmp_path):
+    return tmp_path / "recipe.yaml"
+
+
+class TestShipped:
+    def test_there_are_some(self):
+        assert "digits/simclr" in shipped_recipes()
+
+    @pytest.mark.parametrize("name", shipped_recipes())
+    def test_parses_and_is_named_after_what_is_in_it(self, name):
+        recipe = read_recipe(name)
+        dataset, _, variant = name.partition("/")
+        # "simclr" or "simclr-variant"; methods have no "-" in their names.
+        assert variant.partition("-")[0] == recipe.method
+        told = recipe.dataset.partition("@")[0].rpartition("/")[2]
+        assert dataset == "".join(letter for letter in told.lower() if letter.isalnum())
+        assert recipe.name.startswith(f"{recipe.method}-") and recipe.encoder in recipe.name
+        validate_repo_id(recipe.name)
+
+    @pytest.mark.parametrize("name", shipped_recipes())
+    def test_first_line_says_how_to_run_it(self, name):
+        text = shipped_recipes()[name].read_text()
+        assert text.splitlines()[0] == f"# sslzoo train {name}"
+
+    @pytest.mark.parametrize("name", shipped_recipes())
+    def test_comes_back_from_the_resolved_file(self, name, file):
+        recipe = read_recipe(name)
+        write_recipe(recipe, file)
+        again = read_recipe(file)
+        assert again.flat() == recipe.flat() and again.make_views() == recipe.make_views()
+        assert again.method_config().to_dict() == recipe.method_config().to_dict()
+
+    def test_every_name_is_another(self):
+        names = [read_recipe(name).name for name in shipped_recipes()]
+        assert len(set(names)) == len(names)
+
+    def test_is_found_by_name_and_by_path(self):
+        found = {read_recipe(name).name for name in ("digits/simclr", "digits/simclr.yaml", "recipes/digits/simclr.yaml")}
+        assert len(found) == 1
+        refused(lambda: read_recipe("digits/simcrl"), "unknown recipe 'digits/simcrl'", "did you mean 'digits/simclr'")
+        for name in ("", ".", "/", "a" * 300, "no/such"):
+            refused(lambda name=name: read_recipe(name), "unknown recipe")
+
+
+class TestKeys:
+    def test_defaults_are_filled_in(self):
+        recipe = parse()
+        assert recipe.name == "simclr-res6-cifar10" and recipe.momentum == 0.9 and recipe.test_split == "test"
+        assert (recipe.eval_resize, recipe.eval_crop) == (32, 32)
+        assert (parse(eval_crop=28).eval_resize, parse(eval_resize=40).eval_crop) == (28, 32)
+
+    @pytest.mark.parametrize(
+        ("wrong", "right"),
+        [
+            ("epoch", "epochs"), ("batchsize", "batch_size"), ("temprature", "temperature"), ("view.both.scal", "view.both.scale"),
+            ("view.boht.scale", "view.both.scale"), ("reference.knn_top2", "reference.knn_top"), ("hiden_dim", "hidden_dim"),
+        ],
+    )  # fmt: skip
+    def test_unknown_one_is_told_the_nearest(self, wrong, right):
+        refused(lambda: parse_recipe({**BASE, wrong: 1}, "my.yaml"), "my.yaml", f"'{wrong}'", f"did you mean '{right}")
+
+    def test_of_another_method_is_unknown(self):
+        refused(lambda: parse(mask_ratio=0.5), "unknown key 'mask_ratio'")
+        refused(lambda: parse(hyperparameters={}), "'hyperparameters'")
+        refused(lambda: parse(views={}), "'views'")
+
+    @pytest.mark.parametrize("key", BASE)
+    def test_missing_one_is_named(self, key):
+        values = {name: value for name, value in BASE.items() if name != key}
+        refused(lambda: parse_recipe(values, "my.yaml"), "my.yaml", f"'{key}' is missing")
+
+    def test_that_stands_twice_is_named(self, file):
+        file.write_text("".join(f"{key}: {value}\n" for key, value in BASE.items()) + "epochs: 3\n")
+        refused(lambda: read_recipe(file), str(file), "'epochs' stands twice")
+
+    @pytest.mark.parametrize("key", [1, None, 1.5, True, ("a",)])
+    def test_that_is_no_word(self, key):
+        refused(lambda: parse_recipe({**BASE, key: 1}, "my.yaml"), "unknown key")
+
+    @pytest.mark.parametrize(
+        "content", ["", "- a\n- b", "text", "a: [", "a: b: c", "\x00", "{a}: 1", "? [a]\n: 1", "[" * 3000, "a: 2024-13-45"]
+    )
+    def test_files_that_are_no_recipes(self, content, file):
+        file.write_text(content)
+        refused(lambda: read_recipe(file), str(file))
+
+    def test_file_that_is_no_text(self, file):
+        file.write_bytes(b"\xff\xfe\x00")
+        refused(lambda: read_recipe(file), str(file))
+
+    def test_file_cannot_run_code(self, file, tmp_path):
+        file.write_text(f"a: !!python/object/apply:pathlib.Path.touch [!!python/object/apply:pathlib.Path [{tmp_path / 'canary'}]]")
+        refused(lambda: read_recipe(file), str(file))
+        assert not (tmp_path / "canary").exists()
+
+
+@pytest.mark.parametrize("name", method_names())
+def test_no_hyperparameter_is_called_as_something_of_the_run(name):
+    """In a flat file it would take the value of the other, and the other its own."""
+    run = {field.name for field in dataclasses.fields(Recipe)}
+    assert not run & set(method_class(name).config_class.hyperparameters())
+
+
+class TestValues:
+    @pytest.mark.parametrize(
+        ("key", "value"),
+        [
+            ("epochs", "ten"), ("epochs", 1.5), ("epochs", True), ("epochs", None), ("epochs", [1]), ("epochs", 0), ("batch_size", -8),
+            ("lr", "fast"), ("lr", True), ("lr", None), ("lr", ".nan"), ("lr", float("nan")), ("lr", float("inf")), ("lr", 10**400),
+            ("lr", -0.1), ("weight_decay", -1e-4), ("compile", 1), ("compile", "yes"), ("name", 5), ("dataset", 3), ("dataset", None),
+            ("betas", [0.9]), ("betas", [0.9, 0.99, 0.999]), ("betas", 0.9), ("betas", ["a", "b"]), ("betas", [1.5, 0.9]),
+            ("temperature", "low"), ("temperature", [0.1]), ("hidden_dim", 1.5), ("hidden_dim", "64"), ("joint_views", 1),
+            ("momentum", 1.0), ("clip_norm", -1),
+            ("reference.knn_top1", "high"), ("seed", -1), ("eval_crop", 0), ("log_every", 0), ("image_size", 0), ("accumulate", 0),
+            ("encoder", "res19"), ("optimizer", "adam"), ("schedule", "cosine"), ("lr_scaling", "batch/64"), ("precision", "fp8"),
+            ("tracker", "wandb"), ("method", "simcl"), ("method", 5), ("method", None), ("dataset", [1]),
+        ],
+        ids=str,
+    )  # fmt: skip
+    def test_wrong_one_is_named_with_its_key(self, key, value):
+        refused(lambda: parse_recipe({**BASE, key: value}, "my.yaml"), "my.yaml", key)
+
+    def test_numbers_that_yaml_takes_for_words(self, file):
+        text = yaml.safe_dump(BASE)
+        file.write_text(text.replace("lr: 0.06\n", "lr: 1e-6\n").replace("weight_decay: 0.0005\n", "weight_decay: 5E-4\n"))
+        recipe = read_recipe(file)
+        assert recipe.lr == 1e-6 and type(recipe.lr) is float and recipe.weight_decay == 5e-4
+
+    def test_whole_numbers_pass_as_fractions_but_not_the_other_way(self):
+        recipe = parse(lr=1, temperature=1, clip_norm=3)
+        assert (recipe.lr, recipe.hyperparameters["temperature"], recipe.clip_norm) == (1.0, 1.0, 3.0)
+        assert type(recipe.lr) is float
+
+    def test_lists_become_pairs(self):
+        assert parse(betas=[0.5, 1e-3]).betas == (0.5, 0.001)
+
+    def test_nearest_choice_is_told(self):
+        refused(lambda: parse(encoder="res81"), "did you mean 'res18'")
+        refused(lambda: parse(optimizer="adam"), "did you mean 'adamw'")
+        refused(lambda: parse(method="simcrl"), "did you mean 'simclr'")
+
+    def test_micro_batches_divide_the_batch(self):
+        assert parse(accumulate=4).accumulate == 4
+        refused(lambda: parse(accumulate=3), "batch_size 8", "accumulate: 3")
+
+    def test_what_the_method_refuses_is_said_in_one_line(self):
+        refused(lambda: parse(method="mae", encoder="vit-xs4", mask_ratio=1.0), "my.yaml", "mask_ratio")
+        refused(lambda: parse(encoder="vit-s16", image_size=30), "my.yaml", "30")
+
+
+class TestNames:
+    @pytest.mark.parametrize(
+        ("dataset", "name"),
+        [
+            ("uoft-cs/cifar10", "cifar10"), ("digits", "digits"), ("/data/My Photos", "my-photos"), ("x/train.parquet", "train"),
+            ("frgfm/imagenette@160px", "imagenette"), ("ILSVRC/imagenet-1k", "imagenet-1k"), ("/", "images"), ("..", "images"),
+            ("a/v1--x_", "v1-x"),
+        ],
+    )  # fmt: skip
+    def test_are_method_encoder_dataset(self, dataset, name):
+        assert parse(dataset=dataset).name == f"simclr-res6-{name}"
+
+    @pytest.mark.parametrize("dataset", ["a" * 300, "ü/ö", "a..b", "x.git/y.git", "日本", "-", "a" * 83 + "-b"])
+    def test_are_names_that_the_hub_takes(self, dataset):
+        validate_repo_id(parse(dataset=dataset).name)
+
+    @pytest.mark.parametrize("name", ["", "a b", "a/b", "-a", "a-", "a.", ".a", "a--b", "a..b", "a.git", "a" * 97, "ä", "../a"])
+    def test_that_the_hub_would_not_take_are_refused(self, name):
+        refused(lambda: parse(name=name), "my.yaml", "is not a name")
+
+    @pytest.mark.parametrize("name", ["a", "A-b_c.1", "a" * 96, "simclr-res18-cifar10", "9"])
+    def test_own_names_stay(self, name):
+        validate_repo_id(name)
+        assert parse(name=name).name == name
+
+
+class TestViews:
+    def test_of_the_method_with_the_recipes_fields(self):
+        recipe = parse(view__both__scale=[0.2, 1], view__both__blur=0)
+        (view,) = recipe.make_views().values()
+        (usual,) = method_class("simclr").views(32).values()
+        assert view == dataclasses.replace(usual, scale=(0.2, 1.0), blur=0.0) and view != usual
+
+    def test_every_field_of_every_view_of_every_method_is_a_key(self):
+        for name in method_names():
+            for view in method_class(name).views(32):
+                for field in dataclasses.fields(View):
+                    key = f"view.{view}.{field.name}"
+                    value = 12 if field.name == "size" else field.default
+                    value = list(value) if isinstance(value, tuple) else value
+                    encoder = "vit-xs4" if name == "mae" else "res6"
+                    recipe = parse_recipe({**BASE, "method": name, "encoder": encoder, key: value}, "my.yaml")
+                    assert getattr(recipe.make_views()[view], field.name) == (tuple(value) if isinstance(value, list) else value)
+
+    @pytest.mark.parametrize(
+        ("field", "value"),
+        [
+            ("scale", 0.5), ("scale", [1.0, 0.5]), ("scale", [0.5]), ("count", -1), ("count", 1.5), ("jitter", 2), ("size", 0),
+            ("interpolation", "cubic"), ("size", None),
+        ],
+    )
+    def test_bad_values_are_named(self, field, value):
+        refused(lambda: parse_recipe({**BASE, f"view.both.{field}": value}, "my.yaml"), "my.yaml", "view.both", field)
+
+    @pytest.mark.parametrize("key", ["view", "view.", "view.both", "view.both.", "view..scale", "view.both.scale.x", "reference"])
+    def test_half_keys_are_unknown(self, key):
+        refused(lambda: parse_recipe({**BASE, key: 1}, "my.yaml"), f"unknown key '{key}'")
+
+
+class TestChanges:
+    def test_are_parsed_as_yaml(self):
+        changes = ["epochs=10", " lr = 1e-3", "view.both.scale=[0.1, 1]", "name=x=y", "test_split=null", "compile=true", "name="]
+        assert parse_changes(changes[:3]) == {"epochs": 10, "lr": "1e-3", "view.both.scale": [0.1, 1]}
+        assert parse_changes(changes[3:6]) == {"name": "x=y", "test_split": None, "compile": True}
+        assert parse_changes(changes[6:]) == {"name": None}
+
+    def test_go_over_what_the_file_says(self):
+        recipe = read_recipe("digits/simclr", parse_changes(["epochs=3", "lr=1e-3", "view.both.count=2", "temperature=1"]))
+        assert (recipe.epochs, recipe.lr, recipe.hyperparameters["temperature"]) == (3, 0.001, 1.0)
+
+    @pytest.mark.parametrize(
+        "change", ["epochs", "epochs:3", "", "a=[", "a=2024-13-45", "a=!!python/name:os.system", "a=\x00", "a=" + "[" * 3000]
+    )
+    def test_nonsense_is_refused_in_one_line(self, change):
+        refused(lambda: parse_changes([change]), "--set")
+
+    @pytest.mark.parametrize("change", ["=3", "epoch=3", "epochs=", "epochs=many", "lr={a: 1}", "view.both.scale=2", "method=none-such"])
+    def test_that_the_recipe_cannot_take_are_refused(self, change):
+        refused(lambda: read_recipe("digits/simclr", parse_changes([change])))
+
+
+class TestFile:
+    @pytest.mark.parametrize("name", method_names())
+    def test_spells_every_default(self, name, file):
+        encoder = "vit-xs4" if name == "mae" else "res6"
+        recipe = parse_recipe({**BASE, "method": name, "encoder": encoder, "reference.knn_top1": 0.5}, "my.yaml")
+        write_recipe(recipe, file)
+        values = yaml.safe_load(file.read_text())
+        expected = {field.name for field in dataclasses.fields(Recipe)} - {"hyperparameters", "views", "reference"}
+        expected |= {"reference.knn_top1", *method_class(name).config_class.hyperparameters()}
+        expected |= {f"view.{view}.{field.name}" for view in method_class(name).views(32) for field in dataclasses.fields(View)}
+        assert set(values) == expected
+        assert read_recipe(file).flat() == recipe.flat() == values
+
+    def test_holds_what_the_recipe_says_whatever_defaults_become(self, file):
+        changes = {
+            "lr": 1e-6, "betas": [0.5, 0.75], "name": "my-run", "test_split": None, "clip_norm": 3, "temperature": 0.25,
+            "joint_views": False, "view.both.scale": [0.5, 0.75],
+            "view.both.size": 24, "reference.knn_top1": 0.25, "seed": 7, "decay_norm_and_bias": False,
+        }  # fmt: skip
+        write_recipe(parse_recipe({**BASE, **changes}, "my.yaml"), file)
+        again = read_recipe(file)
+        assert (again.lr, again.betas, again.name, again.test_split, again.clip_norm) == (1e-6, (0.5, 0.75), "my-run", None, 3.0)
+        assert (again.seed, again.decay_norm_and_bias, again.reference) == (7, False, {"knn_top1": 0.25})
+        assert again.method_config().temperature == 0.25 and again.method_config().joint_views is False
+        assert (again.make_views()["both"].scale, again.make_views()["both"].size) == ((0.5, 0.75), 24)
+        write_recipe(again, file)
+        assert read_recipe(file) == again
+
+    @pytest.mark.parametrize("dataset", ["no", "1e5", "a: b", "# x", "日本", "a'b\"c", "2024-01-01", "~/x", " x "])
+    def test_texts_come_back_as_they_were(self, dataset, file):
+        write_recipe(parse(dataset=dataset, image_column="yes"), file)
+        assert read_recipe(file).dataset == dataset and read_recipe(file).image_column == "yes"
+
+    def test_method_has_the_hyperparameters(self):
+        model = parse(temperature=0.3, hidden_dim=16, projection_dim=8).make_method()
+        assert model.config.temperature == 0.3 and model.projector[0].out_features == 16 and model.projector[3].out_features == 8

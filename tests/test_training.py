@@ -1,0 +1,373 @@
+"""The loop: run folders, resuming, several processes, precision, and what it refuses."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+import sslzoo
+from sslzoo import checkpoint as checkpoints
+from sslzoo import training
+from sslzoo.errors import InputError, TrainingError
+from sslzoo.methods import method_names
+from sslzoo.recipe import read_recipe
+from sslzoo.run import Run
+
+ROOT = Path(__file__).parents[1]
+WEIGHTS = ("model.safetensors", "ssl_heads.safetensors")
+# 5 steps an epoch
+SHORT = {"epochs": 3, "batch_size": 256, "knn_every": 0, "log_every": 2, "checkpoint_every": 4, "warmup_epochs": 1}
+
+
+def short_recipe(method: str, **changes):
+    return read_recipe(f"digits/{method}", {**SHORT, **changes})
+
+
+def train(recipe, folder, **options) -> Run:
+    return training.train(recipe, folder, cpu=True, **options)
+
+
+def same_weights(first: Path, second: Path) -> bool:
+    return all((first / name).read_bytes() == (second / name).read_bytes() for name in WEIGHTS)
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return {**load_file(folder / WEIGHTS[0]), **load_file(folder / WEIGHTS[1])}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    """The folder of a short SimCLR run that nothing stopped."""
+    return train(short_recipe("simclr"), tmp_path_factory.mktemp("runs") / "whole").folder
+
+
+class Killed(BaseException):
+    """What no code catches."""
+
+
+def train_until(step: int, recipe, folder: Path, monkeypatch) -> None:
+    """Trains and dies right behind optimiser step `step`."""
+    original = training._Training._train_step
+
+    def dying(self, epoch, batches):
+        if self.step == step:
+            raise Killed
+        original(self, epoch, batches)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training._Training, "_train_step", dying)
+        with pytest.raises(Killed):
+            train(recipe, folder, resume=True)
+
+
+@pytest.mark.parametrize("method", method_names())
+def test_a_stopped_run_ends_with_the_weights_of_one_that_was_not(method, tmp_path, monkeypatch):
+    recipe = short_recipe(method)
+    train(recipe, tmp_path / "whole")
+    # Behind the checkpoint of step 4, inside the first epoch; then behind that of step 8, inside the second.
+    for step in (4, 7, 11):
+        train_until(step, recipe, tmp_path / "stopped", monkeypatch)
+    train(recipe, tmp_path / "stopped", resume=True)
+    assert same_weights(tmp_path / "whole", tmp_path / "stopped")
+    curves = [[(line["step"], line.get("loss")) for line in Run(tmp_path / name).metrics()] for name in ("whole", "stopped")]
+    assert curves[0] == curves[1]
+
+
+def test_an_evaluation_is_not_lost_between_two_epochs(tmp_path, monkeypatch):
+    recipe = short_recipe("simclr", knn_every=1, checkpoint_every=5)
+    train(recipe, tmp_path / "whole")
+    train_until(5, recipe, tmp_path / "stopped", monkeypatch)
+    train(recipe, tmp_path / "stopped", resume=True)
+    values = [
+        [(number["metric"], number["when"], number["arguments"], number["value"]) for number in Run(tmp_path / name).results()["numbers"]]
+        for name in ("whole", "stopped")
+    ]
+    assert values[0] == values[1]
+    keys = [[(line["step"], line.get("knn_top1 k=20 T=0.1")) for line in Run(tmp_path / name).metrics()] for name in ("whole", "stopped")]
+    assert keys[0] == keys[1] and sum(value is not None for _, value in keys[0]) == 3
+
+
+def test_a_killed_process_loses_nothing_that_was_saved(tmp_path):
+    recipe = short_recipe("simclr", epochs=6, checkpoint_every=1)
+    train(recipe, tmp_path / "whole")
+    command = [
+        sys.executable, "-m", "sslzoo.cli", "train", "digits/simclr", "--cpu", "--resume", "--output", str(tmp_path / "killed"), "--set",
+        *(f"{key}={value}" for key, value in {**SHORT, "epochs": 6, "checkpoint_every": 1}.items()),
+    ]  # fmt: skip
+    for least in (3, 15):
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 60
+        # Saving after every step, the process is nearly always in the middle of a checkpoint.
+        while not any(int(place.name[5:]) >= least for place in (tmp_path / "killed" / "checkpoints").glob("step-*")):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert not (tmp_path / "killed" / WEIGHTS[0]).exists()
+    train(recipe, tmp_path / "killed", resume=True)
+    assert same_weights(tmp_path / "whole", tmp_path / "killed")
+
+
+@pytest.mark.parametrize("file", ["method.safetensors", "optimizer.pt", "state.json", "manifest.json"])
+def test_a_damaged_checkpoint_is_passed_over(file, whole, tmp_path, monkeypatch, caplog):
+    recipe = short_recipe("simclr")
+    train_until(9, recipe, tmp_path / "stopped", monkeypatch)
+    newest = tmp_path / "stopped" / "checkpoints" / "step-8" / file
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    newest.write_bytes(content)
+    train(recipe, tmp_path / "stopped", resume=True)
+    assert "step-8" in caplog.text
+    assert same_weights(whole, tmp_path / "stopped")
+
+
+def test_a_truncated_checkpoint_is_passed_over_and_half_a_one_not_seen(tmp_path, caplog):
+    state = checkpoints.Checkpoint({"weight": torch.arange(3.0)}, {"optimizer": {}}, {"step": 1})
+    for step in (1, 2):
+        checkpoints.save_checkpoint(tmp_path, step, state._replace(state={"step": step}))
+    (tmp_path / ".step-3.new").mkdir()
+    assert checkpoints.load_checkpoint(tmp_path).state == {"step": 2}
+    file = tmp_path / "step-2" / "method.safetensors"
+    file.write_bytes(file.read_bytes()[:-2])
+    assert checkpoints.load_checkpoint(tmp_path).state == {"step": 1}
+    (tmp_path / "step-1" / "optimizer.pt").unlink()
+    assert checkpoints.load_checkpoint(tmp_path) is None
+
+
+def test_the_last_good_checkpoint_is_deleted_only_behind_a_newer_one(tmp_path, monkeypatch):
+    state = checkpoints.Checkpoint({"weight": torch.arange(3.0)}, {"optimizer": {}}, {"step": 1})
+    for step in range(1, 5):
+        checkpoints.save_checkpoint(tmp_path, step, state)
+    assert sorted(place.name for place in tmp_path.iterdir()) == ["step-3", "step-4"]
+
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoints, "save_file", full)
+    with pytest.raises(OSError):
+        checkpoints.save_checkpoint(tmp_path, 5, state)
+    assert {"step-3", "step-4"} <= {place.name for place in tmp_path.iterdir()}
+
+
+def test_a_full_disk_does_not_end_the_run(whole, tmp_path, monkeypatch, capsys):
+    def full(folder, step, checkpoint):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(training, "save_checkpoint", full)
+    run = train(short_recipe("simclr"), tmp_path / "run")
+    assert same_weights(whole, run.folder)
+    assert "No space left" in capsys.readouterr().err
+
+
+def test_no_pickle_is_run_from_a_checkpoint(whole, tmp_path, monkeypatch):
+    recipe = short_recipe("simclr")
+    train_until(9, recipe, tmp_path / "run", monkeypatch)
+
+    class Attack:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "canary"),)
+
+    for place in (tmp_path / "run" / "checkpoints").glob("step-*"):
+        torch.save({"optimizer": Attack()}, place / "optimizer.pt")
+        manifest = json.loads((place / "manifest.json").read_text())
+        manifest["optimizer.pt"] = checkpoints.sha256_of(place / "optimizer.pt")
+        (place / "manifest.json").write_text(json.dumps(manifest))
+    train(recipe, tmp_path / "run", resume=True)
+    assert not (tmp_path / "canary").exists()
+    assert same_weights(whole, tmp_path / "run")
+
+
+def test_two_processes_end_with_the_weights_of_one(tmp_path):
+    """DINO on a ViT: no batch norm, so nothing but the gathers, the averaged gradients and the order of the images tells them apart."""
+    changes = {**SHORT, "epochs": 2, "encoder": "vit-xs4", "optimizer": "sgd", "lr": 0.1, "frozen_epochs": 0, "head_norm": False}
+    train(read_recipe("digits/dino", changes), tmp_path / "one")
+    config = ROOT / "recipes/accelerate/two_cpu_processes.yaml"
+    command = [
+        sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config), "--main_process_port", "0", "recipes/train.py",
+        "digits/dino", "--output", str(tmp_path / "two"), "--set", *(f"{key}={value}" for key, value in changes.items()),
+    ]  # fmt: skip
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.strip().endswith(str(tmp_path / "two"))
+    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
+    start = read_recipe("digits/dino", changes)
+    torch.manual_seed(start.seed)
+    moved = max(float((value - one[name]).abs().max()) for name, value in start.make_method().state_dict().items() if name in one)
+    apart = max(float((one[name] - two[name]).abs().max()) for name in one)
+    assert apart < 1e-4 * moved
+    numbers = [[number["value"] for number in Run(tmp_path / name).results()["numbers"]] for name in ("one", "two")]
+    assert np.allclose(*numbers, atol=0.004)
+    assert Run(tmp_path / "two").results()["training"]["processes"] == 2
+
+
+def test_micro_batches_add_up_to_the_batch(tmp_path):
+    recipes = [short_recipe("mae", optimizer="sgd", lr=0.1, accumulate=parts, clip_norm=1.0) for parts in (1, 2)]
+    for recipe in recipes:
+        train(recipe, tmp_path / str(recipe.accumulate))
+    one, two = weights(tmp_path / "1"), weights(tmp_path / "2")
+    torch.manual_seed(0)
+    start = {name.removeprefix("backbone."): value for name, value in recipes[0].make_method().state_dict().items()}
+    for name in ("layernorm.weight", "decoder.predict.weight"):
+        moved = float((start[name] - one[name]).abs().max())
+        assert float((one[name] - two[name]).abs().max()) < 1e-3 * moved
+
+
+def test_bfloat16_trains_like_float32(tmp_path):
+    losses = []
+    for precision in ("fp32", "bf16"):
+        run = train(short_recipe("simclr", precision=precision, epochs=2), tmp_path / precision)
+        losses.append(run.metrics()[-2]["loss"])
+        assert all(value.dtype != torch.bfloat16 for value in weights(run.folder).values())
+    assert losses[0] != losses[1]
+    assert losses[1] == pytest.approx(losses[0], rel=0.05)
+
+
+def test_clipping_bounds_the_step(tmp_path):
+    changes = {"optimizer": "sgd", "momentum": 0.0, "weight_decay": 0.0, "lr": 1.0, "schedule": "constant", "warmup_epochs": 0, "epochs": 1}
+    recipe = short_recipe("simclr", clip_norm=0.01, **changes)
+    torch.manual_seed(recipe.seed)
+    start = recipe.make_method()
+    run = train(recipe, tmp_path / "run")
+    end = sslzoo.load(run.folder)
+    pairs = zip(start.parameters(), end.parameters(), strict=True)
+    moved = torch.stack([(before - after).detach().norm() for before, after in pairs]).norm()
+    assert 0 < float(moved) <= 5 * 0.01 * 1.001
+
+
+def test_the_run_folder_is_whole(tmp_path):
+    run = train(short_recipe("dino", knn_every=2), tmp_path / "run")
+    names = {file.name for file in run.folder.iterdir()}
+    assert names >= {*WEIGHTS, "config.json", "preprocessor_config.json", "recipe.yaml", "metrics.jsonl", "results.json"}
+    assert not names & {"checkpoints", ".lock"}
+    results = run.results()
+    assert results["training"]["steps"] == 15 and results["training"]["images"] == 1297
+    assert results["training"]["images_per_second"] > 0 and results["training"]["peak_memory_bytes"] > 10**7
+    measured = {(number["metric"], number["arguments"]["k"], number["when"]) for number in results["numbers"]}
+    assert {("knn_top1", 20, "last"), ("knn_top5", 200, "last"), ("knn_top1", 20, "best")} <= measured
+    for number in results["numbers"]:
+        assert number["provenance"]["test_images"] == 500 and len(number["provenance"]["test_fingerprint"]) == 64
+        assert number["provenance"]["weights_sha256"] == (run.weights_sha256 if number["when"] == "last" else None)
+    lines = run.metrics()
+    assert [line["step"] for line in lines] == sorted(line["step"] for line in lines)
+    assert sum("knn_top1 k=20 T=0.1" in line for line in lines) == 2
+    assert read_recipe(run.folder / "recipe.yaml").flat() == short_recipe("dino", knn_every=2).flat()
+
+
+def test_the_best_epoch_is_kept_beside_the_last(tmp_path, monkeypatch):
+    values = iter([0.5, 0.9, 0.4])
+
+    def measured(*arguments):
+        arguments = {"k": 1, "temperature": 1}
+        number = {"protocol": "p", "dataset": "d", "split": "s", "metric": "knn_top1", "arguments": arguments, "data": {}}
+        return [{**number, "value": next(values)}]
+
+    monkeypatch.setattr(training, "measure", measured)
+    numbers = train(short_recipe("simclr", knn_every=1), tmp_path / "run").results()["numbers"]
+    assert [(number["when"], number["value"], number["arguments"].get("epoch")) for number in numbers] == [
+        ("last", 0.4, None), ("best", 0.9, 1),
+    ]  # fmt: skip
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path):
+    recipe = short_recipe("simclr", epochs=1)
+    run = train(recipe, tmp_path / "run")
+    before = {file.name: file.stat().st_mtime_ns for file in run.folder.iterdir()}
+    train(recipe, tmp_path / "run", resume=True)
+    assert {file.name: file.stat().st_mtime_ns for file in run.folder.iterdir()} == before
+
+
+def test_what_is_there_is_not_written_over(tmp_path, monkeypatch):
+    recipe = short_recipe("simclr")
+    train_until(5, recipe, tmp_path / "run", monkeypatch)
+    with pytest.raises(InputError, match="--resume"):
+        train(recipe, tmp_path / "run")
+    with pytest.raises(InputError, match="lr: 0.01 -> 0.02"):
+        train(short_recipe("simclr", lr=0.02), tmp_path / "run", resume=True)
+    assert (tmp_path / "run" / "checkpoints" / "step-4").is_dir()
+
+
+def test_a_second_process_in_the_same_folder_is_refused(tmp_path):
+    with training._locked(tmp_path), pytest.raises(InputError, match="another process"), training._locked(tmp_path):
+        pass
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_checkpoints(tmp_path, monkeypatch):
+    original = training._Training._train_step
+
+    def breaking(self, epoch, batches):
+        original(self, epoch, batches)
+        if self.step == 8:
+            self.sums["loss"] = self.sums["loss"] * float("nan")
+
+    monkeypatch.setattr(training._Training, "_train_step", breaking)
+    with pytest.raises(TrainingError, match="loss is nan before step 10.*step 8"):
+        train(short_recipe("simclr", checkpoint_every=8), tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch_size": 1298}, "1298 is more than the 1297 images"),
+        ({"batch_size": 9, "accumulate": 2}, "cannot be divided"),
+        ({"dataset": "no/such/folder"}, "no/such/folder"),
+        ({"train_split": "trian"}, "did you mean 'train'"),
+        ({"tracker": "trackio"}, "trackio"),
+    ],
+)
+def test_what_cannot_be_trained_is_named(changes, message, tmp_path):
+    with pytest.raises(InputError, match=message):
+        train(short_recipe("simclr", **changes), tmp_path / "run")
+    assert not (tmp_path / "run" / "results.json").exists()
+
+
+def write_images(folder: Path, count: int, seed: int = 0) -> None:
+    random = np.random.default_rng(seed)
+    folder.mkdir(parents=True)
+    for index in range(count):
+        height, width = random.integers(16, 40, 2)
+        Image.fromarray(random.integers(0, 256, (height, width, 3), np.uint8)).save(folder / f"{index:04}.png")
+
+
+def test_a_folder_of_unlabelled_images_of_all_sizes_trains(tmp_path):
+    write_images(tmp_path / "photos", 40)
+    (tmp_path / "photos" / "0007.png").write_bytes(b"no image at all")
+    run = train(short_recipe("simclr", dataset=str(tmp_path / "photos"), batch_size=16, epochs=2), tmp_path / "run")
+    assert run.results()["numbers"] == []
+    assert run.results()["training"]["skipped_images"] == ["0007.png"]
+    assert run.results()["training"]["images"] == 39
+
+
+def test_a_set_larger_than_the_memory_trains_to_the_same_weights(tmp_path, monkeypatch):
+    write_images(tmp_path / "photos", 40)
+    # The canvases are of other sizes, which rounds sums otherwise; AdamW's first steps would turn that into whole steps of theirs.
+    recipe = short_recipe("simclr", dataset=str(tmp_path / "photos"), batch_size=16, epochs=2, optimizer="sgd", lr=0.1)
+    train(recipe, tmp_path / "resident")
+    original = training.load_images
+    monkeypatch.setattr(training, "load_images", lambda *arguments, **options: original(*arguments, **options, budget=0))
+    train(recipe, tmp_path / "streamed")
+    resident, streamed = weights(tmp_path / "resident"), weights(tmp_path / "streamed")
+    assert all(torch.allclose(resident[name], streamed[name], atol=1e-3) for name in resident)
+
+
+def test_labels_never_reach_training(tmp_path, monkeypatch):
+    recipe = short_recipe("simclr", test_split=None, epochs=1)
+    train(recipe, tmp_path / "labelled")
+    original = training.load_images
+
+    def shuffled(*arguments, **options):
+        images = original(*arguments, **options)
+        images._labels = images._labels.flip(0)
+        return images
+
+    monkeypatch.setattr(training, "load_images", shuffled)
+    train(recipe, tmp_path / "shuffled")
+    assert same_weights(tmp_path / "labelled", tmp_path / "shuffled")
