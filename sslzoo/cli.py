@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from sslzoo.errors import InputError, TrainingError
+from sslzoo.errors import InputError, PublishError, TrainingError
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -19,7 +19,7 @@ def main(arguments: list[str] | None = None) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except TrainingError as error:
+    except (TrainingError, PublishError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -23,3 +23,7 @@ def first_line(error: Exception) -> str:
 
 class TrainingError(RuntimeError):
     """Training cannot go on; the message is one line that says why and what is left. The command line exits with 1."""
+
+
+class PublishError(RuntimeError):
+    """The Hub did not take a run; the message is one line that says why and what to do. The command line exits with 1."""

@@ -1,6 +1,7 @@
 """What a self-supervised method is: its configuration, three hooks, and how it is saved and loaded. READ FIRST."""
 
 import copy
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,6 +34,7 @@ class Progress(NamedTuple):
     """Where training stands, and the random numbers of the images at hand.
 
     step: optimiser steps done. steps: of the whole run. epoch: 0, 1, ... samples: int64 (n,), the images' rows in the data set.
+    crops: gives, for each view, where it was cut from its image: int64 (n, 6), see `Renderer.crops`.
     """
 
     step: int
@@ -40,6 +42,7 @@ class Progress(NamedTuple):
     epoch: int
     seed: int
     samples: Tensor
+    crops: Callable[[], list[Tensor]] = list
 
     @property
     def fraction(self) -> float:

@@ -10,6 +10,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +143,8 @@ class _Training:
         for part in range(recipe.accumulate):
             batch = next(batches)
             views = self.renderer(batch.pixels, batch.sizes, batch.samples, epoch)
-            progress = Progress(self.step, self.steps, epoch, recipe.seed, batch.samples)
+            crops = partial(self.renderer.crops, batch.sizes, batch.samples, epoch)
+            progress = Progress(self.step, self.steps, epoch, recipe.seed, batch.samples, crops)
             last = part + 1 == recipe.accumulate
             with nullcontext() if last else self.accelerator.no_sync(self.model):
                 out = self.model(views, progress)

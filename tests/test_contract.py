@@ -58,7 +58,17 @@ def random_views(name, count=BATCH, seed=1, dtype=torch.float32):
 
 
 def progress(step=1, epoch=LATE, seed=0, first=0, count=BATCH):
-    return Progress(step, 100, epoch, seed, torch.arange(first, first + count))
+    samples = torch.arange(first, first + count)
+    return Progress(step, 100, epoch, seed, samples, functools.partial(crops, samples))
+
+
+def crops(samples, views=16):
+    """Places of as many views as any method has here, as a renderer would tell them."""
+    places = [(samples + view) % 5 for view in range(views)]
+    return [
+        torch.stack([place, (2 * samples + view) % 7, samples % 3 + 10, samples % 4 + 10, samples * 0, (samples + view) % 2], dim=1)
+        for view, place in enumerate(places)
+    ]
 
 
 def without_scalars(out):
@@ -159,7 +169,7 @@ class TestLoss:
     @every_method
     def test_has_no_way_to_labels(self, name):
         assert list(inspect.signature(method_class(name).loss).parameters) == ["self", "views", "progress"]
-        assert Progress._fields == ("step", "steps", "epoch", "seed", "samples")
+        assert Progress._fields == ("step", "steps", "epoch", "seed", "samples", "crops")
 
     @every_method
     def test_is_nearly_the_same_in_bf16(self, name):
@@ -242,9 +252,10 @@ class TestState:
         optimizer = optimizer_of(method, kind)
         pixels = torch.zeros(BATCH, 3, 20, 24, dtype=torch.uint8, device="meta")
         sizes, samples = torch.zeros(BATCH, 2, dtype=torch.int64, device="meta"), torch.zeros(BATCH, dtype=torch.int64, device="meta")
-        views = Renderer(list(method.views(SIZE).values()), 0)(pixels, sizes, samples, LATE)
+        renderer = Renderer(list(method.views(SIZE).values()), 0)
+        views = renderer(pixels, sizes, samples, LATE)
         assert [view.shape for view in views] == [view.shape for view in random_views(name)]
-        now = Progress(1, 100, LATE, 0, samples)
+        now = Progress(1, 100, LATE, 0, samples, functools.partial(renderer.crops, sizes, samples, LATE))
         out = method(views, now)
         out["loss"].backward()
         optimizer.step()

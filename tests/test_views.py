@@ -17,7 +17,7 @@ from sslzoo.errors import InputError
 from sslzoo.views import IMAGENET_MEAN, IMAGENET_STD, Renderer, View, center_crop, uniform
 from sslzoo.views.blur import blur
 from sslzoo.views.boxes import TRIES, draw_boxes
-from sslzoo.views.color import grayscale, jitter, solarize
+from sslzoo.views.color import grayscale, jitter, normalize, solarize
 from sslzoo.views.crop import crop, to_canvas
 
 PHOTOS = Path(__file__).parents[1] / "../shared/data/photos/test.parquet"
@@ -577,6 +577,7 @@ def test_center_crop_without_resizing_keeps_the_pixels():
         ({"saturation": math.inf}, "view saturation inf:"),
         ({"hue": 0.6}, "view hue 0.6: must be a number from 0 to 0.5"),
         ({"interpolation": "bicubik"}, "unknown view interpolation 'bicubik': did you mean 'bicubic'?"),
+        ({"solarize_first": 1}, "view solarize_first 1: must be true or false"),
         ({"interpolation": None}, "unknown view interpolation 'None'"),
     ],
 )
@@ -584,6 +585,32 @@ def test_views_that_cannot_be_are_refused(fields, said):
     with pytest.raises(InputError) as caught:
         View(**{"size": 32, **fields})
     assert str(caught.value).startswith(said) and "\n" not in str(caught.value)
+
+
+def test_crops_tell_where_each_view_was_cut():
+    random = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (64, 3, 20, 24), dtype=torch.uint8, generator=random)
+    sizes, samples = torch.tensor([[20, 24]]).repeat(64, 1), torch.arange(64) + 7
+    renderer = Renderer([View(8, vertical_flip=0.5, count=2), View(6)], seed=3)
+    views, places = renderer(pixels, sizes, samples, 2), renderer.crops(sizes, samples, 2)
+    assert [len(place) for place in places] == [64, 64, 64] and not torch.equal(places[0], places[1])
+    for view, place in zip(views, places, strict=True):
+        again = crop(to_canvas(pixels), sizes, place[:, :4], place[:, 4:].bool(), view.shape[-1], "bilinear", 0.0)
+        assert torch.allclose(normalize(again.float()), view, atol=1e-5)
+        assert 0 < place[:, 5].sum() < 64
+
+
+def test_solarize_may_come_before_the_blur():
+    pixels, sizes, samples = random_pixels(8), torch.full((8, 2), 12), torch.arange(8)
+    view = View(12, scale=(1, 1), ratio=(1, 1), horizontal_flip=0.0, blur=1.0, blur_sigma=(1.0, 1.0), solarize=1.0, solarize_first=True)
+    (result,) = Renderer([view], seed=0)(pixels, sizes, samples, 0)
+    inverted = solarize(pixels.float(), torch.ones(8, dtype=torch.bool))
+    expected = normalize(blur(inverted, torch.ones(8), torch.float32))
+    assert torch.allclose(result, expected, atol=1e-4)
+
+
+def random_pixels(count: int) -> torch.Tensor:
+    return torch.randint(0, 256, (count, 3, 12, 12), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
 
 
 def test_a_count_of_0_leaves_a_view_out():

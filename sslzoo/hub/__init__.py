@@ -2,6 +2,6 @@
 
 from .card import write_card
 from .leaderboard import catalogue
-from .publish import PublishError, publish
+from .publish import publish
 
-__all__ = ["PublishError", "catalogue", "publish", "write_card"]
+__all__ = ["catalogue", "publish", "write_card"]

@@ -10,7 +10,7 @@ from huggingface_hub.errors import LocalTokenNotFoundError, OfflineModeIsEnabled
 from safetensors import SafetensorError, safe_open
 
 from sslzoo.encoders import read_config
-from sslzoo.errors import InputError, first_line
+from sslzoo.errors import InputError, PublishError, first_line
 from sslzoo.method import HEADS
 from sslzoo.run import CARD, METRICS, RECIPE, RESULTS, WEIGHTS, Run
 
@@ -22,10 +22,6 @@ _CODE = ("configuration_sslzoo_resnet.py", "modeling_sslzoo_resnet.py")  # of th
 _MADE = (CARD, CURVES, NEIGHBOURS)
 _OURS = (*_NEEDED, *_CODE, *_MADE)
 _WAITS = (1, 2, 4)  # seconds before the second, third and fourth try
-
-
-class PublishError(RuntimeError):
-    """The Hub did not take the run; the message is one line that says why and what to do. The command line exits with 1."""
 
 
 def publish(folder: str | Path, namespace: str, *, private: bool = False, dry_run: bool = False, token: str | None = None) -> str:

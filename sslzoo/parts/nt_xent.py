@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .gather import gather, rank
+from .precision import full_precision
 
 
 def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
@@ -17,6 +18,7 @@ def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
     every = gather(own)
     rows = torch.arange(2 * count, device=own.device)
     offset = rank() * 2 * count
-    logits = own @ every.T / temperature
+    with full_precision(own.device):
+        logits = own @ every.T / temperature
     itself = torch.arange(len(every), device=own.device) == (rows + offset)[:, None]
     return F.cross_entropy(logits.masked_fill(itself, float("-inf")), (rows + count) % (2 * count) + offset)

@@ -19,6 +19,7 @@ _NUMBERS = {
     "areas": TRIES, "ratios": TRIES, "corners": 2, "flips": 2, "jitter": 1, "amounts": len(JITTER), "order": len(JITTER),
     "grayscale": 1, "blur": 1, "sigma": 1, "solarize": 1,
 }  # fmt: skip
+_COLUMNS = sum(_NUMBERS.values())
 
 # On a CPU as many images are rendered at a time as make so many px of the largest view. What is computed in between stays in its caches
 # and in memory that the process already has: writing to new memory costs more than the arithmetic.
@@ -50,16 +51,25 @@ class Renderer:
 
         Call it outside of autocast, which would multiply the images in too low a precision.
         """
-        numbers = [uniform(samples, sum(_NUMBERS.values()), self._seed, epoch, index) for index in range(len(self._views))]
+        numbers = [uniform(samples, _COLUMNS, self._seed, epoch, index) for index in range(len(self._views))]
         results = [torch.empty(len(pixels), 3, view.size, view.size, device=pixels.device) for view in self._views]
         block = self._block if pixels.device.type == "cpu" else len(pixels)
         for start in range(0, len(pixels), block):
             some = slice(start, start + block)
             canvas = to_canvas(pixels[some])
             for view, rows, result in zip(self._views, numbers, results, strict=True):
-                drawn = dict(zip(_NUMBERS, rows[some].split(list(_NUMBERS.values()), dim=1), strict=True))
+                drawn = _split(rows[some])
                 self._paint(view, cut(view, canvas, sizes[some], drawn), drawn, result[some])
         return results
+
+
+    def crops(self, sizes: Tensor, samples: Tensor, epoch: int) -> list[Tensor]:
+        """Where `__call__` cuts each view, int64 (n, 6): top, left, height and width in px, and 1 where flipped vertically, horizontally."""
+        places = []
+        for index, view in enumerate(self._views):
+            boxes, mirrored = _place(view, sizes, _split(uniform(samples, _COLUMNS, self._seed, epoch, index)))
+            places.append(torch.cat([boxes, mirrored.long()], dim=1))
+        return places
 
 
 def cut(view: View, canvas: Tensor, sizes: Tensor, drawn: dict[str, Tensor]) -> Tensor:
@@ -67,8 +77,7 @@ def cut(view: View, canvas: Tensor, sizes: Tensor, drawn: dict[str, Tensor]) -> 
 
     canvas: as `to_canvas` gives it. sizes: int64 (n, 2). drawn: random numbers in [0, 1), (n, _NUMBERS[name]) for each name.
     """
-    boxes = draw_boxes(sizes, view.scale, view.ratio, view.padding, drawn["areas"], drawn["ratios"], drawn["corners"])
-    mirrored = torch.stack([drawn["flips"][:, 0] < view.vertical_flip, drawn["flips"][:, 1] < view.horizontal_flip], dim=1)
+    boxes, mirrored = _place(view, sizes, drawn)
     return crop(canvas, sizes, boxes, mirrored, view.size, view.interpolation, view.padding)
 
 
@@ -84,13 +93,25 @@ def paint(view: View, images: Tensor, drawn: dict[str, Tensor], result: Tensor) 
         images = jitter(images, dict(zip(used, amounts, strict=True)), order)
     if view.grayscale > 0:
         images = grayscale(images, drawn["grayscale"][:, 0] < view.grayscale)
+    if view.solarize > 0 and view.solarize_first:
+        images = solarize(images, drawn["solarize"][:, 0] < view.solarize)
     if view.blur > 0:
         low, high = view.blur_sigma
         sigmas = torch.where(drawn["blur"] < view.blur, low + drawn["sigma"] * (high - low), 0)[:, 0]
         images = blur(images, sigmas, dtype)
-    if view.solarize > 0:
+    if view.solarize > 0 and not view.solarize_first:
         images = solarize(images, drawn["solarize"][:, 0] < view.solarize)
     result.copy_(normalize(images))
+
+
+def _split(numbers: Tensor) -> dict[str, Tensor]:
+    return dict(zip(_NUMBERS, numbers.split(list(_NUMBERS.values()), dim=1), strict=True))
+
+
+def _place(view: View, sizes: Tensor, drawn: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Boxes int64 (n, 4) and whether they are flipped vertically and horizontally, bool (n, 2)."""
+    boxes = draw_boxes(sizes, view.scale, view.ratio, view.padding, drawn["areas"], drawn["ratios"], drawn["corners"])
+    return boxes, torch.stack([drawn["flips"][:, 0] < view.vertical_flip, drawn["flips"][:, 1] < view.horizontal_flip], dim=1)
 
 
 def _amount(name: str, strength: float, numbers: Tensor, chosen: Tensor) -> Tensor:

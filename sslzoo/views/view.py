@@ -22,6 +22,7 @@ class View:
     brightness, contrast, saturation: how far the jitter's factors may be from 1.
     hue: how far the jitter may turn the hue, in turns.
     blur_sigma: smallest and largest sigma of the Gaussian blur in px of the view.
+    solarize_first: solarize before the blur (VICReg).
 
     A list given for a pair becomes a tuple. Raises `InputError` for a value that is not allowed.
     """
@@ -43,6 +44,7 @@ class View:
     blur: float = 0.0
     blur_sigma: tuple[float, float] = (0.1, 2.0)
     solarize: float = 0.0
+    solarize_first: bool = False
 
     def __post_init__(self):
         for field, least in (("size", 1), ("count", 0)):
@@ -60,6 +62,8 @@ class View:
         for field in ("brightness", "contrast", "saturation"):
             self._check_range(field, math.inf, "a number, at least 0")
         self._check_range("hue", 0.5, "a number from 0 to 0.5")
+        if not isinstance(self.solarize_first, bool):
+            raise _refused("solarize_first", self.solarize_first, "true or false")
         if self.interpolation not in INTERPOLATIONS:
             raise unknown("view interpolation", self.interpolation, INTERPOLATIONS)
 

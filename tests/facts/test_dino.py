@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from learning import SEEDS, gain
 
 from sslzoo import DINO, DINOConfig
 from sslzoo.errors import InputError
@@ -15,8 +16,10 @@ COUNT = 4
 
 
 @pytest.fixture(autouse=True)
-def float64_stays(monkeypatch):
-    """`.float()` in the code is there for halves."""
+def float64_stays(monkeypatch, request):
+    """`.float()` in the code is there for halves. Learning is tested in float32, as it is."""
+    if request.node.get_closest_marker("slow"):
+        return
     to_float = torch.Tensor.float
     monkeypatch.setattr(torch.Tensor, "float", lambda tensor: tensor if tensor.dtype == torch.float64 else to_float(tensor))
 
@@ -278,3 +281,9 @@ def test_defaults_are_the_papers():
     config = DINOConfig()
     assert (config.student_temperature, config.teacher_temperature, config.center_momentum) == (0.1, 0.04, 0.9)
     assert (config.teacher_momentum, config.teacher_momentum_end, config.frozen_epochs, config.prototypes) == (0.996, 1.0, 1, 65536)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", SEEDS)
+def test_training_beats_the_untrained_encoder(seed, tmp_path):
+    assert gain("digits/dino", seed, tmp_path / "run") > 0.08

@@ -2,18 +2,25 @@
 
 import pytest
 import torch
+from learning import SEEDS
 
 from sslzoo import MAE, MAEConfig
+from sslzoo.data import load_images
 from sslzoo.errors import InputError
+from sslzoo.evaluation import Preprocessing
 from sslzoo.method import Progress
 from sslzoo.optim import make_optimizer, set_learning_rates
+from sslzoo.recipe import read_recipe
+from sslzoo.training import train
 
 SIDE, PATCH, PATCHES, COUNT = 4, 4, 16, 3
 
 
 @pytest.fixture(autouse=True)
-def float64_stays(monkeypatch):
-    """`.float()` in the code is there for halves."""
+def float64_stays(monkeypatch, request):
+    """`.float()` in the code is there for halves. Learning is tested in float32, as it is."""
+    if request.node.get_closest_marker("slow"):
+        return
     to_float = torch.Tensor.float
     monkeypatch.setattr(torch.Tensor, "float", lambda tensor: tensor if tensor.dtype == torch.float64 else to_float(tensor))
 
@@ -240,3 +247,25 @@ def test_defaults_are_the_papers():
     (view,) = MAE.views(224).values()
     assert (view.count, view.size, view.scale, view.interpolation) == (1, 224, (0.2, 1.0), "bicubic")
     assert view.horizontal_flip == 0.5 and not (view.jitter or view.grayscale or view.blur or view.solarize)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", SEEDS)
+def test_training_restores_unseen_images_better_than_their_mean(seed, tmp_path):
+    """Nearest neighbours and linear read-outs of a class token that nothing trains show little in half a minute; restoring does."""
+    recipe = read_recipe("digits/mae", {"seed": seed, "test_split": None})
+    train(recipe, tmp_path / "run", cpu=True)
+    model = MAE.from_pretrained(tmp_path / "run").eval()
+    train_pixels, test_pixels = (views_of(split, recipe) for split in ("train", "test"))
+    with torch.no_grad():
+        now = Progress(0, 1, 0, 0, torch.arange(len(test_pixels)))
+        restored = float(model([test_pixels], now)["loss"])
+    # What knows all about the training images but nothing about the one at hand: their mean, pixel by pixel.
+    guessed = float((test_pixels - train_pixels.mean(dim=0)).square().mean())
+    assert restored < 0.85 * guessed
+
+
+def views_of(split, recipe):
+    images = load_images("digits", split, device=torch.device("cpu"))
+    (batch,) = images.batches([torch.arange(len(images))])
+    return Preprocessing(recipe.eval_resize, recipe.eval_crop)(batch.pixels, batch.sizes)

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from learning import SEEDS, gain
 
 from sslzoo import SimCLR, SimCLRConfig
 from sslzoo.method import Progress
@@ -13,8 +14,10 @@ PROGRESS = Progress(0, 10, 0, 0, torch.arange(4))
 
 
 @pytest.fixture(autouse=True)
-def float64_stays(monkeypatch):
-    """`.float()` in the code is there for halves."""
+def float64_stays(monkeypatch, request):
+    """`.float()` in the code is there for halves. Learning is tested in float32, as it is."""
+    if request.node.get_closest_marker("slow"):
+        return
     to_float = torch.Tensor.float
     monkeypatch.setattr(torch.Tensor, "float", lambda tensor: tensor if tensor.dtype == torch.float64 else to_float(tensor))
 
@@ -132,3 +135,9 @@ def test_plain_loss_agrees_with_a_library_for_certain():
     others = [[1, 2, 3], [0, 2, 3], [0, 1, 3], [0, 1, 2]]
     logits = torch.stack([rows[i] @ rows[those].T for i, those in enumerate(others)]) / 0.3
     torch.testing.assert_close(plain_loss(first, second, 0.3), F.cross_entropy(logits, torch.tensor([1, 2, 0, 1])))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", SEEDS)
+def test_training_beats_the_untrained_encoder(seed, tmp_path):
+    assert gain("digits/simclr", seed, tmp_path / "run") > 0.15

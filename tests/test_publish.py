@@ -1,0 +1,328 @@
+"""Publishing against a Hub on loopback: one whole commit or none, and what is published loads in plain transformers."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hub_server import HubServer
+from safetensors.torch import load_file, save_file
+from test_card import FOREVER, change, make_run
+
+from sslzoo.hub import write_card
+from sslzoo.hub.publish import _told
+from sslzoo.run import Run
+
+ADA, EVE = "hf_adas_secret", "hf_eves_secret"
+FILES = {
+    "README.md", "config.json", "curves.png", "metrics.jsonl", "model.safetensors", "neighbours.png", "preprocessor_config.json",
+    "recipe.yaml", "results.json", "ssl_heads.safetensors",
+}  # fmt: skip
+CODE = {"configuration_sslzoo_resnet.py", "modeling_sslzoo_resnet.py"}
+# One process publishes for all the tests, as the client is slow to import. A line is a call's arguments, the answer is a line.
+CLIENT = """
+import contextlib, io, json, sys, time, traceback
+from sslzoo.hub import publish
+slept = []
+time.sleep = slept.append  # the waits between two tries are long
+print("ready", flush=True)
+for line in sys.stdin:
+    out, answer = io.StringIO(), {}
+    slept.clear()
+    try:
+        with contextlib.redirect_stdout(out):
+            answer["url"] = publish(**json.loads(line))
+    except Exception as error:
+        answer |= {"error": type(error).__name__, "message": str(error), "traceback": traceback.format_exc()}
+    print(json.dumps({**answer, "output": out.getvalue(), "slept": sum(slept)}), flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def server():
+    with HubServer({ADA: ("ada", "sslzoo"), EVE: "eve"}) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def client(server, tmp_path_factory):
+    """Publishes a folder; what it returns says how that went. No token is in any of it, nor in what the process printed."""
+    home = tmp_path_factory.mktemp("home")
+    with open(home / "stderr", "w") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-c", CLIENT], env=server.environment(home, ADA), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors,
+            text=True,
+        )  # fmt: skip
+    assert process.stdout.readline() == "ready\n", (home / "stderr").read_text()
+
+    def publish(folder: Path, namespace: str = "sslzoo", **arguments) -> dict:
+        process.stdin.write(json.dumps({"folder": str(folder), "namespace": namespace, **arguments}) + "\n")
+        process.stdin.flush()
+        line = process.stdout.readline()
+        printed = line + (home / "stderr").read_text()
+        assert line and not any(secret in printed for secret in (ADA, EVE, "hf_nobodys_secret")), printed
+        answer = json.loads(line)
+        assert "\n" not in answer.get("message", "") and "signature=" not in answer.get("message", "")
+        return answer
+
+    yield publish
+    process.stdin.close()
+    process.wait(timeout=20)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> dict[str, Path]:
+    """Finished runs by the name of their encoder, the ViT's with more than 10 MB of heads; each with what does not belong on the Hub."""
+    runs = {}
+    for encoder, wide in (("vit-xs4", {"hidden_dim": 4096, "projection_dim": 640}), ("res6", {})):
+        folder = make_run(tmp_path_factory.mktemp("runs") / encoder, encoder=encoder, **wide).folder
+        write_card(folder)
+        (folder / "checkpoints/step-10").mkdir(parents=True)
+        for name in ("checkpoints/step-10/method.safetensors", ".lock", ".env", "events.out.tfevents.1", "notes.txt", "modeling_other.py"):
+            (folder / name).write_text("not for the Hub")
+        runs[encoder] = folder
+    return runs
+
+
+@pytest.fixture
+def run(made, tmp_path, request, server):
+    """A copy of the small run of `encoder` under a name of its own: a repository no other test has."""
+
+    def copied(encoder: str = "res6", name: str | None = None):
+        name = name or request.node.name.replace("_", "-").replace("[", "-").replace("]", "")[:90]
+        folder = tmp_path / f"{encoder}-{name}"
+        shutil.copytree(made[encoder], folder)
+        recipe = (folder / "recipe.yaml").read_text().splitlines()
+        (folder / "recipe.yaml").write_text("\n".join(f"name: {name}" if line.startswith("name:") else line for line in recipe) + "\n")
+        return folder, f"sslzoo/{name}"
+
+    yield copied
+    server._faults.clear()
+
+
+def train_on(folder: Path) -> None:
+    """Other heads, of bytes that no Hub has seen: it would not ask for those it knows."""
+    heads = load_file(folder / "ssl_heads.safetensors")
+    for value in heads.values():
+        value += sum(map(ord, folder.name))
+    save_file(heads, folder / "ssl_heads.safetensors", metadata={"format": "pt"})
+
+
+def commits(server, repository: str) -> int:
+    """Without the one that creates the repository."""
+    return len(server.repository(repository).history()) - 1
+
+
+def published(server, repository: str) -> dict[str, bytes]:
+    return {name: data for name, data in server.files(repository).items() if name != ".gitattributes"}
+
+
+def asked(server, method: str, part: str) -> int:
+    return sum(sent == method and part in path for sent, path in server.log)
+
+
+PLAIN = """
+import importlib.abc, json, sys
+
+class Blocked(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "sslzoo":
+            raise ModuleNotFoundError("sslzoo is not installed here", name=name)
+
+blocked = Blocked()
+sys.meta_path.insert(0, blocked)
+import torch
+from PIL import Image
+from transformers import AutoImageProcessor, AutoModel, pipeline
+
+name = "sslzoo/plain"
+image = Image.new("RGB", (40, 30), (200, 30, 90))
+model = AutoModel.from_pretrained(name)
+extract = pipeline("image-feature-extraction", model=name, pool=True)
+pixels = AutoImageProcessor.from_pretrained(name)(image, return_tensors="pt")
+with torch.no_grad():
+    expected = model(**pixels).last_hidden_state[0, 0]
+pooled = torch.tensor(extract(image)[0])
+assert not any(module.startswith("sslzoo") for module in sys.modules)
+sys.meta_path.remove(blocked)
+import sslzoo
+method, own = sslzoo.load(name), sslzoo.load(FOLDER)
+loaded, kept = method.state_dict(), own.state_dict()
+encoder = method.published.state_dict()
+same = loaded.keys() == kept.keys() and all(torch.equal(loaded[key], kept[key]) for key in kept)
+print(json.dumps({
+    "class": type(model).__name__, "same features": torch.allclose(pooled, expected, atol=1e-5),
+    "whole method": type(method).__name__, "same": same, "heads too": len(kept) > len(encoder),
+    "same encoder": all(torch.equal(value, model.state_dict()[key]) for key, value in encoder.items()),
+}))
+"""
+
+
+def test_what_is_published_loads_in_plain_transformers_and_whole_in_sslzoo(server, client, run, tmp_path):
+    folder, repository = run("vit-xs4", "plain")
+    assert (folder / "ssl_heads.safetensors").stat().st_size > 10_000_000
+    answer = client(folder)
+    assert answer.get("url") == f"{server.url}/{repository}", answer
+    files = published(server, repository)
+    assert files.keys() == FILES, "neither checkpoints nor code nor anybody's notes"
+    assert files == {name: (folder / name).read_bytes() for name in FILES}
+    assert commits(server, repository) == 1
+    done = server.run_python(PLAIN.replace("FOLDER", repr(str(folder))), tmp_path / "plain", timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == "", "silently"
+    assert json.loads(done.stdout) == {
+        "class": "ViTModel", "same features": True, "whole method": "SimCLR", "same": True, "same encoder": True, "heads too": True
+    }  # fmt: skip
+
+
+def test_a_second_time_makes_no_commit_and_a_new_version_one(server, client, run):
+    folder, repository = run()
+    client(folder)
+    files, puts = published(server, repository), asked(server, "PUT", repository)
+    assert files.keys() == FILES | CODE
+    server.add(repository, {"examples/notebook.ipynb": "{}"})  # by hand, on the Hub
+    before = commits(server, repository)
+    assert "url" in client(folder)
+    assert commits(server, repository) == before and asked(server, "PUT", repository) == puts
+    vit, _ = run("vit-xs4", repository.removeprefix("sslzoo/"))
+    assert "url" in client(vit)
+    assert commits(server, repository) == before + 1
+    assert published(server, repository).keys() == FILES | {"examples/notebook.ipynb"}, "the code is gone, what is not ours stays"
+
+
+def test_dry_run_asks_the_hub_nothing(server, client, run):
+    folder, repository = run()
+    before = len(server.log)
+    answer = client(folder, dry_run=True)
+    assert answer["url"] == f"{server.url}/{repository}" and len(server.log) == before and ("models", repository) not in server.repositories
+    listed = dict(reversed(line.split(" bytes  ")) for line in answer["output"].splitlines()[1:])
+    assert {name: int(size.replace(",", "")) for name, size in listed.items()} == {
+        name: (folder / name).stat().st_size for name in FILES | CODE
+    }
+
+
+def test_unfit_folders_are_refused_before_the_hub_is_asked(server, client, run):
+    folder, _ = run()
+    before = len(server.log)
+    heads, code = (folder / "ssl_heads.safetensors").read_bytes(), (folder / "modeling_sslzoo_resnet.py").read_bytes()
+    for name, kept in (("ssl_heads.safetensors", heads), ("modeling_sslzoo_resnet.py", code)):
+        (folder / name).unlink()
+        answer = client(folder)
+        assert answer["error"] == "InputError" and f"not complete: {name} missing" in answer["message"]
+        (folder / name).write_bytes(kept)
+    (folder / "ssl_heads.safetensors").write_bytes(heads[:-10])
+    assert "ssl_heads.safetensors is damaged" in client(folder)["message"]
+    (folder / "ssl_heads.safetensors").write_bytes(heads)
+    answer = client(folder, token="hf_nobodys_secret\n")
+    assert answer["error"] == "InputError" and "the token holds" in answer["message"]
+    assert client(folder, namespace="no/name")["error"] == "InputError"
+    change(Run(folder), provenance={"weights_sha256": FOREVER})
+    answer = client(folder)
+    assert answer["error"] == "InputError" and "kNN top-1 (k=20, T=0.1) (last) was measured on weights" in answer["message"]
+    assert len(server.log) == before
+
+
+def test_tokens_without_the_right_are_told_what_to_do(server, client, run):
+    folder, repository = run()
+    answer = client(folder, token="hf_nobodys_secret")
+    assert answer["error"] == "PublishError" and "`hf auth login`" in answer["message"] and str(folder) in answer["message"]
+    assert answer["slept"] == 0, "another try would not help"
+    answer = client(folder, token=EVE)
+    assert answer["error"] == "PublishError" and "may not write" in answer["message"] and answer["slept"] == 0
+    assert ("models", repository) not in server.repositories
+
+
+def test_a_token_revoked_between_two_versions_leaves_the_first(server, client, run):
+    folder, repository = run()
+    server.tokens["hf_passing"] = ("ada", "sslzoo")
+    client(folder, token="hf_passing")
+    before = published(server, repository)
+    train_on(folder)
+    server.revoke("hf_passing")
+    answer = client(folder, token="hf_passing")
+    assert answer["error"] == "PublishError" and "`hf auth login`" in answer["message"] and "hf_passing" not in str(answer)
+    assert published(server, repository) == before and commits(server, repository) == 1
+
+
+@pytest.mark.parametrize("method, path, status, times", [
+    ("POST", "/repos/create", 503, 2),  # which the client itself does not try again
+    ("GET", "/api/models/sslzoo/", 502, 2),
+    ("POST", "/preupload/", 503, 2),
+    ("POST", "/commit/main", 503, 2),
+    ("POST", "/commit/main", 412, 1),  # somebody else's commit came first
+    ("PUT", "/lfs/objects/", 500, 7),  # more often than the client tries
+])  # fmt: skip
+def test_a_hub_that_is_unwell_for_a_while_is_asked_again(server, client, run, method, path, status, times):
+    folder, repository = run(name=f"unwell-{status}-{times}-{method.lower()}-{path.strip('/').replace('/', '-')}"[:90].rstrip("-"))
+    train_on(folder)
+    server.fail(method, path, status, times)
+    answer = client(folder)
+    assert "url" in answer, answer
+    assert not server._faults and commits(server, repository) == 1 and published(server, repository).keys() == FILES | CODE
+
+
+def test_a_hub_that_stays_unwell_keeps_the_version_it_has(server, client, run):
+    folder, repository = run()
+    client(folder)
+    before = published(server, repository)
+    train_on(folder)
+    for method, path in (("POST", "/repos/create"), ("PUT", "/lfs/objects/"), ("POST", "/commit/main")):
+        server.fail(method, path, 503, times=200)
+        answer = client(folder)
+        assert answer["error"] == "PublishError" and "503" in answer["message"] and "publish again" in answer["message"], answer
+        assert answer["slept"] >= 7 and published(server, repository) == before
+        server._faults.clear()
+    assert "url" in client(folder) and commits(server, repository) == 2 and published(server, repository) != before
+
+
+def test_an_interrupted_upload_is_taken_up_again(server, client, run):
+    folder, repository = run("vit-xs4")
+    server.cut("PUT", "/lfs/objects/", times=200)
+    # Other bytes than what another test has uploaded: the Hub would know them already.
+    train_on(folder)
+    answer = client(folder)
+    assert answer["error"] == "PublishError" and "publish again" in answer["message"], answer
+    assert commits(server, repository) == 0
+    server._faults.clear()
+    server.cut("PUT", "/lfs/objects/", times=1)
+    assert "url" in client(folder)
+    assert commits(server, repository) == 1 and published(server, repository) == {name: (folder / name).read_bytes() for name in FILES}
+
+
+def test_a_refused_upload_is_told_without_its_signed_address(server, client, run):
+    folder, repository = run()
+    train_on(folder)
+    server.fail("PUT", "/lfs/objects/", 400, times=20, message="Bad request for url 'http://storage.example/key?signature=abc&expires=9'")
+    answer = client(folder)
+    assert answer["error"] == "PublishError" and "400 (Bad request for url 'http://storage.example/key')" in answer["message"], answer
+    assert answer["slept"] == 0 and commits(server, repository) == 0
+
+
+def test_a_hub_without_xet_is_told_the_way_around_it():
+    error = ConnectionError("HTTP status client error (404 Not Found), domain: http://hub/api/models/a/b/xet-write-token/main")
+    assert "HF_HUB_DISABLE_XET=1" in _told(error)
+
+
+def test_a_lost_answer_does_not_commit_twice(server, client, run):
+    """With a file deleted in the commit: deleting it again would be an error."""
+    folder, repository = run()
+    server.cut("POST", "/commit/main", answered=True)
+    assert "url" in client(folder) and not server._faults and commits(server, repository) == 1
+    vit, _ = run("vit-xs4", repository.removeprefix("sslzoo/"))
+    server.cut("POST", "/commit/main", answered=True)
+    assert "url" in client(vit) and not server._faults
+    assert commits(server, repository) == 2 and published(server, repository).keys() == FILES
+
+
+def test_private_stays_private_and_public_is_not_taken_for_it(server, client, run):
+    folder, repository = run()
+    assert "url" in client(folder, private=True) and server.repository(repository).private
+    assert "url" in client(folder) and server.repository(repository).private, "a second time makes nothing public"
+    server.repository(repository).private = False
+    before = published(server, repository)
+    train_on(folder)
+    answer = client(folder, private=True)
+    assert answer["error"] == "PublishError" and "exists and is public" in answer["message"] and answer["slept"] == 0
+    assert published(server, repository) == before
