@@ -37,7 +37,7 @@ def main() -> None:
     card = write_card(folder)
 
     model = transformers.AutoModel.from_pretrained(folder)
-    pipe = transformers.pipeline("image-feature-extraction", model=folder, image_processor=folder, pool=True)
+    pipe = transformers.pipeline("image-feature-extraction", model=str(folder), pool=True)
     width = torch.tensor(pipe(Image.new("RGB", (16, 16)))).numel()
     print(f"\ntransformers.AutoModel loads it as {type(model).__name__}; its pipeline gives {width} features an image.")
     print(f"\nThe run folder is also the Hub repository: {folder}")

@@ -64,7 +64,7 @@ class Renderer:
 
 
     def crops(self, sizes: Tensor, samples: Tensor, epoch: int) -> list[Tensor]:
-        """Where `__call__` cuts each view, int64 (n, 6): top, left, height and width in px, and 1 where flipped vertically, horizontally."""
+        """Where `__call__` cuts each view, int64 (n, 6): top, left, height, width in px, and 1 where flipped vertically, horizontally."""
         places = []
         for index, view in enumerate(self._views):
             boxes, mirrored = _place(view, sizes, _split(uniform(samples, _COLUMNS, self._seed, epoch, index)))
