@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 SCHEDULES = ("cosine_per_step", "cosine_per_epoch", "annealing_per_epoch", "constant")
 LR_SCALINGS = ("none", "batch/128", "batch/256", "sqrt(batch)")
-OPTIMIZERS = ("sgd", "adamw", "lars")
+OPTIMIZERS = ("sgd", "adam", "adamw", "lars")
 
 
 @dataclass
@@ -19,12 +19,14 @@ class ParameterGroup:
     decay: whether weight decay applies to them where the recipe exempts norms and biases.
     constant_lr: the learning rate stays at its peak (SimSiam's predictor).
     frozen_epochs: epochs in which they do not move (DINO's last layer, SwAV's prototypes).
+    lr_factor: multiplies their learning rate (Barlow Twins' norms and biases).
     """
 
     parameters: list[nn.Parameter]
     decay: bool = True
     constant_lr: bool = False
-    frozen_epochs: int = field(default=0)
+    frozen_epochs: int = 0
+    lr_factor: float = 1.0
 
 
 def decayed_and_not(module: nn.Module, without: Iterable[nn.Parameter] = ()) -> list[ParameterGroup]:
@@ -46,19 +48,25 @@ def decayed_and_not(module: nn.Module, without: Iterable[nn.Parameter] = ()) -> 
 def make_optimizer(
     groups: list[ParameterGroup], name: str, weight_decay: float, momentum: float, betas: tuple[float, float], decay_norm_and_bias: bool
 ) -> torch.optim.Optimizer:
-    """SGD with momentum, AdamW or LARS over the groups; learning rates are set before each step by `set_learning_rates`."""
+    """SGD with momentum, Adam (its weight decay is a term of the gradient), AdamW or LARS over the groups.
+
+    `set_learning_rates` gives them their learning rates before each step.
+    """
     settings = [
         {
             "params": group.parameters,
             "weight_decay": weight_decay if group.decay or decay_norm_and_bias else 0.0,
             "constant_lr": group.constant_lr,
             "frozen_epochs": group.frozen_epochs,
+            "lr_factor": group.lr_factor,
         }
         for group in groups
         if group.parameters
     ]
     if name == "adamw":
         return torch.optim.AdamW(settings, lr=0.0, betas=betas, foreach=True)
+    if name == "adam":
+        return torch.optim.Adam(settings, lr=0.0, betas=betas, foreach=True)
     if name == "lars":
         return LARS(settings, momentum=momentum)
     return torch.optim.SGD(settings, lr=0.0, momentum=momentum, foreach=True)
@@ -68,7 +76,7 @@ def set_learning_rates(optimizer: torch.optim.Optimizer, peak: float, factor: fl
     """Gives each group `peak * factor`, or what is special about it."""
     for group in optimizer.param_groups:
         frozen = epoch < group["frozen_epochs"]
-        group["lr"] = 0.0 if frozen else peak * (1.0 if group["constant_lr"] else factor)
+        group["lr"] = 0.0 if frozen else peak * group["lr_factor"] * (1.0 if group["constant_lr"] else factor)
 
 
 def peak_lr(lr: float, scaling: str, batch: int) -> float:

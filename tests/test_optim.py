@@ -96,6 +96,7 @@ class TestMakeOptimizer:
         """First steps by hand, from 2 with the gradient 0.5."""
         expected = {
             "sgd": 2 - 0.1 * (0.5 + 0.3 * 2),
+            "adam": 2 - 0.1,  # the decay is in the gradient, whose size does not matter in the first step
             "adamw": 2 - 0.1 * 0.3 * 2 - 0.1,
             "lars": 2 - 0.1 * 0.001 * 2 / (0.5 + 0.3 * 2) * (0.5 + 0.3 * 2),
         }
@@ -107,7 +108,21 @@ class TestMakeOptimizer:
             optimizer.step()
             assert parameter.item() == pytest.approx(expected[kind], rel=1e-6), kind
             settings = optimizer.param_groups[0]
-            assert settings["betas"] == (0.5, 0.6) if kind == "adamw" else settings["momentum"] == 0.9
+            assert settings["betas"] == (0.5, 0.6) if kind in ("adam", "adamw") else settings["momentum"] == 0.9
+
+    def test_adams_weight_decay_is_a_term_of_the_gradient(self):
+        parameter = nn.Parameter(torch.tensor([2.0]))
+        optimizer = make_optimizer([ParameterGroup([parameter])], "adam", 0.3, 0.9, (0.5, 0.6), True)
+        set_learning_rates(optimizer, 0.1, 1.0, 0)
+        parameter.grad = torch.tensor([-0.6])  # which the decay just cancels
+        optimizer.step()
+        assert parameter.item() == pytest.approx(2.0)
+
+    def test_a_group_may_have_a_share_of_the_learning_rate(self):
+        groups = [ParameterGroup([nn.Parameter(torch.ones(1))], lr_factor=factor) for factor in (1.0, 0.024)]
+        optimizer = make_optimizer(groups, "sgd", 0.0, 0.9, (0.9, 0.999), True)
+        set_learning_rates(optimizer, 0.2, 0.5, 0)
+        assert [group["lr"] for group in optimizer.param_groups] == [pytest.approx(0.1), pytest.approx(0.0024)]
 
     @pytest.mark.parametrize("kind", OPTIMIZERS)
     @pytest.mark.parametrize(("everything", "expected"), [(True, [0.3, 0.3]), (False, [0.3, 0.0])])
