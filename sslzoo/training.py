@@ -24,9 +24,9 @@ from transformers import PreTrainedModel
 
 from sslzoo.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from sslzoo.data import Batch, ImageSet, load_images
-from sslzoo.encoders import compiled_parts
+from sslzoo.encoders import compiled_parts, features
 from sslzoo.errors import InputError, TrainingError
-from sslzoo.evaluation import Preprocessing, measure
+from sslzoo.evaluation import Preprocessing, collapse_signs, likely_collapse, measure
 from sslzoo.method import Method, Progress
 from sslzoo.optim import lr_factor, make_optimizer, peak_lr, set_learning_rates
 from sslzoo.recipe import Recipe, write_recipe
@@ -34,6 +34,7 @@ from sslzoo.run import CHECKPOINTS, RECIPE, Run, environment, provenance, with_p
 from sslzoo.views import Renderer
 
 PROTOCOL = "knn-instdisc-v1"
+_SIGN_IMAGES = 256  # that signs of collapse are read from; at the default log_every far less than 1 % of the steps between
 
 
 def train(recipe: Recipe, folder: str | Path, *, resume: bool = False, cpu: bool = False) -> Run:
@@ -91,6 +92,7 @@ class _Training:
         self.summed = 0
         self.best: dict[str, dict[str, Any]] = {}
         self.seconds = {"all": 0.0, "steps": 0.0}
+        self.warned = False  # of a collapse
         checkpoint = load_checkpoint(run.folder / CHECKPOINTS) if resume else None
         if checkpoint is not None:
             self._restore(checkpoint)
@@ -123,11 +125,11 @@ class _Training:
             factor = lr_factor(recipe.schedule, self.step, self.steps_per_epoch, recipe.epochs, recipe.warmup_epochs, recipe.final_lr)
             peak = peak_lr(recipe.lr, recipe.lr_scaling, recipe.batch_size)
             set_learning_rates(self.optimizer, peak, factor, epoch)
-            self._train_step(epoch, batches)
+            views = self._train_step(epoch, batches)
             self.step += 1
             bar.update()
             if self.step % recipe.log_every == 0 or self.step % self.steps_per_epoch == 0:
-                values = self._logged_values()
+                values = {**self._logged_values(), **self._collapse_signs(views[0])}
                 speed = self.summed * recipe.batch_size / (time.perf_counter() - begun)
                 self._log({"epoch": epoch, "lr": peak * factor, **values, "images_per_second": speed})
                 bar.set_postfix(loss=f"{values['loss']:.3f}", refresh=False)
@@ -137,8 +139,8 @@ class _Training:
             if self.step % recipe.checkpoint_every == 0 and self.step % self.steps_per_epoch:
                 self._save()
 
-    def _train_step(self, epoch: int, batches: Iterator[Batch]) -> None:
-        """One optimiser step, over all its micro-batches; reads nothing back from the device."""
+    def _train_step(self, epoch: int, batches: Iterator[Batch]) -> list[Tensor]:
+        """One optimiser step, over all its micro-batches; reads nothing back from the device. Returns the last micro-batch's views."""
         recipe, outs = self.recipe, []
         for part in range(recipe.accumulate):
             batch = next(batches)
@@ -162,6 +164,20 @@ class _Training:
                 mean = torch.stack([out[name] for out in outs]).float().mean()
                 self.sums[name] = self.sums[name] + mean if name in self.sums else mean
         self.summed += 1
+        return views
+
+    @torch.no_grad()
+    def _collapse_signs(self, pixels: Tensor) -> dict[str, float]:
+        """Of what the published encoder makes of some images of a view; warns once when they say that it has collapsed."""
+        encoder = self.method.published.eval()
+        signs = collapse_signs(features(encoder, pixels[:_SIGN_IMAGES]))
+        encoder.train()
+        values = {name: value.item() for name, value in signs.items()}
+        collapse = likely_collapse(values)
+        if collapse and not self.warned and self.accelerator.is_main_process:
+            tqdm.write(f"warning: {self.recipe.name} has likely collapsed by step {self.step}: {collapse}", file=sys.stderr)
+        self.warned = self.warned or collapse is not None
+        return values
 
     def _positions(self, epoch: int) -> Tensor:
         """This process's images, int64 (steps, micro-batches, micro-batch): the same steps on any number of processes."""

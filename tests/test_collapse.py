@@ -1,0 +1,67 @@
+"""Signs of collapse, on features that have and have not, and in a run."""
+
+import math
+
+import pytest
+import torch
+
+from sslzoo import training
+from sslzoo.evaluation import collapse_signs, likely_collapse
+from sslzoo.recipe import read_recipe
+
+
+def signs(features):
+    return {name: value.item() for name, value in collapse_signs(features).items()}
+
+
+def test_features_all_over_the_sphere_have_spread_1_and_full_rank():
+    features = torch.randn(4096, 32, generator=torch.Generator().manual_seed(0))
+    found = signs(features)
+    assert found["feature_std"] == pytest.approx(1, abs=0.02) and found["feature_rank"] == pytest.approx(32, rel=0.02)
+    assert likely_collapse(found) is None
+
+
+def test_rank_is_the_exponential_of_the_entropy_of_the_singular_values():
+    left = torch.linalg.qr(torch.randn(20, 6, generator=torch.Generator().manual_seed(0))).Q
+    right = torch.linalg.qr(torch.randn(9, 6, generator=torch.Generator().manual_seed(1))).Q
+    singular = torch.tensor([5.0, 3.0, 1.0, 0.5, 0.4, 0.1])
+    shares = [value / 10 for value in singular.tolist()]
+    expected = math.exp(-sum(share * math.log(share) for share in shares))
+    for features in (left * singular @ right.T, (left * singular @ right.T).T):
+        assert signs(features)["feature_rank"] == pytest.approx(expected, rel=1e-2)
+
+
+def test_one_feature_for_all_is_named():
+    one = torch.randn(1, 16, generator=torch.Generator().manual_seed(0)).repeat(64, 1)
+    found = signs(one + 1e-4 * torch.randn(64, 16))
+    assert found["feature_std"] < 0.01 and found["feature_rank"] < 1.1
+    assert "nearly the same features" in likely_collapse(found)
+
+
+def test_a_line_is_named():
+    direction = torch.randn(1, 16, generator=torch.Generator().manual_seed(0))
+    found = signs(torch.randn(64, 1, generator=torch.Generator().manual_seed(1)) * direction)
+    assert found["feature_std"] > 0.5 and "one dimension" in likely_collapse(found)
+
+
+def test_zeros_and_identical_features_are_defined():
+    for features in (torch.zeros(8, 4), torch.ones(8, 4)):
+        assert all(math.isfinite(value) for value in signs(features).values())
+
+
+def test_a_run_logs_the_signs_and_warns_once_of_a_collapse(tmp_path, capsys, monkeypatch):
+    recipe = read_recipe("digits/simclr", {"epochs": 1, "batch_size": 256, "knn_every": 0, "log_every": 2, "test_split": None})
+    run = training.train(recipe, tmp_path / "well", cpu=True)
+    assert all(line["feature_std"] > 0.05 and line["feature_rank"] > 1.5 for line in run.metrics())
+    assert "collapsed" not in capsys.readouterr().err
+    monkeypatch.setattr(training, "features", lambda encoder, pixels: torch.ones(len(pixels), 8))
+    training.train(recipe, tmp_path / "collapsed", cpu=True)
+    assert capsys.readouterr().err.count("simclr-res6-digits has likely collapsed by step 2: all images get nearly the same features") == 1
+
+
+def test_reading_the_signs_changes_no_weights(tmp_path):
+    files = []
+    for log_every in (1, 100):
+        recipe = read_recipe("digits/simclr", {"epochs": 1, "batch_size": 256, "log_every": log_every, "test_split": None})
+        files.append(training.train(recipe, tmp_path / str(log_every), cpu=True).folder / "model.safetensors")
+    assert files[0].read_bytes() == files[1].read_bytes()
