@@ -407,6 +407,23 @@ class TestHub:
         assert shades(images) == [3, 4] and images.skipped == []
 
 
+def test_data_set_made_by_a_script_is_taken_from_its_copy_in_parquet(tmp_path, monkeypatch):
+    rows = datasets.Dataset.from_dict(
+        {"image": [{"bytes": save(tmp_path / "one.png", 3), "path": None}]}, features=datasets.Features({"image": datasets.Image()})
+    )
+    asked = []
+
+    def load_dataset(path, name=None, revision=None):
+        asked.append((path, name, revision))
+        if revision is None:
+            raise RuntimeError("Dataset scripts are no longer supported, but found photos.py")
+        return datasets.DatasetDict({"train": rows})
+
+    monkeypatch.setattr("datasets.load_dataset", load_dataset)
+    assert len(load_images("ada/photos@small", "train", device=CPU)) == 1
+    assert asked == [("ada/photos", "small", None), ("ada/photos", "small", "refs/convert/parquet")]
+
+
 CIFAR10 = Path(__file__).parents[2] / "shared" / "data" / "cifar10"
 
 
@@ -425,23 +442,3 @@ def test_cifar10_from_its_parquet_files(tmp_path):
         mean += batch.pixels.double().mean(dim=(0, 2, 3)) / 2550
     np.testing.assert_allclose(mean, [0.4914, 0.4822, 0.4465], atol=0.0005)
     shutil.rmtree(tmp_path)  # 100 MB that pytest would keep for three runs
-
-
-def test_data_set_made_by_a_script_is_taken_from_its_copy_in_parquet(tmp_path, monkeypatch):
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    for index in range(3):
-        Image.new("RGB", (4, 4), (index, 0, 0)).save(folder / f"{index}.png")
-    splits = datasets.load_dataset("imagefolder", data_files={"train": f"{folder}/**"}, drop_labels=True)
-    asked = []
-
-    def load_dataset(path, name=None, revision=None):
-        asked.append((path, name, revision))
-        if revision is None:
-            raise RuntimeError("Dataset scripts are no longer supported, but found photos.py")
-        return splits
-
-    monkeypatch.setattr("datasets.load_dataset", load_dataset)
-    opened = open_source("ada/photos@small", "train", None, None)
-    assert len(opened.rows) == 3
-    assert asked == [("ada/photos", "small", None), ("ada/photos", "small", "refs/convert/parquet")]
