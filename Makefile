@@ -15,7 +15,7 @@ quickstart: .venv/installed
 	$(BIN)/python recipes/quickstart.py
 
 test: .venv/installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -27,7 +27,13 @@ class Paper(NamedTuple):
     title: str
     authors: str  # "First Author and others"
     year: int
-    arxiv: str  # "2002.05709"
+    arxiv: str | None  # "2002.05709"; None for a paper that is not there
+    doi: str | None = None  # where there is no arXiv number
+
+    @property
+    def url(self) -> str:
+        """Where the paper is."""
+        return f"https://arxiv.org/abs/{self.arxiv}" if self.arxiv else f"https://doi.org/{self.doi}"
 
 
 class Progress(NamedTuple):

@@ -278,7 +278,9 @@ class TestFile:
         method = method_class(name)
         paper = method.paper
         assert paper.title and paper.authors and 2014 <= paper.year <= 2100
-        assert paper.arxiv.partition(".")[0].isdigit() and paper.arxiv.partition(".")[2].isdigit()
+        assert (paper.arxiv is None) != (paper.doi is None)
+        assert paper.doi or all(part.isdigit() for part in paper.arxiv.split("."))
+        assert paper.url.startswith("https://") and paper.url.endswith(paper.arxiv or paper.doi)
         assert method.config_class.model_type == f"sslzoo-{name.replace('_', '-')}" or method.config_class.model_type == f"sslzoo-{name}"
         assert getattr(sslzoo, method.__name__) is method and getattr(sslzoo, method.config_class.__name__) is method.config_class
         assert sslzoo.method_name(method) == name

@@ -61,7 +61,7 @@ def train_until(step: int, recipe, folder: Path, monkeypatch) -> None:
     def dying(self, epoch, batches):
         if self.step == step:
             raise Killed
-        original(self, epoch, batches)
+        return original(self, epoch, batches)
 
     with monkeypatch.context() as patch:
         patch.setattr(training._Training, "_train_step", dying)
@@ -304,9 +304,10 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_checkpoints(tmp_pa
     original = training._Training._train_step
 
     def breaking(self, epoch, batches):
-        original(self, epoch, batches)
+        views = original(self, epoch, batches)
         if self.step == 8:
             self.sums["loss"] = self.sums["loss"] * float("nan")
+        return views
 
     monkeypatch.setattr(training._Training, "_train_step", breaking)
     with pytest.raises(TrainingError, match="loss is nan before step 10.*step 8"):

@@ -19,11 +19,11 @@ def card_metadata(recipe: Recipe, training: dict[str, Any], numbers: list[dict[s
     where the rest of their provenance is.
     """
     results = [_eval_result(number) for number in numbers if number["when"] == "last"]
-    dataset = hub_id(recipe.dataset)
+    dataset, paper = hub_id(recipe.dataset), method_class(recipe.method).paper
     return ModelCardData(
         model_name=recipe.name, library_name="transformers", pipeline_tag="image-feature-extraction", license="apache-2.0",
         datasets=[dataset[0]] if dataset else None, eval_results=results or None,
-        tags=["sslzoo", "self-supervised-learning", recipe.method, f"arxiv:{method_class(recipe.method).paper.arxiv}"],
+        tags=["sslzoo", "self-supervised-learning", recipe.method, *([f"arxiv:{paper.arxiv}"] if paper.arxiv else [])],
         sslzoo={**_block(recipe, training, numbers), "weights_sha256": weights_sha256},
     )  # fmt: skip
 

@@ -1,0 +1,75 @@
+"""BYOL: from one view the student predicts what its moving average, the teacher, makes of the other, without any negatives."""
+
+import torch
+from huggingface_hub.dataclasses import strict
+from torch import nn
+
+from sslzoo.encoders import feature_width, features
+from sslzoo.method import Method, MethodConfig, Paper
+from sslzoo.parts.cosine import negative_cosine
+from sslzoo.parts.heads import mlp
+from sslzoo.parts.momentum import cosine_momentum, follow, frozen_copy
+from sslzoo.parts.view_batches import each_view
+from sslzoo.views import View
+
+
+@strict
+class BYOLConfig(MethodConfig):
+    """The paper's ImageNet values for 1000 epochs (arXiv:2006.07733, section 3.3); its code sends the views through one by one.
+
+    hidden_dim: of the projector and of the predictor.
+    loss_scale: times the mean negative cosine of the two directions. 4 is the paper's loss less a constant: squared distances of unit
+    vectors (2 - 2 cosine), summed over both directions; the reference's small sets have 1. With SGD this is a factor on the learning
+    rate, and with LARS it still is one for norms and biases where those are not adapted.
+    """
+
+    model_type = "sslzoo-byol"
+
+    joint_views: bool = False
+    hidden_dim: int = 4096
+    projection_dim: int = 256
+    loss_scale: float | int = 4.0
+    teacher_momentum: float | int = 0.996
+    teacher_momentum_end: float | int = 1.0
+
+
+class BYOL(Method):
+    config_class = BYOLConfig
+    paper = Paper(
+        "Bootstrap your own latent: A new approach to self-supervised Learning", "Jean-Bastien Grill and others", 2020, "2006.07733"
+    )
+
+    def __init__(self, config: BYOLConfig):
+        super().__init__(config)
+        backbone = self.build_encoder()
+        projector = mlp((feature_width(backbone), config.hidden_dim, config.projection_dim))
+        self.student = nn.ModuleDict({"backbone": backbone, "projector": projector})
+        self.teacher = frozen_copy(self.student)
+        self.predictor = mlp((config.projection_dim, config.hidden_dim, config.projection_dim))
+        self.post_init()
+
+    @property
+    def published(self):
+        return self.student["backbone"]
+
+    @staticmethod
+    def views(size):
+        color = {"jitter": 0.8, "brightness": 0.4, "contrast": 0.4, "saturation": 0.2, "hue": 0.1, "grayscale": 0.2}
+        crop = {"scale": (0.08, 1.0), "interpolation": "bicubic", "horizontal_flip": 0.5, **color}
+        return {"first": View(size, blur=1.0, **crop), "second": View(size, blur=0.1, solarize=0.2, **crop)}
+
+    def loss(self, views, progress):
+        joint = self.config.joint_views
+        guesses = each_view(lambda view: self.predictor(self._project(self.student, view)), views, joint)
+        with torch.no_grad():
+            targets = each_view(lambda view: self._project(self.teacher, view), views, joint)
+        both = negative_cosine(guesses[0], targets[1]) + negative_cosine(guesses[1], targets[0])
+        return {"loss": self.config.loss_scale * both / 2}
+
+    def after_step(self, out, progress):
+        config = self.config
+        follow(self.teacher, self.student, cosine_momentum(config.teacher_momentum, config.teacher_momentum_end, progress.fraction))
+
+    @staticmethod
+    def _project(branch, pixels):
+        return branch["projector"](features(branch["backbone"], pixels))
