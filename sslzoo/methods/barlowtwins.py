@@ -1,0 +1,79 @@
+"""Barlow Twins: each output of one view correlates with the same output of the other view, and with no other output."""
+
+from dataclasses import replace
+
+import torch
+from huggingface_hub.dataclasses import strict
+
+from sslzoo.encoders import feature_width, features
+from sslzoo.method import Method, MethodConfig, Paper
+from sslzoo.optim import decayed_and_not
+from sslzoo.parts.gather import gather
+from sslzoo.parts.gram import off_diagonal_squares
+from sslzoo.parts.heads import mlp
+from sslzoo.parts.view_batches import each_view
+from sslzoo.views import View
+
+
+@strict
+class BarlowTwinsConfig(MethodConfig):
+    """The paper's ImageNet values (arXiv:2103.03230).
+
+    hidden_layers: linear layers in front of the last. redundancy_weight: the paper's lambda.
+    norm_and_bias_lr: learning rate of norms and biases as a share of the weights' (0.0048 of 0.2).
+    """
+
+    model_type = "sslzoo-barlowtwins"
+
+    hidden_dim: int = 8192
+    hidden_layers: int = 2
+    projection_dim: int = 8192
+    redundancy_weight: float | int = 0.005
+    norm_and_bias_lr: float | int = 0.024
+
+
+class BarlowTwins(Method):
+    config_class = BarlowTwinsConfig
+    paper = Paper("Barlow Twins: Self-Supervised Learning via Redundancy Reduction", "Jure Zbontar and others", 2021, "2103.03230")
+
+    def __init__(self, config: BarlowTwinsConfig):
+        super().__init__(config)
+        self.backbone = self.build_encoder()
+        self.projector = mlp((feature_width(self.backbone), *[config.hidden_dim] * config.hidden_layers, config.projection_dim))
+        self.post_init()
+
+    @property
+    def published(self):
+        return self.backbone
+
+    @staticmethod
+    def views(size):
+        color = {"jitter": 0.8, "brightness": 0.4, "contrast": 0.4, "saturation": 0.2, "hue": 0.1, "grayscale": 0.2}
+        crop = {"scale": (0.08, 1.0), "interpolation": "bicubic", "horizontal_flip": 0.5, **color}
+        return {"first": View(size, blur=1.0, **crop), "second": View(size, blur=0.1, solarize=0.2, **crop)}
+
+    def loss(self, views, progress):
+        first, second = map(_standardise, each_view(self._project, views, self.config.joint_views))
+        invariance = (1 - (first * second).sum(dim=0)).square().sum()
+        redundancy = off_diagonal_squares(first, second)
+        return {
+            "loss": invariance + self.config.redundancy_weight * redundancy,
+            "invariance": invariance.detach(), "redundancy": redundancy.detach(),
+        }  # fmt: skip
+
+    def parameter_groups(self):
+        weights, norms_and_biases = decayed_and_not(self)
+        return [weights, replace(norms_and_biases, lr_factor=self.config.norm_and_bias_lr)]
+
+    def _project(self, pixels):
+        return self.projector(features(self.backbone, pixels))
+
+
+def _standardise(rows: torch.Tensor) -> torch.Tensor:
+    """The rows of all devices, each column with mean 0 and variance 1 / rows, so that products over the batch are correlations.
+
+    Statistics are the global batch's, as in the paper's official code.
+    """
+    rows = gather(rows.float())
+    variance, mean = torch.var_mean(rows, dim=0, correction=0)
+    return (rows - mean) / (len(rows) * (variance + 1e-5)).sqrt()

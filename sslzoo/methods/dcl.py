@@ -1,0 +1,51 @@
+"""DCL: SimCLR without the positive pair in the denominator, so that easy pairs do not weaken the gradient of small batches."""
+
+from huggingface_hub.dataclasses import strict
+from torch import nn
+
+from sslzoo.encoders import feature_width, features
+from sslzoo.method import Method, MethodConfig, Paper
+from sslzoo.parts.decoupled import decoupled
+from sslzoo.parts.heads import mlp
+from sslzoo.parts.view_batches import each_view
+from sslzoo.views import View
+
+
+@strict
+class DCLConfig(MethodConfig):
+    """SimCLR's ImageNet values, as in the paper (arXiv:2110.06848)."""
+
+    model_type = "sslzoo-dcl"
+
+    hidden_dim: int = 2048
+    projection_dim: int = 128
+    temperature: float | int = 0.1
+
+
+class DCL(Method):
+    config_class = DCLConfig
+    paper = Paper("Decoupled Contrastive Learning", "Chun-Hsiao Yeh and others", 2021, "2110.06848")
+
+    def __init__(self, config: DCLConfig):
+        super().__init__(config)
+        self.backbone = self.build_encoder()
+        widths = (feature_width(self.backbone), config.hidden_dim, config.projection_dim)
+        self.projector = mlp(widths, last_norm=nn.BatchNorm1d)
+        self.post_init()
+
+    @property
+    def published(self):
+        return self.backbone
+
+    @staticmethod
+    def views(size):
+        color = {"jitter": 0.8, "brightness": 0.8, "contrast": 0.8, "saturation": 0.8, "hue": 0.2, "grayscale": 0.2}
+        return {"both": View(size, count=2, scale=(0.08, 1.0), horizontal_flip=0.5, blur=0.5, blur_sigma=(0.1, 2.0), **color)}
+
+    def loss(self, views, progress):
+        temperature = self.config.temperature
+        cosines, negatives = decoupled(*each_view(self._project, views, self.config.joint_views), temperature)
+        return {"loss": (negatives - cosines / temperature).mean()}
+
+    def _project(self, pixels):
+        return self.projector(features(self.backbone, pixels))

@@ -1,0 +1,57 @@
+"""VICReg: two views agree while, over the batch, each output keeps its variance and none repeats another."""
+
+from huggingface_hub.dataclasses import strict
+
+from sslzoo.encoders import feature_width, features
+from sslzoo.method import Method, MethodConfig, Paper
+from sslzoo.parts.heads import mlp
+from sslzoo.parts.variance_covariance import vicreg_terms
+from sslzoo.parts.view_batches import each_view
+from sslzoo.views import View
+
+
+@strict
+class VICRegConfig(MethodConfig):
+    """The paper's ImageNet values (arXiv:2105.04906). hidden_layers: linear layers in front of the last."""
+
+    model_type = "sslzoo-vicreg"
+
+    hidden_dim: int = 8192
+    hidden_layers: int = 2
+    projection_dim: int = 8192
+    invariance_weight: float | int = 25.0
+    variance_weight: float | int = 25.0
+    covariance_weight: float | int = 1.0
+
+
+class VICReg(Method):
+    config_class = VICRegConfig
+    paper = Paper(
+        "VICReg: Variance-Invariance-Covariance Regularization for Self-Supervised Learning", "Adrien Bardes and others", 2021, "2105.04906"
+    )
+
+    def __init__(self, config: VICRegConfig):
+        super().__init__(config)
+        self.backbone = self.build_encoder()
+        self.projector = mlp((feature_width(self.backbone), *[config.hidden_dim] * config.hidden_layers, config.projection_dim))
+        self.post_init()
+
+    @property
+    def published(self):
+        return self.backbone
+
+    @staticmethod
+    def views(size):
+        color = {"jitter": 0.8, "brightness": 0.4, "contrast": 0.4, "saturation": 0.2, "hue": 0.1, "grayscale": 0.2}
+        return {"both": View(size, count=2, scale=(0.08, 1.0), horizontal_flip=0.5, blur=0.5, solarize=0.1, solarize_first=True, **color)}
+
+    def loss(self, views, progress):
+        config = self.config
+        invariance, variance, covariance = vicreg_terms(*each_view(self._project, views, config.joint_views))
+        # The covariances of both views are added but the variances averaged, as in the official code; the paper's equation 6 adds both.
+        # All devices' rows count, as there; the reference table's ImageNet-1k run took those of each device by themselves.
+        total = config.invariance_weight * invariance + config.variance_weight * variance + 2 * config.covariance_weight * covariance
+        return {"loss": total, "invariance": invariance.detach(), "variance": variance.detach(), "covariance": covariance.detach()}
+
+    def _project(self, pixels):
+        return self.projector(features(self.backbone, pixels))

@@ -1,0 +1,114 @@
+"""VICRegL: VICReg between whole images and, at the same time, between matching places of their feature maps."""
+
+from itertools import combinations, permutations
+
+import torch
+from huggingface_hub.dataclasses import strict
+from torch import nn
+
+from sslzoo.encoders import feature_width
+from sslzoo.errors import InputError
+from sslzoo.method import Method, MethodConfig, Paper
+from sslzoo.parts.heads import mlp
+from sslzoo.parts.masking import take
+from sslzoo.parts.variance_covariance import vicreg_terms
+from sslzoo.parts.view_batches import each_view
+from sslzoo.views import View
+
+
+@strict
+class VICRegLConfig(MethodConfig):
+    """The paper's ResNet-50 values (arXiv:2210.01571).
+
+    local_dim: width of all layers of the local projector. alpha: weight of the global loss; the local one has the rest.
+    forward_matches, backward_matches: how many places of a map count, those whose match is nearest, on the way to another view and on
+    the way back.
+    """
+
+    model_type = "sslzoo-vicregl"
+
+    hidden_dim: int = 8192
+    projection_dim: int = 8192
+    local_dim: int = 512
+    forward_matches: int = 20
+    backward_matches: int = 4
+    alpha: float | int = 0.75
+    invariance_weight: float | int = 25.0
+    variance_weight: float | int = 25.0
+    covariance_weight: float | int = 1.0
+
+
+class VICRegL(Method):
+    config_class = VICRegLConfig
+    paper = Paper("VICRegL: Self-Supervised Learning of Local Visual Features", "Adrien Bardes and others", 2022, "2210.01571")
+
+    def __init__(self, config: VICRegLConfig):
+        super().__init__(config)
+        self.backbone = self.build_encoder()
+        if not hasattr(self.backbone.config, "hidden_sizes"):
+            raise InputError(f"this method matches places of a feature map and needs a ResNet, not '{self.backbone.config.model_type}'")
+        width = feature_width(self.backbone)
+        self.projector = mlp((width, config.hidden_dim, config.hidden_dim, config.projection_dim))
+        self.local_projector = mlp((width, *[config.local_dim] * 3), norm=nn.LayerNorm)
+        self.post_init()
+
+    @property
+    def published(self):
+        return self.backbone
+
+    @staticmethod
+    def views(size):
+        color = {"jitter": 1.0, "brightness": 0.4, "contrast": 0.4, "saturation": 0.2, "hue": 0.1, "grayscale": 0.2}
+        return {"global": View(size, count=2, scale=(0.2, 1.0), horizontal_flip=0.5, blur=0.5, **color)}
+
+    def loss(self, views, progress):
+        joint = self.config.joint_views
+        maps = each_view(lambda view: self.backbone(pixel_values=view).last_hidden_state, views, joint)
+        whole = each_view(self.projector, [view.mean(dim=(2, 3)) for view in maps], joint)
+        local = [self.local_projector(view.flatten(2).mT).float() for view in maps]
+        places = [centers(crop, *view.shape[2:]) for crop, view in zip(progress.crops(), maps, strict=False)]
+        global_loss = _mean(self._vicreg(whole[a], whole[b]) for a, b in combinations(range(len(views)), 2))
+        local_loss = _mean(
+            self._matched(local[a], local[b], local[a], local[b]) + self._matched(local[a], local[b], places[a], places[b])
+            for a, b in permutations(range(len(views)), 2)
+        )
+        total = self.config.alpha * global_loss + (1 - self.config.alpha) * local_loss
+        return {"loss": total, "global_loss": global_loss.detach(), "local_loss": local_loss.detach()}
+
+    def _matched(self, first, second, first_points, second_points):
+        """The loss of rows (n, places, d) with those whose points, (n, places, any), are nearest.
+
+        The paper's loss of a pair goes there with many matches and back with few. As every pair comes in both orders, that is as much
+        as to go there alone, once with many and once with few.
+        """
+        nearest = torch.cdist(first_points.detach(), second_points.detach(), compute_mode="donot_use_mm_for_euclid_dist").min(dim=2)
+        order = nearest.values.argsort(dim=1, stable=True)
+        return _mean(
+            self._vicreg(take(first, order[:, :count]), take(second, nearest.indices.gather(1, order[:, :count])))
+            for count in (self.config.forward_matches, self.config.backward_matches)
+        )
+
+    def _vicreg(self, first, second):
+        invariance, variance, covariance = vicreg_terms(first, second)
+        config = self.config
+        return config.invariance_weight * invariance + config.variance_weight * variance + config.covariance_weight * covariance
+
+
+def centers(crops: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """Where in its image the places of a (height, width) map of each crop lie, (n, height * width, 2): row and column in px.
+
+    Centres of equal cells of the crop. (The reference table's code stretched the grid, its last row and column outside of the crop.)
+
+    crops: (n, 6), as from `Renderer.crops`.
+    """
+    axes = []
+    for start, length, mirrored, cells in ((0, 2, 4, height), (1, 3, 5, width)):
+        shares = (torch.arange(cells, device=crops.device) + 0.5) / cells
+        shares = torch.where(crops[:, mirrored, None] > 0, 1 - shares, shares)
+        axes.append(crops[:, start, None] + crops[:, length, None] * shares)
+    rows, columns = axes
+    return torch.stack((rows[:, :, None].expand(-1, -1, width), columns[:, None].expand(-1, height, -1)), dim=-1).flatten(1, 2)
+
+
+def _mean(losses) -> torch.Tensor:
+    return torch.stack(list(losses)).mean()
