@@ -15,6 +15,7 @@ import pytest
 import torch
 import torch.distributed as distributed
 import torch.multiprocessing as multiprocessing
+from safetensors.torch import load_file, save_file
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 from transformers import AutoModel, ViTConfig
 from transformers.core_model_loading import rename_source_key
@@ -524,6 +525,9 @@ class TestDamaged:
         else:
             widths = {key: value for key, value in config["sslzoo"].items() if isinstance(value, int) and value in (64, 256)}
             config["sslzoo"] |= {key: 2 * value for key, value in widths.items()}
+            if not widths:  # of a method without any, a tensor less is as wrong
+                heads = load_file(folder / file)
+                save_file({key: heads[key] for key in sorted(heads)[1:]}, folder / file)
         (folder / "config.json").write_text(json.dumps(config))
         refused(lambda: sslzoo.load(folder), folder)
 

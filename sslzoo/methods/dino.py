@@ -11,6 +11,7 @@ from sslzoo.optim import ParameterGroup, decayed_and_not
 from sslzoo.parts.gather import gather
 from sslzoo.parts.heads import mlp
 from sslzoo.parts.momentum import cosine_momentum, follow, frozen_copy
+from sslzoo.parts.usage import usage_entropy
 from sslzoo.parts.view_batches import each_view
 from sslzoo.views import View
 
@@ -82,7 +83,8 @@ class DINO(Method):
         every = (targets[0] + targets[1]) * torch.stack(guesses).sum(dim=0)
         itself = targets[0] * guesses[0] + targets[1] * guesses[1]
         pairs = 2 * len(views) - 2
-        return {"loss": -(every - itself).sum(dim=1).mean() / pairs, "teacher_mean": mean}
+        loss = -(every - itself).sum(dim=1).mean() / pairs
+        return {"loss": loss, "usage_entropy": usage_entropy(torch.cat(targets)), "teacher_mean": mean}
 
     def after_step(self, out, progress):
         config = self.config

@@ -16,15 +16,6 @@ from sslzoo.training import train
 SIDE, PATCH, PATCHES, COUNT = 4, 4, 16, 3
 
 
-@pytest.fixture(autouse=True)
-def float64_stays(monkeypatch, request):
-    """`.float()` in the code is there for halves. Learning is tested in float32, as it is."""
-    if request.node.get_closest_marker("slow"):
-        return
-    to_float = torch.Tensor.float
-    monkeypatch.setattr(torch.Tensor, "float", lambda tensor: tensor if tensor.dtype == torch.float64 else to_float(tensor))
-
-
 def progress(epoch=0, count=COUNT):
     return Progress(0, 10, epoch, 0, torch.arange(count))
 

@@ -11,15 +11,6 @@ from sslzoo.recipe import read_recipe
 PROGRESS = Progress(0, 10, 0, 0, torch.arange(4))
 
 
-@pytest.fixture(autouse=True)
-def float64_stays(monkeypatch, request):
-    """`.float()` in the code is there for halves. Learning is tested in float32, as it is."""
-    if request.node.get_closest_marker("slow"):
-        return
-    to_float = torch.Tensor.float
-    monkeypatch.setattr(torch.Tensor, "float", lambda tensor: tensor if tensor.dtype == torch.float64 else to_float(tensor))
-
-
 def method(**changes):
     torch.manual_seed(0)
     values = {"encoder": "res6", "image_size": 16, "hidden_dim": 32, "projection_dim": 16, **changes}

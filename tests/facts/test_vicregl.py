@@ -18,15 +18,6 @@ COUNT = 3
 SIDE = 4  # of the encoder's map of 8 px
 
 
-@pytest.fixture(autouse=True)
-def float64_stays(monkeypatch, request):
-    """`.float()` in the code is there for halves. Learning is tested in float32, as it is."""
-    if request.node.get_closest_marker("slow"):
-        return
-    to_float = torch.Tensor.float
-    monkeypatch.setattr(torch.Tensor, "float", lambda tensor: tensor if tensor.dtype == torch.float64 else to_float(tensor))
-
-
 def crops():
     """Of odd sizes, so that no two places are as near; mirrored in both ways."""
     first = [[3, 17, 97, 61, 0, 1], [40, 2, 71, 83, 1, 0], [11, 29, 53, 47, 0, 0]]

@@ -1,0 +1,93 @@
+"""LeJEPA: each view's embedding predicts the mean of the global views', and all embeddings are kept distributed as a Gaussian."""
+
+import torch
+import torch.nn.functional as F
+from huggingface_hub.dataclasses import strict
+from torch import Tensor
+from transformers import PreTrainedConfig
+
+from sslzoo.encoders import feature_width, features
+from sslzoo.method import Method, MethodConfig, Paper
+from sslzoo.parts.gather import gather
+from sslzoo.parts.heads import mlp
+from sslzoo.parts.precision import full_precision
+from sslzoo.parts.view_batches import each_view
+from sslzoo.views import View
+
+
+@strict
+class LeJEPAConfig(MethodConfig):
+    """The paper's recommended values (arXiv:2511.08544) with the head of the reference page's row.
+
+    gaussian_weight: share of the Gaussian term in the loss (the paper's lambda). knots, reach: points of the integral over frequencies,
+    from 0 to `reach`.
+    """
+
+    model_type = "sslzoo-lejepa"
+
+    encoder: str | dict | PreTrainedConfig = "vit-s16"
+    hidden_dim: int = 2048
+    projection_dim: int = 64
+    gaussian_weight: float | int = 0.05
+    knots: int = 17
+    reach: float | int = 3.0
+
+
+class LeJEPA(Method):
+    config_class = LeJEPAConfig
+    paper = Paper(
+        "LeJEPA: Provable and Scalable Self-Supervised Learning Without the Heuristics", "Randall Balestriero and Yann LeCun", 2025,
+        "2511.08544",
+    )  # fmt: skip
+
+    def __init__(self, config: LeJEPAConfig):
+        super().__init__(config)
+        self.backbone = self.build_encoder()
+        self.projector = mlp((feature_width(self.backbone), config.hidden_dim, config.hidden_dim, config.projection_dim))
+        self.post_init()
+
+    @property
+    def published(self):
+        return self.backbone
+
+    @staticmethod
+    def views(size):
+        color = {"jitter": 0.8, "brightness": 0.4, "contrast": 0.4, "saturation": 0.2, "hue": 0.1, "grayscale": 0.2}
+        small = max(4, 4 * round(size * 96 / 224 / 4))  # px that patches of 4 px fill
+        return {
+            "global": View(size, count=2, scale=(0.3, 1.0), horizontal_flip=0.5, blur=0.5, solarize=0.2, **color),
+            "local": View(small, count=6, scale=(0.05, 0.3), horizontal_flip=0.5, blur=0.5, solarize=0.2, **color),
+        }
+
+    def loss(self, views, progress):
+        config = self.config
+        embeddings = torch.stack(each_view(self._project, views, config.joint_views))
+        prediction = (embeddings - embeddings[:2].mean(dim=0)).square().mean()
+        directions = random_directions(gather(progress.draw(config.projection_dim)).to(embeddings.dtype))
+        everyone = torch.stack([gather(view) for view in embeddings])
+        gaussian = epps_pulley(everyone, directions, config.knots, config.reach).mean()
+        loss = (1 - config.gaussian_weight) * prediction + config.gaussian_weight * gaussian
+        return {"loss": loss, "prediction": prediction.detach(), "gaussian": gaussian.detach()}
+
+    def _project(self, pixels):
+        return self.projector(features(self.backbone, pixels)).float()
+
+
+def random_directions(uniform: Tensor) -> Tensor:
+    """Unit vectors, spread evenly over the sphere, from uniform numbers in [0, 1): (n, d). Every image draws one of a step's."""
+    return F.normalize(torch.erfinv((2 * uniform - 1).clamp(-1 + 1e-6, 1 - 1e-6)), dim=1)
+
+
+def epps_pulley(embeddings: Tensor, directions: Tensor, knots: int, reach: float) -> Tensor:
+    """How far embeddings (..., n, d) are from a standard Gaussian along each direction (m, d): (..., m), 0 at best.
+
+    The statistic of Epps and Pulley (1983): n times the integral over t of the squared distance between the sample's characteristic
+    function and the Gaussian's, exp(-t^2 / 2), weighted with the latter. The integrand is even: twice the integral from 0 to `reach`, by
+    the trapezoidal rule.
+    """
+    t = torch.linspace(0, reach, knots, dtype=embeddings.dtype, device=embeddings.device)
+    gaussian = (-t.square() / 2).exp()
+    with full_precision(embeddings.device):
+        angles = (embeddings @ directions.T)[..., None] * t
+    distance = (angles.cos().mean(dim=-3) - gaussian).square() + angles.sin().mean(dim=-3).square()
+    return embeddings.shape[-2] * 2 * torch.trapezoid(distance * gaussian, t, dim=-1)

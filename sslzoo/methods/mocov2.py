@@ -1,0 +1,95 @@
+"""MoCo v2: a view finds another view of its image, seen by a slow copy of the encoder, among a long queue of other images."""
+
+import torch
+import torch.nn.functional as F
+from huggingface_hub.dataclasses import strict
+from torch import nn
+
+from sslzoo.encoders import feature_width, features
+from sslzoo.method import Method, MethodConfig, Paper
+from sslzoo.parts.heads import mlp
+from sslzoo.parts.momentum import follow, frozen_copy
+from sslzoo.parts.precision import full_precision
+from sslzoo.parts.queue import Queue
+from sslzoo.parts.split_batch_norm import split_batch_norms
+from sslzoo.parts.view_batches import each_view
+from sslzoo.views import View
+
+
+@strict
+class MoCoV2Config(MethodConfig):
+    """The paper's ImageNet values (arXiv:2003.04297).
+
+    symmetric: each view is a query once; else the second view alone, as in the paper.
+    batch_norm_splits: groups of each device's batch that batch norms see apart, the keys in another order than the queries (the
+    released code's way of shuffling without several devices, 8 on CIFAR).
+    """
+
+    model_type = "sslzoo-mocov2"
+
+    hidden_dim: int = 2048
+    projection_dim: int = 128
+    temperature: float | int = 0.2
+    queue_length: int = 65536
+    teacher_momentum: float | int = 0.999
+    symmetric: bool = False
+    batch_norm_splits: int = 1
+
+
+class MoCoV2(Method):
+    config_class = MoCoV2Config
+    paper = Paper("Improved Baselines with Momentum Contrastive Learning", "Xinlei Chen and others", 2020, "2003.04297")
+
+    def __init__(self, config: MoCoV2Config):
+        super().__init__(config)
+        backbone = self.build_encoder()
+        if config.batch_norm_splits > 1:
+            split_batch_norms(backbone, config.batch_norm_splits)
+        projector = mlp((feature_width(backbone), config.hidden_dim, config.projection_dim), norm=None)
+        self.query = nn.ModuleDict({"backbone": backbone, "projector": projector})
+        self.key = frozen_copy(self.query)
+        self.queue = Queue(config.queue_length, config.projection_dim)
+        self.post_init()
+
+    @property
+    def published(self):
+        return self.query["backbone"]
+
+    @staticmethod
+    def views(size):
+        color = {"jitter": 0.8, "brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1, "grayscale": 0.2}
+        return {"both": View(size, count=2, scale=(0.2, 1.0), horizontal_flip=0.5, blur=0.5, blur_sigma=(0.1, 2.0), **color)}
+
+    def loss(self, views, progress):
+        config = self.config
+        first, second = views
+        asked, answered = ([second, first], [first, second]) if config.symmetric else ([second], [first])
+        queries = each_view(lambda view: self._project(self.query, view), asked, config.joint_views)
+        with torch.no_grad():
+            keys = self._keys(answered, progress)
+        # Both directions meet the queue as it was before the step: no query has its own image among its negatives.
+        losses = [self._contrast(query, key) for query, key in zip(queries, keys, strict=True)]
+        return {"loss": torch.stack(losses).mean(), "keys": torch.stack(keys, dim=1)}
+
+    def after_step(self, out, progress):
+        self.queue.enqueue(out["keys"].flatten(0, 1))
+        follow(self.key, self.query, self.config.teacher_momentum)
+
+    def _keys(self, views, progress):
+        joint = self.config.joint_views
+        if self.config.batch_norm_splits == 1:
+            return each_view(lambda view: self._project(self.key, view), views, joint)
+        order = progress.draw(1)[:, 0].argsort()
+        shuffled = each_view(lambda view: self._project(self.key, view), [view[order] for view in views], joint)
+        back = order.argsort()
+        return [keys[back] for keys in shuffled]
+
+    def _contrast(self, query, key):
+        with full_precision(query.device):
+            negatives = query @ self.queue.rows.T
+        logits = torch.cat(((query * key).sum(dim=1, keepdim=True), negatives), dim=1) / self.config.temperature
+        return (logits.logsumexp(dim=1) - logits[:, 0]).mean()
+
+    @staticmethod
+    def _project(branch, pixels):
+        return F.normalize(branch["projector"](features(branch["backbone"], pixels)).float(), dim=1)

@@ -1,0 +1,85 @@
+"""NNCLR: a view finds the nearest neighbour of the other view among recent images, rather than that view itself."""
+
+import torch
+import torch.nn.functional as F
+from huggingface_hub.dataclasses import strict
+from torch import nn
+
+from sslzoo.encoders import feature_width, features
+from sslzoo.method import Method, MethodConfig, Paper
+from sslzoo.parts.gather import gather, rank
+from sslzoo.parts.heads import mlp
+from sslzoo.parts.precision import full_precision
+from sslzoo.parts.queue import Queue
+from sslzoo.parts.view_batches import each_view
+from sslzoo.views import View
+
+
+@strict
+class NNCLRConfig(MethodConfig):
+    """The paper's ImageNet values (arXiv:2104.14548, section 3.3 and 4.1).
+
+    hidden_layers: linear layers of the projector in front of its last one.
+    """
+
+    model_type = "sslzoo-nnclr"
+
+    hidden_dim: int = 2048
+    hidden_layers: int = 2
+    projection_dim: int = 256
+    prediction_dim: int = 4096
+    temperature: float | int = 0.1
+    queue_length: int = 98304
+
+
+class NNCLR(Method):
+    config_class = NNCLRConfig
+    paper = Paper(
+        "With a Little Help from My Friends: Nearest-Neighbor Contrastive Learning of Visual Representations",
+        "Debidatta Dwibedi and others", 2021, "2104.14548",
+    )  # fmt: skip
+
+    def __init__(self, config: NNCLRConfig):
+        super().__init__(config)
+        self.backbone = self.build_encoder()
+        widths = (feature_width(self.backbone), *[config.hidden_dim] * config.hidden_layers, config.projection_dim)
+        self.projector = mlp(widths, last_norm=nn.BatchNorm1d)
+        self.predictor = mlp((config.projection_dim, config.prediction_dim, config.projection_dim))
+        self.queue = Queue(config.queue_length, config.projection_dim)
+        self.post_init()
+
+    @property
+    def published(self):
+        return self.backbone
+
+    @staticmethod
+    def views(size):
+        color = {"jitter": 0.8, "brightness": 0.8, "contrast": 0.8, "saturation": 0.8, "hue": 0.2, "grayscale": 0.2}
+        return {"both": View(size, count=2, scale=(0.08, 1.0), horizontal_flip=0.5, blur=0.5, blur_sigma=(0.1, 2.0), **color)}
+
+    def loss(self, views, progress):
+        joint = self.config.joint_views
+        projections = each_view(lambda view: self.projector(features(self.backbone, view)), views, joint)
+        first, second = (F.normalize(guess.float(), dim=1) for guess in each_view(self.predictor, projections, joint))
+        with torch.no_grad():
+            rows = [F.normalize(projection.float(), dim=1) for projection in projections]
+            neighbors = [self._neighbors(own) for own in rows]
+        loss = (self._contrast(neighbors[0], second) + self._contrast(neighbors[1], first)) / 2
+        return {"loss": loss, "rows": rows[0]}
+
+    def after_step(self, out, progress):
+        self.queue.enqueue(out["rows"])
+
+    def _neighbors(self, rows):
+        """The most similar row of the queue for each of the rows (n, d)."""
+        with full_precision(rows.device):
+            return self.queue.rows[(rows @ self.queue.rows.T).argmax(dim=1)]
+
+    def _contrast(self, neighbors, guesses):
+        """The paper's loss, made symmetric: neighbours find their guess among all guesses, and guesses their neighbour."""
+        # The reference code of the table uses SimCLR's loss instead, with guesses among the negatives of guesses.
+        places = torch.arange(len(guesses), device=guesses.device) + rank() * len(guesses)
+        with full_precision(guesses.device):
+            to_guesses = neighbors @ gather(guesses).T / self.config.temperature
+            to_neighbors = guesses @ gather(neighbors).T / self.config.temperature
+        return (F.cross_entropy(to_guesses, places) + F.cross_entropy(to_neighbors, places)) / 2

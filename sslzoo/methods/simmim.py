@@ -1,0 +1,68 @@
+"""SimMIM: the encoder sees an image with most patches blotted out, and a linear layer tells from its tokens what pixels were there."""
+
+import torch
+from huggingface_hub.dataclasses import strict
+from torch import nn
+from transformers import PreTrainedConfig
+
+from sslzoo.encoders import token_grid, tokens
+from sslzoo.errors import InputError
+from sslzoo.method import Method, MethodConfig, Paper
+from sslzoo.parts.masking import patchify, split_patches
+from sslzoo.views import View
+
+
+@strict
+class SimMIMConfig(MethodConfig):
+    """The paper's ImageNet values for ViT-B (arXiv:2111.09886): 60 % masked, in units of 32 px.
+
+    mask_unit: patches per side of the squares that are masked as a whole. 1 for patches of 32 px, as in the reference table.
+    """
+
+    model_type = "sslzoo-simmim"
+
+    encoder: str | dict | PreTrainedConfig = "vit-b16"
+    mask_ratio: float | int = 0.6
+    mask_unit: int = 2
+
+    def validate_mask_ratio(self):
+        if not 0 < self.mask_ratio < 1:
+            raise ValueError(f"mask_ratio is {self.mask_ratio}: must be between 0 and 1")
+
+
+class SimMIM(Method):
+    """The encoder is a ViT as it is, with learned positions; the paper's adds a bias for relative ones to each attention instead."""
+
+    config_class = SimMIMConfig
+    paper = Paper("SimMIM: A Simple Framework for Masked Image Modeling", "Zhenda Xie and others", 2021, "2111.09886")
+
+    def __init__(self, config: SimMIMConfig):
+        super().__init__(config)
+        self.backbone = self.build_encoder()
+        side, patch = token_grid(self.backbone)
+        if config.mask_unit < 1 or side % config.mask_unit:
+            raise InputError(f"mask_unit is {config.mask_unit}: must divide the {side} patches per side")
+        width = self.backbone.config.hidden_size
+        self.mask_token = nn.Parameter(nn.init.trunc_normal_(torch.empty(width), std=0.02))
+        self.predict = nn.Linear(width, patch * patch * 3)
+        self.post_init()
+
+    @property
+    def published(self):
+        return self.backbone
+
+    @staticmethod
+    def views(size):
+        return {"single": View(size, scale=(0.67, 1.0), horizontal_flip=0.5)}
+
+    def loss(self, views, progress):
+        (pixels,) = views
+        side, patch = token_grid(self.backbone)
+        unit = self.config.mask_unit
+        units = side // unit
+        _, masked = split_patches(progress.draw(units * units), self.config.mask_ratio)
+        mask = pixels.new_zeros(len(pixels), units * units, dtype=torch.bool).scatter(1, masked, True)
+        mask = mask.unflatten(1, (units, units)).repeat_interleave(unit, dim=1).repeat_interleave(unit, dim=2).flatten(1)
+        hidden = tokens(self.backbone, pixels, mask=mask, mask_token=self.mask_token)
+        errors = (self.predict(hidden[:, 1:]).float() - patchify(pixels, patch)).abs().mean(dim=2)
+        return {"loss": (errors * mask).sum() / (masked.numel() * unit * unit)}

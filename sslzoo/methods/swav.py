@@ -1,0 +1,108 @@
+"""SwAV: from one view the network tells to which prototypes another view was assigned, all prototypes being used equally."""
+
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from huggingface_hub.dataclasses import strict
+from torch import nn
+
+from sslzoo.encoders import feature_width, features
+from sslzoo.method import Method, MethodConfig, Paper
+from sslzoo.optim import decayed_and_not
+from sslzoo.parts.heads import mlp
+from sslzoo.parts.precision import full_precision
+from sslzoo.parts.queue import Queue
+from sslzoo.parts.sinkhorn import sinkhorn
+from sslzoo.parts.usage import usage_entropy
+from sslzoo.parts.view_batches import each_view
+from sslzoo.views import View
+
+
+@strict
+class SwAVConfig(MethodConfig):
+    """The official ImageNet values for batches of 256 (arXiv:2006.09882 and its released code).
+
+    prototype_bias: none in the paper; the reference table is made with one.
+    sinkhorn_temperature: the paper's epsilon.
+    queue_length: rows per global view that are assigned together with the batch, 0 for none; from epoch queue_from_epoch on.
+    frozen_epochs: epochs in which the prototypes do not move.
+    """
+
+    model_type = "sslzoo-swav"
+
+    hidden_dim: int = 2048
+    projection_dim: int = 128
+    prototypes: int = 3000
+    prototype_bias: bool = False
+    temperature: float | int = 0.1
+    sinkhorn_temperature: float | int = 0.05
+    sinkhorn_iterations: int = 3
+    queue_length: int = 3840
+    queue_from_epoch: int = 15
+    frozen_epochs: int = 1
+
+
+class SwAV(Method):
+    config_class = SwAVConfig
+    paper = Paper(
+        "Unsupervised Learning of Visual Features by Contrasting Cluster Assignments", "Mathilde Caron and others", 2020, "2006.09882"
+    )
+
+    def __init__(self, config: SwAVConfig):
+        super().__init__(config)
+        self.backbone = self.build_encoder()
+        self.projector = mlp((feature_width(self.backbone), config.hidden_dim, config.projection_dim))
+        self.prototypes = nn.Linear(config.projection_dim, config.prototypes, bias=config.prototype_bias)
+        queues = 2 if config.queue_length else 0
+        self.queues = nn.ModuleList(Queue(config.queue_length, config.projection_dim) for _ in range(queues))
+        self.post_init()
+
+    @property
+    def published(self):
+        return self.backbone
+
+    @staticmethod
+    def views(size):
+        color = {"jitter": 0.8, "brightness": 0.8, "contrast": 0.8, "saturation": 0.8, "hue": 0.2, "grayscale": 0.2}
+        return {
+            "global": View(size, count=2, scale=(0.14, 1.0), horizontal_flip=0.5, blur=0.5, **color),
+            "local": View(max(1, size * 96 // 224), count=6, scale=(0.05, 0.14), horizontal_flip=0.5, blur=0.5, **color),
+        }
+
+    def loss(self, views, progress):
+        config = self.config
+        with torch.no_grad():
+            self.prototypes.weight.copy_(F.normalize(self.prototypes.weight, dim=1))
+        projections = each_view(self._project, views, config.joint_views)
+        with full_precision(projections[0].device):
+            scores = [self.prototypes(projection) for projection in projections]
+            codes = [self._assign(scores[view], view, progress) for view in range(2)]
+        guesses = [(score / config.temperature).log_softmax(dim=1) for score in scores]
+        # The sum over all pairs of a global view's code and another view's guess, as (sum of codes) times (sum of guesses) less the
+        # pairs of a view with itself.
+        every = (codes[0] + codes[1]) * torch.stack(guesses).sum(dim=0)
+        itself = codes[0] * guesses[0] + codes[1] * guesses[1]
+        loss = -(every - itself).sum(dim=1).mean() / (2 * len(views) - 2)
+        usage = usage_entropy(torch.cat(guesses[:2]).exp())
+        return {"loss": loss, "usage_entropy": usage, "projections": torch.stack(projections[:2], dim=1)}
+
+    def after_step(self, out, progress):
+        for view, queue in enumerate(self.queues):
+            queue.enqueue(out["projections"][:, view])
+
+    def parameter_groups(self):
+        prototypes = [replace(group, frozen_epochs=self.config.frozen_epochs) for group in decayed_and_not(self.prototypes)]
+        return [*decayed_and_not(self, without=self.prototypes.parameters()), *prototypes]
+
+    @torch.no_grad()
+    def _assign(self, scores, view, progress):
+        """The codes of a batch, which share the prototypes with the queue of earlier projections as today's prototypes see them."""
+        config = self.config
+        count = len(scores)
+        if self.queues and progress.epoch >= config.queue_from_epoch:
+            scores = torch.cat((scores, self.prototypes(self.queues[view].share())))
+        return sinkhorn(scores, config.sinkhorn_temperature, config.sinkhorn_iterations)[:count]
+
+    def _project(self, pixels):
+        return F.normalize(self.projector(features(self.backbone, pixels)).float(), dim=1)
