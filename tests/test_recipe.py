@@ -145,7 +145,7 @@ class TestValues:
             ("temperature", "low"), ("temperature", [0.1]), ("hidden_dim", 1.5), ("hidden_dim", "64"), ("joint_views", 1),
             ("momentum", 1.0), ("clip_norm", -1),
             ("reference.knn_top1", "high"), ("seed", -1), ("eval_crop", 0), ("log_every", 0), ("image_size", 0), ("accumulate", 0),
-            ("encoder", "res19"), ("optimizer", "adam"), ("schedule", "cosine"), ("lr_scaling", "batch/64"), ("precision", "fp8"),
+            ("encoder", "res19"), ("optimizer", "adagrad"), ("schedule", "cosine"), ("lr_scaling", "batch/64"), ("precision", "fp8"),
             ("tracker", "wandb"), ("method", "simcl"), ("method", 5), ("method", None), ("dataset", [1]),
         ],
         ids=str,
@@ -169,7 +169,7 @@ class TestValues:
 
     def test_nearest_choice_is_told(self):
         refused(lambda: parse(encoder="res81"), "did you mean 'res18'")
-        refused(lambda: parse(optimizer="adam"), "did you mean 'adamw'")
+        refused(lambda: parse(optimizer="adamww"), "did you mean 'adamw'")
         refused(lambda: parse(method="simcrl"), "did you mean 'simclr'")
 
     def test_micro_batches_divide_the_batch(self):
