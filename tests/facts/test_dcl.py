@@ -120,4 +120,4 @@ def test_views_are_simclrs():
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
 def test_training_beats_the_untrained_encoder(seed, tmp_path):
-    assert gain("digits/dcl", seed, tmp_path / "run") > 0.15
+    assert gain("digits/dcl", seed, tmp_path / "run", epochs=10) > 0.1

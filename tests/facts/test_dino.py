@@ -277,4 +277,4 @@ def test_defaults_are_the_papers():
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
 def test_training_beats_the_untrained_encoder(seed, tmp_path):
-    assert gain("digits/dino", seed, tmp_path / "run") > 0.08
+    assert gain("digits/dino", seed, tmp_path / "run", epochs=10) > 0.04

@@ -138,4 +138,4 @@ def test_views_are_four_of_one_kind():
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
 def test_training_beats_the_untrained_encoder(seed, tmp_path):
-    assert gain("digits/fastsiam", seed, tmp_path / "run") > 0.06
+    assert gain("digits/fastsiam", seed, tmp_path / "run", epochs=6) > 0.05

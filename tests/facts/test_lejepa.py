@@ -109,4 +109,4 @@ def test_defaults_are_the_papers_and_the_pages():
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
 def test_training_beats_the_untrained_encoder(seed, tmp_path):
-    assert gain("digits/lejepa", seed, tmp_path / "run") > 0.12
+    assert gain("digits/lejepa", seed, tmp_path / "run", epochs=12) > 0.08

