@@ -8,10 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as parquet
 import pytest
 import torch
 from PIL import Image, ImageFilter
 from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import BitImageProcessorPil
 
 from sslzoo.errors import InputError
 from sslzoo.views import IMAGENET_MEAN, IMAGENET_STD, Renderer, View, center_crop, uniform
@@ -43,7 +45,6 @@ def photos() -> list[np.ndarray]:
     """Synthetic images of several shapes and, where they are at hand, some real ones."""
     images = [photo_like(*shape, seed) for seed, shape in enumerate([(375, 500), (97, 143), (240, 180), (32, 32)])]
     if PHOTOS.exists():
-        parquet = pytest.importorskip("pyarrow.parquet")
         encoded = parquet.read_table(PHOTOS)["image"].to_pylist()[:4]
         images += [np.asarray(Image.open(io.BytesIO(one["bytes"])).convert("RGB"))[:600, :600] for one in encoded]
     return images
@@ -524,9 +525,8 @@ def test_a_constant_image_stays_constant():
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 @pytest.mark.parametrize("resize, size", [(64, 56), (37, 37), (48, 80), (256, 224)])
 def test_center_crop_is_that_of_transformers(interpolation, resize, size):
-    processors = pytest.importorskip("transformers")
     images = photos()
-    processor = processors.BitImageProcessorPil(
+    processor = BitImageProcessorPil(
         size={"shortest_edge": resize},
         crop_size={"height": size, "width": size},
         resample=getattr(Image.Resampling, interpolation.upper()),
