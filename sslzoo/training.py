@@ -34,7 +34,8 @@ from sslzoo.run import CHECKPOINTS, RECIPE, Run, environment, provenance, with_p
 from sslzoo.views import Renderer
 
 PROTOCOL = "knn-instdisc-v1"
-_SIGN_IMAGES = 256  # that signs of collapse are read from; at the default log_every far less than 1 % of the steps between
+# On the tiny ResNet reading the signs costs 0.24 % of the steps at the default log_every, 1.2 % at every 10 steps.
+_SIGN_IMAGES = 256
 
 
 def train(recipe: Recipe, folder: str | Path, *, resume: bool = False, cpu: bool = False) -> Run:
