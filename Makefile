@@ -14,7 +14,9 @@ BIN := .venv/bin
 quickstart: .venv/installed
 	$(BIN)/python recipes/quickstart.py
 
+# The tests of the Space drive a browser: Debian's package where there is none.
 test: .venv/installed
+	@test -x /usr/bin/chromium || (apt-get update -qq && apt-get install -y -qq chromium) > /dev/null
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 lint: .venv/installed

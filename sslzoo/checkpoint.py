@@ -1,5 +1,6 @@
 """Checkpoints that are whole or not there."""
 
+import hashlib
 import json
 import logging
 import os
@@ -14,7 +15,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sslzoo.errors import first_line
-from sslzoo.run import sha256_of
 
 _MODEL, _OPTIMIZER, _STATE, _MANIFEST = "method.safetensors", "optimizer.pt", "state.json", "manifest.json"
 _KEPT = 2
@@ -22,11 +22,17 @@ _log = logging.getLogger(__name__)
 
 
 class Checkpoint(NamedTuple):
-    """method: every tensor of the method. optimizer: what the optimiser and the gradient scaler keep. state: plain values."""
+    """tensors: every one of the model. optimizer: what the optimiser and the gradient scaler keep. state: plain values."""
 
-    method: dict[str, Tensor]
+    tensors: dict[str, Tensor]
     optimizer: dict[str, Any]
     state: dict[str, Any]
+
+
+def sha256_of(file: Path) -> str:
+    """In hex."""
+    with open(file, "rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def save_checkpoint(folder: Path, step: int, checkpoint: Checkpoint) -> None:
@@ -34,7 +40,7 @@ def save_checkpoint(folder: Path, step: int, checkpoint: Checkpoint) -> None:
     beside = folder / f".step-{step}.new"
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
-    save_file({name: value.detach().cpu().contiguous() for name, value in checkpoint.method.items()}, beside / _MODEL)
+    save_file({name: value.detach().cpu().contiguous() for name, value in checkpoint.tensors.items()}, beside / _MODEL)
     torch.save(checkpoint.optimizer, beside / _OPTIMIZER)
     (beside / _STATE).write_text(json.dumps(checkpoint.state))
     manifest = {name: sha256_of(beside / name) for name in (_MODEL, _OPTIMIZER, _STATE)}

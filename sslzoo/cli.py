@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import logging
 import os
 import sys
 from pathlib import Path
@@ -13,9 +12,8 @@ from sslzoo.errors import InputError, PublishError, TrainingError
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns the exit code: 0, 1 when the work failed, 2 for input that cannot be used."""
     options = _parser().parse_args(arguments)
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
     try:
-        options.run(options)
+        return options.run(options) or 0
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -23,9 +21,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("stopped; `sslzoo train ... --resume` goes on from the last checkpoint", file=sys.stderr)
+        print("stopped: `sslzoo train ... --resume`, or the same command again, goes on where it was", file=sys.stderr)
         return 130
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -34,6 +31,7 @@ def _parser() -> argparse.ArgumentParser:
 
     listing = commands.add_parser("list", help="the recipes, with the page's numbers and ours")
     listing.add_argument("--json", action="store_true", help="one JSON object a line")
+    listing.add_argument("--markdown", action="store_true", help="the models that were measured, as the README's table")
     listing.set_defaults(run=_list)
 
     train = commands.add_parser("train", help="a recipe to a run folder")
@@ -47,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate = commands.add_parser("evaluate", help="measure an encoder")
     evaluate.add_argument("model", help="a run folder or Hub id")
     evaluate.add_argument("--on", metavar="DATA", help="a data set (default: the one it was trained on)")
-    evaluate.add_argument("--protocol", default="knn-instdisc-v1")
+    evaluate.add_argument("--protocol", nargs="+", metavar="NAME", help="default: those of the recipe, else knn-instdisc-v1")
     evaluate.add_argument("--train-split")
     evaluate.add_argument("--test-split")
     evaluate.add_argument("--image-column")
@@ -56,16 +54,36 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--cpu", action="store_true", help="do not use an accelerator")
     evaluate.set_defaults(run=_evaluate)
 
+    reproduce = commands.add_parser("reproduce", help="measure again what a run or repository claims")
+    reproduce.add_argument("model", help="a run folder or Hub id")
+    reproduce.add_argument("--on", nargs="+", default=[], metavar="DATA", help="your copies of data sets that are not on the Hub")
+    reproduce.add_argument("--json", action="store_true", help="one JSON object a finding")
+    reproduce.add_argument("--cpu", action="store_true", help="do not use an accelerator")
+    reproduce.set_defaults(run=_reproduce)
+
+    imported = commands.add_parser("import", help="weights of others to a folder that everything here takes")
+    imported.add_argument("source", help="a .safetensors, .ckpt or .pth file, or a name such as lightly/simclr-res50")
+    imported.add_argument("--output", type=Path, required=True, metavar="FOLDER")
+    imported.add_argument("--branch", help="which of several encoders in the file")
+    imported.set_defaults(run=_import)
+
     card = commands.add_parser("card", help="write the model card of a run folder")
     card.add_argument("folder", type=Path)
     card.set_defaults(run=_card)
 
     publish = commands.add_parser("publish", help="upload a run folder to the Hub")
-    publish.add_argument("folder", type=Path)
+    publish.add_argument("folder", type=Path, help="a run folder; with --all one that holds run folders")
+    publish.add_argument("--all", action="store_true", help="every finished run in the folder")
     publish.add_argument("--to", required=True, metavar="NAMESPACE", help="a user or an organisation")
     publish.add_argument("--private", action="store_true")
     publish.add_argument("--dry-run", action="store_true", help="say what would be uploaded")
+    publish.add_argument("--eval-results", action="store_true", help="the numbers also where the Hub's benchmark data sets collect them")
     publish.set_defaults(run=_publish)
+
+    export = commands.add_parser("export", help="an encoder to ONNX")
+    export.add_argument("model", help="a run folder or Hub id")
+    export.add_argument("--output", type=Path, required=True, metavar="FILE.onnx")
+    export.set_defaults(run=_export)
 
     embed = commands.add_parser("embed", help="features of a folder or data set to Parquet")
     embed.add_argument("model", help="a run folder or Hub id")
@@ -82,8 +100,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _list(options: argparse.Namespace) -> None:
-    from sslzoo.hub import catalogue
+    from sslzoo.hub import card_models, catalogue, entries, markdown_table
 
+    if options.markdown:
+        print(markdown_table(entries(card_models())[0]))
+        return
     for row in catalogue():
         if options.json:
             print(json.dumps(row))
@@ -126,6 +147,31 @@ def _evaluate(options: argparse.Namespace) -> None:
         print(json.dumps(number) if options.json else line)
 
 
+def _reproduce(options: argparse.Namespace) -> int:
+    from sslzoo.reproduce import DIFFERENT, reproduce
+
+    _quiet()
+    findings = reproduce(options.model, options.on, cpu=options.cpu)
+    for finding in findings:
+        line = f"{finding.verdict:18} {finding.what}: {finding.claimed} -> {finding.found}"
+        print(json.dumps(finding._asdict()) if options.json else line)
+    return int(any(finding.verdict == DIFFERENT for finding in findings))
+
+
+def _import(options: argparse.Namespace) -> None:
+    from sslzoo.hub import import_weights
+
+    _quiet()
+    print(import_weights(options.source, options.output, branch=options.branch))
+
+
+def _export(options: argparse.Namespace) -> None:
+    from sslzoo.export import export_onnx
+
+    _quiet()
+    print(export_onnx(options.model, options.output))
+
+
 def _card(options: argparse.Namespace) -> None:
     from sslzoo.hub import write_card
 
@@ -133,11 +179,18 @@ def _card(options: argparse.Namespace) -> None:
     print(write_card(options.folder))
 
 
-def _publish(options: argparse.Namespace) -> None:
-    from sslzoo.hub import publish
+def _publish(options: argparse.Namespace) -> int:
+    from sslzoo.hub import publish, publish_all
 
     _quiet()
-    print(publish(options.folder, options.to, private=options.private, dry_run=options.dry_run))
+    how = {"private": options.private, "dry_run": options.dry_run, "eval_results": options.eval_results}
+    if not options.all:
+        print(publish(options.folder, options.to, **how))
+        return 0
+    said = publish_all(options.folder, options.to, **how)
+    for name, line in said.items():
+        print(f"{name}: {line or 'not finished, left out'}")
+    return int(any(line is not None and line.startswith("error: ") for line in said.values()))
 
 
 def _embed(options: argparse.Namespace) -> None:

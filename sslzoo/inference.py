@@ -1,51 +1,94 @@
 """Trained encoders at work, ours and others': measured on a data set, or embedding one."""
 
+import hashlib
+import json
+import logging
+import os
+import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from huggingface_hub import cached_assets_path
 from tqdm import tqdm
 
 from sslzoo.data import load_images
 from sslzoo.encoders import load_stored, model_folder
 from sslzoo.errors import InputError
-from sslzoo.evaluation import Preprocessing, measure, write_features
-from sslzoo.run import RECIPE, RESULTS, Run, provenance, with_provenance
+from sslzoo.evaluation import Data, Preprocessing, Session, data_facts, make_data, measure, protocol_named, write_features
+from sslzoo.recipe import Recipe, read_recipe, shipped_recipes
+from sslzoo.run import RECIPE, RESULTS, Run, code_version, with_provenance
+
+PROTOCOL = "knn-instdisc-v1"
+_log = logging.getLogger(__name__)
 
 
 def evaluate(
-    name: str, protocol: str, *, on: str | None = None, train_split: str | None = None, test_split: str | None = None,
-    image_column: str | None = None, label_column: str | None = None, cpu: bool = False,
+    name: str, protocols: Sequence[str] | None = None, *, on: str | None = None, train_split: str | None = None,
+    test_split: str | None = None, image_column: str | None = None, label_column: str | None = None, cpu: bool = False,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Measures the encoder in a run folder or Hub repository; returns the numbers as results.json holds them.
 
-    on: a data set, as `load_images` takes it; None: the one of the recipe that lies beside the weights. A local run folder's results.json
-    gets the numbers. Raises `InputError`.
+    protocols: names of `sslzoo.evaluation.PROTOCOLS`; None: those of the recipe that lies beside the weights, kNN where there is none.
+    on: a data set, as `load_images` takes it, or one that recipes come for, such as "cifar10"; None: the one of the recipe.
+    A local run folder's results.json gets the numbers of each protocol as it is done. A measurement that takes long and was stopped goes
+    on where it was when it is asked for again. Raises `InputError`.
     """
     folder = model_folder(name)
     run, has_recipe = Run(folder), (folder / RECIPE).is_file()
-    if on is None and not has_recipe:
-        raise InputError(f"{name} has no {RECIPE} that would name a data set: say which with --on")
     recipe = run.recipe if has_recipe else None
-    own = recipe if on is None else None
-    accelerator = Accelerator(cpu=cpu or not torch.accelerator.is_available())
-    splits = (train_split or (own.train_split if own else "train"), test_split or (own and own.test_split) or "test")
-    train, test = (
-        load_images(
-            on or own.dataset, split, image_column=image_column or (own and own.image_column),
-            label_column=label_column or (own and own.label_column), canvas=own and own.canvas, device=accelerator.device,
-        )
-        for split in splits
+    if on is None and recipe is None:
+        raise InputError(f"{name} has no {RECIPE} that would name a data set: say which with --on")
+    protocols = protocols or (recipe.protocols if recipe else (PROTOCOL,))
+    for protocol in protocols:
+        protocol_named(protocol)
+    own = recipe if on is None else _recipe_for(on)
+    splits = train_split or (own.train_split if own else "train"), test_split or (own and own.test_split) or "test"
+    data = load_data(
+        folder, own.dataset if own else on, splits, image_column or (own and own.image_column), label_column or (own and own.label_column),
+        own and own.canvas, cpu,
     )  # fmt: skip
-    encoder = load_stored(folder).to(accelerator.device)
-    with _bar("images", len(train) + len(test)) as bar:
-        found = measure(encoder, train, test, Preprocessing.read(folder), protocol, done=bar.update)
-    numbers = with_provenance(found, "last", provenance(accelerator.device, run.weights_sha256, recipe and recipe.seed))
-    if accelerator.is_main_process and Path(name).is_dir() and (folder / RESULTS).exists():
-        run.add_numbers(numbers)
+    facts, numbers = data_facts(data), []
+    if facts["test_images_in_train"]:
+        _log.warning("%d of the %d test images are training images too", facts["test_images_in_train"], facts["test_images"])
+    for protocol in protocols:
+        found = measure_stored(folder, data, facts, protocol, recipe.seed if recipe else 0, cpu)
+        if Path(name).is_dir() and (folder / RESULTS).exists() and int(os.environ.get("RANK", 0)) == 0:
+            run.add_numbers(found)
+        numbers += found
     return numbers
+
+
+def load_data(
+    folder: Path, dataset: str, splits: tuple[str, str], image_column: str | None, label_column: str | None, canvas: int | None, cpu: bool
+) -> Data:
+    """Training and test images, to be seen as the encoder in `folder` wants them. Raises `InputError`."""
+    device = _accelerator("fp32", cpu).device
+    train, test = (
+        load_images(dataset, split, image_column=image_column, label_column=label_column, canvas=canvas, device=device) for split in splits
+    )
+    return make_data(train, test, Preprocessing.read(folder))
+
+
+def measure_stored(folder: Path, data: Data, facts: dict[str, Any], protocol: str, seed: int, cpu: bool) -> list[dict[str, Any]]:
+    """Every number of a protocol for the encoder in `folder`, with its provenance. Raises `InputError`.
+
+    facts: of the data, from `data_facts`. What a stopped measurement had done is kept in the cache of the Hub's client until it is done.
+    """
+    accelerator = _accelerator(protocol_named(protocol).precision, cpu)
+    weights = Run(folder).weights_sha256
+    key = [protocol, weights, seed, code_version(), data.train.fingerprint, data.test.fingerprint, *map(str, data.preprocessing)]
+    state = cached_assets_path("sslzoo", "evaluation", hashlib.sha256(json.dumps(key).encode()).hexdigest()[:24])
+    encoder = load_stored(folder).to(accelerator.device)
+    with _bar("images", 0, protocol) as bar:
+        found = measure(encoder, data, protocol, Session(accelerator, seed, bar, state))
+    if accelerator.is_main_process:
+        shutil.rmtree(state, ignore_errors=True)
+    return with_provenance(found, "last", weights, seed, accelerator.device, facts)
 
 
 def embed(
@@ -55,12 +98,24 @@ def embed(
     if output.suffix != ".parquet" or not output.absolute().parent.is_dir():
         raise InputError(f"cannot write '{output}': a file name that ends in .parquet, in a folder that exists, is needed")
     folder = model_folder(name)
-    device = Accelerator(cpu=cpu or not torch.accelerator.is_available()).device
+    device = _accelerator("fp32", cpu).device
     images = load_images(source, split, image_column=image_column, device=device)
     encoder = load_stored(folder).to(device)
-    with _bar("images", len(images)) as bar:
+    with _bar("images", len(images), output.name) as bar:
         return write_features(encoder, images, Preprocessing.read(folder), output, done=bar.update)
 
 
-def _bar(unit: str, total: int) -> tqdm:
-    return tqdm(total=total, unit=unit, disable=not sys.stderr.isatty())
+def _recipe_for(dataset: str) -> Recipe | None:
+    """A shipped recipe for the data set of this name, which knows its columns and splits; None where a file or folder is called so."""
+    of = [file for name, file in shipped_recipes().items() if name.partition("/")[0] == dataset]
+    return read_recipe(of[0]) if of and not Path(dataset).exists() else None
+
+
+def _accelerator(precision: str, cpu: bool) -> Accelerator:
+    cpu = cpu or not torch.accelerator.is_available()
+    AcceleratorState._reset_state()  # its precision, too, would stay for good
+    return Accelerator(cpu=cpu, mixed_precision="no" if cpu or precision == "fp32" else precision, step_scheduler_with_optimizer=False)
+
+
+def _bar(unit: str, total: int, what: str) -> tqdm:
+    return tqdm(total=total, unit=unit, desc=what, disable=not sys.stderr.isatty())

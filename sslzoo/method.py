@@ -36,6 +36,17 @@ class Paper(NamedTuple):
         return f"https://arxiv.org/abs/{self.arxiv}" if self.arxiv else f"https://doi.org/{self.doi}"
 
 
+class Reported(NamedTuple):
+    """What the authors report of the method on ImageNet-1k, by a protocol of their own. value: a fraction; None: they do not say."""
+
+    metric: str  # as in recipes, "linear_top1"
+    value: float
+    encoder: str
+    epochs: int | None
+    batch_size: int | None
+    source: str  # a repository on GitHub, or "the paper"
+
+
 class Progress(NamedTuple):
     """Where training stands, and the random numbers of the images at hand.
 
@@ -98,8 +109,8 @@ class MethodConfig(PreTrainedConfig):
 class Method(PreTrainedModel):
     """A self-supervised method: an encoder, whatever is trained around it, and three hooks.
 
-    A subclass names its `config_class` and `paper`, keeps every state of its own in parameters and persistent buffers, initialises
-    them itself in `__init__`, and defines `views`, `loss` and `published`.
+    A subclass names its `config_class`, its `paper` and what its authors have `reported`, keeps every state of its own in parameters and
+    persistent buffers, initialises them itself in `__init__`, and defines `views`, `loss` and `published`.
     """
 
     config_class = MethodConfig
@@ -107,6 +118,7 @@ class Method(PreTrainedModel):
     base_model_prefix = "sslzoo"
     main_input_name = "views"
     paper: Paper
+    reported: tuple[Reported, ...] = ()
 
     @staticmethod
     def views(size: int) -> dict[str, View]:

@@ -12,8 +12,10 @@ from typing import Any
 
 import yaml
 
+from sslzoo.data import source_name
 from sslzoo.encoders import ENCODERS
 from sslzoo.errors import InputError, first_line, unknown
+from sslzoo.evaluation import protocol_named
 from sslzoo.method import Method, MethodConfig
 from sslzoo.methods import method_class, method_names
 from sslzoo.optim import LR_SCALINGS, OPTIMIZERS, SCHEDULES
@@ -38,10 +40,12 @@ class Recipe:
     momentum: of SGD and LARS. betas: of AdamW. decay_norm_and_bias: weight decay for norms and biases too.
     clip_norm: largest norm of all gradients together, None: any.
     precision: "fp32", or the type of autocast. compile: torch.compile for views and encoder.
+    protocols: of `sslzoo.evaluation.PROTOCOLS`, what `sslzoo evaluate` measures by where nothing else is asked for.
     knn_every: epochs between kNN evaluations while training (0: after the last epoch alone).
     log_every, checkpoint_every: optimiser steps. tracker: "tensorboard" or "trackio" in addition to metrics.jsonl.
     hyperparameters: the method's own, by the names in its configuration.
     views: fields of views that differ from the method's, {"local": {"count": 8}}; in the file `view.local.count: 8`.
+    reference_k: neighbours of the reference's kNN numbers, whose temperature is 0.1.
     reference: numbers of the page that the recipe repeats, as fractions; in the file `reference.knn_top1: 0.848`.
     """
 
@@ -74,10 +78,12 @@ class Recipe:
     precision: str = "fp32"
     compile: bool = False
     seed: int = 0
+    protocols: tuple[str, ...] = ("knn-instdisc-v1",)
     knn_every: int = 1
     log_every: int = 50
     checkpoint_every: int = 1000
     tracker: str | None = None
+    reference_k: int = 200
     hyperparameters: dict[str, Any] = dataclasses.field(default_factory=dict)
     views: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     reference: dict[str, float] = dataclasses.field(default_factory=dict)
@@ -87,7 +93,7 @@ class Recipe:
             value = getattr(self, key)
             if value not in choices and not (value is None and key == "tracker"):
                 raise unknown(key, value, choices)
-        for key in ("image_size", "batch_size", "epochs", "accumulate", "log_every", "checkpoint_every"):
+        for key in ("image_size", "batch_size", "epochs", "accumulate", "log_every", "checkpoint_every", "reference_k"):
             _at_least(key, getattr(self, key), 1)
         for key in ("lr", "weight_decay", "warmup_epochs", "final_lr", "momentum", "knn_every", "seed"):
             _at_least(key, getattr(self, key), 0)
@@ -105,6 +111,8 @@ class Recipe:
         object.__setattr__(self, "name", self.name or self._derived_name())
         object.__setattr__(self, "eval_crop", self.eval_crop or self.image_size)
         object.__setattr__(self, "eval_resize", self.eval_resize or self.eval_crop)
+        for protocol in self.protocols:
+            protocol_named(protocol)
         self.method_config()
         self.make_views()
 
@@ -140,6 +148,10 @@ class Recipe:
             except InputError as error:
                 raise InputError(f"view.{name}: {error}") from error
         return views
+
+    def public(self) -> "Recipe":
+        """The recipe as it is published: of a local data set the last part of its place alone."""
+        return dataclasses.replace(self, dataset=source_name(self.dataset))
 
     def flat(self) -> dict[str, Any]:
         """Every key and value as `recipe.yaml` holds them, the method's and the views' defaults spelt out."""
@@ -228,7 +240,12 @@ def parse_recipe(values: dict[str, Any], where: str) -> Recipe:
 
 def write_recipe(recipe: Recipe, file: Path) -> None:
     """Writes every key, so that the file is the whole run whatever defaults may change."""
-    file.write_text(yaml.safe_dump(recipe.flat(), sort_keys=False, default_flow_style=None, width=140))
+    file.write_text(recipe_text(recipe))
+
+
+def recipe_text(recipe: Recipe) -> str:
+    """The recipe as a file holds it, every key spelt out: the same recipe always gives the same text."""
+    return yaml.safe_dump(recipe.flat(), sort_keys=False, default_flow_style=None, width=140)
 
 
 def parse_changes(changes: list[str]) -> dict[str, Any]:

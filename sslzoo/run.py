@@ -12,8 +12,11 @@ from typing import Any
 import torch
 
 import sslzoo
+from sslzoo.checkpoint import sha256_of
+from sslzoo.data import source_name
 from sslzoo.errors import InputError, first_line
-from sslzoo.recipe import Recipe, read_recipe
+from sslzoo.method import HEADS
+from sslzoo.recipe import Recipe, read_recipe, recipe_text
 
 WEIGHTS = "model.safetensors"
 RECIPE = "recipe.yaml"
@@ -21,6 +24,8 @@ METRICS = "metrics.jsonl"
 RESULTS = "results.json"
 CARD = "README.md"
 CHECKPOINTS = "checkpoints"
+CONFIG = "config.json"
+PREPROCESSOR = "preprocessor_config.json"
 
 
 class Run:
@@ -42,11 +47,22 @@ class Run:
 
     @property
     def weights_sha256(self) -> str:
-        """Of model.safetensors, in hex. Raises `InputError`."""
-        try:
+        """Of model.safetensors, in hex; in a folder of model_cards/, which holds no weights, of those that the training left.
+
+        Raises `InputError`.
+        """
+        if (self.folder / WEIGHTS).is_file():
             return sha256_of(self.folder / WEIGHTS)
-        except OSError as error:
-            raise InputError(f"{self.folder} has no {WEIGHTS}: was the training finished?") from error
+        left = self.results()["training"].get("files")
+        if not isinstance(left, dict) or not isinstance(left.get(WEIGHTS), str):
+            raise InputError(f"{self.folder} has no {WEIGHTS}: was the training finished?")
+        return left[WEIGHTS]
+
+    def digests(self) -> dict[str, str]:
+        """sha256 in hex of each file that the training left, the recipe as it is published; what is not there is left out."""
+        names = (CONFIG, WEIGHTS, HEADS, PREPROCESSOR, METRICS)
+        digests = {name: sha256_of(self.folder / name) for name in names if (self.folder / name).is_file()}
+        return {**digests, RECIPE: hashlib.sha256(recipe_text(self.recipe.public()).encode()).hexdigest()}
 
     def metrics(self) -> list[dict[str, Any]]:
         """What was logged, in the order of the steps. Raises `InputError`."""
@@ -91,32 +107,30 @@ class Run:
     def add_numbers(self, numbers: list[dict[str, Any]]) -> None:
         """Adds measured numbers; one that was measured before, in the same way on the same data, is replaced."""
         results = self.results()
-        new = {_identity(number) for number in numbers}
-        results["numbers"] = [number for number in results["numbers"] if _identity(number) not in new] + numbers
+        new = {identity(number) for number in numbers}
+        results["numbers"] = [number for number in results["numbers"] if identity(number) not in new] + numbers
         self.write_results(results)
 
 
-def with_provenance(numbers: list[dict[str, Any]], when: str, provenance: dict[str, Any]) -> list[dict[str, Any]]:
+def with_provenance(
+    numbers: list[dict[str, Any]], when: str, weights_sha256: str | None, seed: int, device: torch.device, facts: dict[str, Any]
+) -> list[dict[str, Any]]:
     """What `sslzoo.evaluation.measure` found, as results.json holds it.
 
-    when: "last" for the weights in the folder, "best" for the best epoch on the way. provenance: weights, code, seed, environment.
+    when: "last" for the weights in the folder, "best" for the best epoch on the way. facts: what was measured on. Where a local data set
+    lies is left out: the last part of its name is kept, and its fingerprint.
     """
-    return [
-        {**{key: value for key, value in number.items() if key != "data"}, "when": when, "provenance": {**number["data"], **provenance}}
-        for number in numbers
-    ]
-
-
-def provenance(device: torch.device, weights_sha256: str | None, seed: int | None) -> dict[str, Any]:
-    """Where a number comes from, beside the data."""
-    return {
-        "weights_sha256": weights_sha256, "code": code_version(), "seed": seed, "environment": environment(device),
+    provenance = {
+        "weights_sha256": weights_sha256, **facts, "seed": seed, "code": code_version(), "environment": environment(device),
         "date": datetime.date.today().isoformat(),
     }  # fmt: skip
+    return [{**number, "dataset": source_name(number["dataset"]), "when": when, "provenance": provenance} for number in numbers]
 
 
-def _identity(number: dict[str, Any]) -> str:
-    return json.dumps([number[key] for key in ("protocol", "dataset", "split", "metric", "arguments", "when")], sort_keys=True)
+def identity(number: dict[str, Any]) -> str:
+    """What the number is of: two of the same identity are two measurements of one thing. "selected_..." arguments are outcomes."""
+    arguments = {key: value for key, value in number["arguments"].items() if not key.startswith("selected_")}
+    return json.dumps([*(number[key] for key in ("protocol", "dataset", "split", "metric", "when")), arguments], sort_keys=True)
 
 
 def environment(device: torch.device) -> dict[str, str]:
@@ -133,12 +147,6 @@ def code_version() -> str:
     for file in sorted(folder.rglob("*.py"), key=lambda file: file.relative_to(folder).as_posix()):
         sha.update(file.relative_to(folder).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
     return f"{sslzoo.__version__}+{sha.hexdigest()[:12]}"
-
-
-def sha256_of(file: Path) -> str:
-    """In hex."""
-    with open(file, "rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def write_whole(file: Path, text: str) -> None:

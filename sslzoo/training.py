@@ -26,11 +26,11 @@ from sslzoo.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from sslzoo.data import Batch, ImageSet, load_images
 from sslzoo.encoders import compiled_parts, features
 from sslzoo.errors import InputError, TrainingError
-from sslzoo.evaluation import Preprocessing, collapse_signs, likely_collapse, measure
+from sslzoo.evaluation import Preprocessing, collapse_signs, data_facts, likely_collapse, make_data, measure, quiet_session
 from sslzoo.method import Method, Progress
 from sslzoo.optim import lr_factor, make_optimizer, peak_lr, set_learning_rates
 from sslzoo.recipe import Recipe, write_recipe
-from sslzoo.run import CHECKPOINTS, RECIPE, Run, environment, provenance, with_provenance
+from sslzoo.run import CHECKPOINTS, RECIPE, Run, environment, with_provenance
 from sslzoo.views import Renderer
 
 PROTOCOL = "knn-instdisc-v1"
@@ -71,8 +71,9 @@ class _Training:
     def __init__(self, recipe: Recipe, run: Run, accelerator: Accelerator, resume: bool):
         self.recipe, self.run, self.accelerator = recipe, run, accelerator
         self.images = self._load(recipe.train_split)
-        self.test = self._load(recipe.test_split) if recipe.test_split and self.images.labels is not None else None
         self.preprocessing = Preprocessing(recipe.eval_resize, recipe.eval_crop)
+        measured = recipe.test_split is not None and self.images.labels is not None
+        self.data = make_data(self.images, self._load(recipe.test_split), self.preprocessing) if measured else None
         self.micro_batch = self._micro_batch()
         self.steps_per_epoch = len(self.images) // recipe.batch_size
         if not self.steps_per_epoch:
@@ -112,7 +113,7 @@ class _Training:
                 epoch = self.step // self.steps_per_epoch
                 self._train_epoch(epoch, bar)
                 # The last epoch is measured in _finish.
-                if self.test is not None and recipe.knn_every and self.step < self.steps and (epoch + 1) % recipe.knn_every == 0:
+                if self.data is not None and recipe.knn_every and self.step < self.steps and (epoch + 1) % recipe.knn_every == 0:
                     self._evaluate(epoch)
                 if self.step % recipe.checkpoint_every == 0:
                     self._save()
@@ -202,7 +203,7 @@ class _Training:
     def _evaluate(self, epoch: int) -> list[dict[str, Any]]:
         """kNN on the weights as they are; keeps what is best and writes a line of metrics."""
         self._agree_on_buffers()
-        numbers = measure(self.method.published, self.images, self.test, self.preprocessing, PROTOCOL)
+        numbers = measure(self.method.published, self.data, PROTOCOL, quiet_session(self.accelerator, self.recipe.seed))
         line: dict[str, Any] = {"epoch": epoch}
         for number in numbers:
             key = f"{number['metric']} k={number['arguments']['k']} T={number['arguments']['temperature']}"
@@ -238,7 +239,7 @@ class _Training:
         self.accelerator.wait_for_everyone()
 
     def _restore(self, checkpoint: Checkpoint) -> None:
-        self.method.load_state_dict(checkpoint.method)
+        self.method.load_state_dict(checkpoint.tensors)
         self.optimizer.load_state_dict(checkpoint.optimizer["optimizer"])
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(checkpoint.optimizer["scaler"])
@@ -254,7 +255,7 @@ class _Training:
         if main:
             self.method.save_pretrained(self.run.folder)
             self.preprocessing.write(self.run.folder)
-        numbers = self._evaluate(self.recipe.epochs - 1) if self.test is not None else []
+        numbers = self._evaluate(self.recipe.epochs - 1) if self.data is not None else []
         if main:
             trained = self.steps * self.recipe.batch_size
             training = {
@@ -262,11 +263,11 @@ class _Training:
                 "seconds": round(time.perf_counter() - self.started, 1),
                 "images_per_second": round(trained / max(self.seconds["steps"], 1e-9), 1),
                 "peak_memory_bytes": _peak_memory(device), "processes": self.accelerator.num_processes,
-                "environment": environment(device),
+                "environment": environment(device), "files": self.run.digests(),
             }  # fmt: skip
-            seed = self.recipe.seed
-            last = with_provenance(numbers, "last", provenance(device, self.run.weights_sha256, seed))
-            best = with_provenance(list(self.best.values()), "best", provenance(device, None, seed))
+            facts = data_facts(self.data) if numbers else {}
+            last = with_provenance(numbers, "last", self.run.weights_sha256, self.recipe.seed, device, facts)
+            best = with_provenance(list(self.best.values()), "best", None, self.recipe.seed, device, facts)
             self.run.write_results({"training": training, "numbers": last + best})
             shutil.rmtree(self.run.folder / CHECKPOINTS, ignore_errors=True)
         self.accelerator.wait_for_everyone()

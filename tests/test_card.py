@@ -14,6 +14,7 @@ from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 from PIL import Image
 
+from sslzoo.data import source_name
 from sslzoo.errors import InputError
 from sslzoo.evaluation import Preprocessing
 from sslzoo.hub import pictures, write_card
@@ -59,7 +60,8 @@ def number(run: Run, when: str = "last", k: int = 20, value: float = 0.5, metric
         "date": "2026-11-24", "train_fingerprint": FOREVER,
     }  # fmt: skip
     return {
-        "protocol": "knn-instdisc-v1", "dataset": run.recipe.dataset, "split": "test", "metric": metric, "value": value, "when": when,
+        "protocol": "knn-instdisc-v1", "dataset": source_name(run.recipe.dataset), "split": "test", "metric": metric, "value": value,
+        "when": when,
         "arguments": {"k": k, "temperature": 0.1, **arguments}, "provenance": provenance,
     }  # fmt: skip
 
@@ -113,7 +115,7 @@ def test_card_tells_what_it_is_how_to_load_it_and_its_numbers(card):
     assert f"[{paper.title}](https://arxiv.org/abs/2002.05709)" in card and "arXiv preprint arXiv:2002.05709" in card
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in card.splitlines() if line.startswith("| kNN")]
     assert rows == [
-        ["kNN top-1", "k=20, T=0.1", "76.54", "81.00 (3)", "90.00", "digits, test", "1,297 / 500", "knn-instdisc-v1"],
+        ["kNN top-1", "k=20, T=0.1", "76.54", "81.00 (3)", "–", "digits, test", "1,297 / 500", "knn-instdisc-v1"],
         ["kNN top-1", "k=200, T=0.1", "50.00", "–", "90.00", "digits, test", "1,297 / 500", "knn-instdisc-v1"],
     ]
     blocks = re.findall(r"```(\w+)\n(.*?)```", card, re.DOTALL)
@@ -126,7 +128,9 @@ def test_card_tells_what_it_is_how_to_load_it_and_its_numbers(card):
     details = dict(re.findall(r"^\| ([^|]+?) \| ([^|]+?) \|$", card, re.MULTILINE))
     assert details["Time"] == "67 min, 1,234 images/s while training" and details["Peak memory"] == "1.50 GiB"
     assert details["Broken images left out"] == "2" and details["Hardware"] == "Model 7 processor, 2 processes"
-    assert "(curves.png)" in card and "(neighbours.png)" in card
+    assert "(curves.png)" in card and "(neighbours.png)" in card and "(maps.png)" in card
+    assert "`sslzoo reproduce sslzoo/simclr-res6-digits`" in card
+    assert "| linear top-1 | 64.50 | res50 | 100 | 4096 | [google-research/simclr](https://github.com/google-research/simclr) |" in card
     assert "the small one that comes with sslzoo (1,297 images)" in card
 
 
@@ -246,7 +250,7 @@ def test_a_data_set_of_the_hub_is_named_and_one_that_is_gone_costs_a_picture(tmp
     assert "https://huggingface.co/datasets/someone/pictures)" in text
     assert "neighbours.png" not in text and "curves.png" in text and not (run.folder / "neighbours.png").exists()
     warnings = [record.getMessage() for record in caplog.records if record.name.startswith("sslzoo")]
-    assert len(warnings) == 1 and "no picture of neighbours" in warnings[0] and "someone/pictures" in warnings[0]
+    assert len(warnings) == 1 and "no neighbours.png and maps.png" in warnings[0] and "someone/pictures" in warnings[0]
 
 
 def test_writing_again_changes_no_byte_and_other_weights_another_picture(tmp_path, caplog):
@@ -254,7 +258,7 @@ def test_writing_again_changes_no_byte_and_other_weights_another_picture(tmp_pat
 
     def written() -> dict[str, bytes]:
         write_card(run.folder)
-        return {name: (run.folder / name).read_bytes() for name in ("README.md", "curves.png", "neighbours.png")}
+        return {name: (run.folder / name).read_bytes() for name in ("README.md", "curves.png", "neighbours.png", "maps.png")}
 
     first = written()
     drawn = (run.folder / "neighbours.png").stat().st_mtime_ns

@@ -1,5 +1,6 @@
 """The nearest-neighbour classifier, feature extraction and the preprocessing that travels with the weights."""
 
+import io
 import json
 import math
 import warnings
@@ -7,13 +8,16 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from PIL import Image
+from torch.utils._python_dispatch import TorchDispatchMode
+from tqdm import tqdm
 from transformers import AutoImageProcessor, ResNetConfig, ResNetModel
 
 from sslzoo.data.images import Batch, ImageSet
 from sslzoo.encoders import build_encoder, encoder_config, to_plain
 from sslzoo.errors import InputError
-from sslzoo.evaluation import KNN_PROTOCOLS, Preprocessing, extract, knn_accuracy, measure, nearest
+from sslzoo.evaluation import KNN_PROTOCOLS, Preprocessing, extract, knn_accuracy, make_data, measure, nearest, quiet_session
 from sslzoo.evaluation.knn import KNNProtocol
 
 
@@ -94,6 +98,17 @@ class TestAccuracy:
         accuracy = knn_accuracy(bank, labels, queries, torch.tensor([0, 1, 2, 1]), protocol)
         assert accuracy["top1", 9, 0.1] == 0.5
 
+    def test_votes_of_many_queries_are_counted_in_parts(self, monkeypatch):
+        bank, bank_labels, queries, labels = problem(7)
+        whole = knn_accuracy(bank, bank_labels, queries, labels, KNNProtocol((1, 20), (0.1,), ""))
+        monkeypatch.setattr("sslzoo.evaluation.knn._VOTES", 7)
+        assert knn_accuracy(bank, bank_labels, queries, labels, KNNProtocol((1, 20), (0.1,), "")) == whole
+        assert 0 < whole["top1", 20, 0.1] < whole["top5", 20, 0.1]
+
+    def test_top5_is_there_for_as_many_classes_as_are_told(self):
+        rows, labels = torch.randn(12, 3), torch.arange(12) % 2
+        assert ("top5", 1, 0.1) in knn_accuracy(rows, labels, rows, labels, KNNProtocol((1,), (0.1,), ""), 10)
+
     def test_classes_of_the_queries_that_the_bank_lacks_are_wrong(self):
         bank, queries = torch.eye(3), torch.eye(3)
         accuracy = knn_accuracy(bank, torch.tensor([0, 0, 1]), queries, torch.tensor([0, 4, 1]), KNNProtocol((1,), (0.1,), ""))
@@ -114,16 +129,68 @@ class TestAccuracy:
 
 
 class TestNearest:
-    def test_in_chunks_of_any_size_gives_cosines_and_rows_in_order(self):
-        bank, _, queries, _ = problem(3)
-        for chunk in (1, 7, 30, 1024):
-            cosines, rows = nearest(queries, bank, 4, chunk)
-            assert cosines.shape == rows.shape == (30, 4) and cosines.dtype == torch.float32
-            for query in range(30):
-                each = torch.nn.functional.cosine_similarity(queries[query : query + 1].double(), bank.double())
-                best = each.argsort(descending=True)[:4]
-                assert rows[query].tolist() == best.tolist()
-                torch.testing.assert_close(cosines[query].double(), each[best], rtol=0, atol=1e-6)
+    @pytest.mark.parametrize("k", [1, 4, 90, 200, 300])
+    def test_in_chunks_of_any_size_gives_cosines_and_rows_in_order(self, k):
+        bank, _, queries, _ = problem(3, count=200)
+        expected = torch.nn.functional.cosine_similarity(queries[:, None].double(), bank.double(), dim=2)
+        best = expected.argsort(dim=1, descending=True)[:, :k]
+        for chunk in (1, 2, 7, 1024):  # against 64, 128, 448 ... rows at a time
+            cosines, rows = nearest(queries, bank, k, chunk)
+            assert cosines.shape == rows.shape == (30, min(k, 200)) and cosines.dtype == torch.float32
+            assert torch.equal(rows, best)
+            torch.testing.assert_close(cosines.double(), expected.gather(1, best), rtol=0, atol=1e-6)
+
+    def test_finds_the_nearest_wherever_they_stand(self):
+        """All in one block of neighbouring rows, or at a regular distance from each other, and behind rows that all look away."""
+        generator = torch.Generator().manual_seed(0)
+        query = torch.nn.functional.normalize(torch.randn(1, 8, generator=generator), dim=1)
+        for step in (1, 16, 17, 64, 128):
+            bank = -query + 0.1 * torch.randn(3000, 8, generator=generator)
+            places = torch.arange(20) * step + 11
+            bank[places] = query + 0.1 * torch.randn(20, 8, generator=generator)
+            _, rows = nearest(query, bank, 20)
+            assert sorted(rows[0].tolist()) == places.tolist(), step
+
+    def test_is_true_float32_whatever_is_allowed_and_leaves_that_as_it_was(self, monkeypatch):
+        product, seen = torch.mm, []
+
+        def settings():
+            return torch.backends.cuda.matmul.fp32_precision, torch.backends.mkldnn.matmul.fp32_precision
+
+        def watched(*arguments, **named):
+            seen.append(settings())
+            if len(seen) == 2:
+                raise ZeroDivisionError
+            return product(*arguments, **named)
+
+        monkeypatch.setattr(torch, "mm", watched)
+        before = torch.get_float32_matmul_precision()
+        try:
+            torch.set_float32_matmul_precision("medium")
+            allowed = settings()
+            assert "bf16" in allowed and "ieee" not in allowed
+            with torch.autocast("cpu", torch.bfloat16):
+                cosines, _ = nearest(torch.tensor([[1.0, 1 / 512]]), torch.eye(2), 1)
+            assert abs(float(cosines) - 0.99999809) < 1e-7 and settings() == allowed
+            with pytest.raises(ZeroDivisionError):
+                nearest(torch.eye(2), torch.eye(2), 1)
+            assert settings() == allowed and seen == [("ieee", "ieee")] * 2
+        finally:
+            torch.set_float32_matmul_precision(before)
+
+    def test_no_more_cosines_than_of_one_chunk_are_in_memory(self):
+        shapes = []
+
+        class Watch(TorchDispatchMode):
+            def __torch_dispatch__(self, function, types, arguments=(), named=None):
+                found = function(*arguments, **(named or {}))
+                shapes.extend(one.numel() for one in (found if isinstance(found, (tuple, list)) else [found]) if torch.is_tensor(one))
+                return found
+
+        queries, bank = torch.randn(300, 4), torch.randn(5000, 4)
+        with Watch():
+            nearest(queries, bank, 2, chunk=8)
+        assert max(shapes) <= 5000 * 4 < 300 * 5000
 
 
 class Pictures(ImageSet):
@@ -199,25 +266,41 @@ class TestExtract:
         assert labels is None and done == [2, 2, 1]
 
 
+def session():
+    return quiet_session(Accelerator(cpu=True), 0)
+
+
 class TestMeasure:
-    def test_numbers_say_how_they_were_measured(self):
+    def test_numbers_of_all_settings_come_with_a_bar_that_gets_full(self):
         train, test = Pictures(6), Pictures(4)
-        numbers = measure(small_encoder(), train, test, Preprocessing(18, 16), "knn-instdisc-v1")
-        top1 = [number for number in numbers if number["metric"] == "knn_top1"]
-        settings = {(number["arguments"]["k"], number["arguments"]["temperature"]) for number in top1}
-        assert settings == {(20, 0.1), (20, 0.07), (200, 0.1), (200, 0.07)}
+        data = make_data(train, test, Preprocessing(18, 16))
+        bar = tqdm(file=io.StringIO())
+        numbers = KNN_PROTOCOLS["knn-instdisc-v1"].measure(small_encoder(), data, session()._replace(bar=bar))
+        assert (bar.n, bar.total) == (10, 10)
+        for metric in ("knn_top1", "knn_top5"):  # the largest label is 50
+            settings = {(number.arguments["k"], number.arguments["temperature"]) for number in numbers if number.metric == metric}
+            assert settings == {(20, 0.1), (20, 0.07), (200, 0.1), (200, 0.07)}
+        assert {number.value for number in numbers} == {1.0}, "the test images are among those of the bank"
+        assert len(numbers) == 8
+
+    def test_labels_of_the_test_split_are_read_by_the_names_of_the_classes(self):
+        train, test = Pictures(6), Pictures(6)
+        train.labels, train.label_names = torch.tensor([0, 1, 2, 0, 1, 2]), ["bird", "cat", "dog", "eel", "fox", "gnu"]
+        test.labels, test.label_names = torch.tensor([2, 0, 1, 2, 0, 1]), ["cat", "dog", "bird"]
+        protocol = KNNProtocol((1,), (0.1,), "")
+        numbers = protocol.measure(small_encoder(), make_data(train, test, Preprocessing(16, 16)), session())
+        assert [(number.metric, number.value) for number in numbers] == [("knn_top1", 1.0), ("knn_top5", 1.0)]
+
+    def test_numbers_say_how_they_were_measured(self):
+        data = make_data(Pictures(6), Pictures(4), Preprocessing(18, 16))
+        numbers = measure(small_encoder(), data, "knn-instdisc-v1", session())
         for number in numbers:
             assert number["protocol"] == "knn-instdisc-v1" and number["dataset"] == "pictures" and number["split"] == "test"
-            assert number["value"] == 1.0, "the test images are among those of the bank"
-            data = number["data"]
-            assert (data["train_images"], data["test_images"], data["resize"], data["crop"]) == (6, 4, 18, 16)
-        assert json.loads(json.dumps(numbers)) == numbers
+        assert len(numbers) == 8 and json.loads(json.dumps(numbers)) == numbers
 
-    def test_refuses_what_it_cannot_measure(self):
+    def test_an_unknown_protocol_is_told_the_nearest(self):
         with pytest.raises(InputError, match="knn-instdisc-v1"):
-            measure(small_encoder(), Pictures(2), Pictures(2), Preprocessing(16, 16), "knn-instdisc")
-        with pytest.raises(InputError, match="no labels"):
-            measure(small_encoder(), Pictures(2), Pictures(2, labelled=False), Preprocessing(16, 16), "knn-instdisc-v1")
+            measure(small_encoder(), make_data(Pictures(2), Pictures(2), Preprocessing(16, 16)), "knn-instdisc", session())
 
 
 def smooth_image(height=41, width=57):
@@ -262,8 +345,8 @@ class TestPreprocessing:
     @pytest.mark.parametrize(
         ("values", "expected"),
         [
-            ({"size": 224, "resample": 3, "do_center_crop": False}, Preprocessing(224, 224, "bicubic")),
-            ({"size": {"height": 384, "width": 384}, "resample": 2}, Preprocessing(384, 384)),
+            ({"size": 224, "resample": 3, "do_center_crop": False}, Preprocessing(224, 224, "bicubic", squash=True)),
+            ({"size": {"height": 384, "width": 384}, "resample": 2}, Preprocessing(384, 384, squash=True)),
             ({"size": {"shortest_edge": 256}, "crop_size": 224, "do_center_crop": True, "resample": 3}, Preprocessing(256, 224, "bicubic")),
             ({"size": {"shortest_edge": 256}, "crop_size": {"height": 224, "width": 224}, "do_center_crop": True}, Preprocessing(256, 224)),
         ],

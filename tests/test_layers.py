@@ -13,14 +13,14 @@ FILES = sorted(file.relative_to(ROOT) for file in ROOT.rglob("*.py"))
 # A module may import of lower levels and of its own folder. `sslzoo` itself gives the methods, so it stands above them.
 LEVELS = {
     "errors": -1,
-    "parts": 0, "encoders": 0, "views": 0, "data": 0, "optim": 0,
+    "parts": 0, "encoders": 0, "views": 0, "data": 0, "optim": 0, "checkpoint": 0,
     "method": 1, "evaluation": 1,
     "methods": 2,
     "": 2.5,
     "recipe": 3,
     "run": 4,
-    "checkpoint": 4.5,
-    "training": 5, "inference": 5, "hub": 5,
+    "training": 5, "inference": 5, "export": 5, "hub": 5,
+    "reproduce": 5.5,
     "cli": 6, "__main__": 7,
 }  # fmt: skip
 

@@ -7,18 +7,23 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from hub_server import HubServer
+from huggingface_hub import ModelCard, parse_eval_result_entries
 from safetensors.torch import load_file, save_file
 from test_card import FOREVER, change, make_run
 
-from sslzoo.hub import write_card
+from sslzoo.encoders import build_encoder, encoder_config, to_plain
+from sslzoo.errors import InputError
+from sslzoo.evaluation import Preprocessing
+from sslzoo.hub import card_claims, publish_all, write_card
 from sslzoo.hub.publish import _told
 from sslzoo.run import Run
 
 ADA, EVE = "hf_adas_secret", "hf_eves_secret"
 FILES = {
-    "README.md", "config.json", "curves.png", "metrics.jsonl", "model.safetensors", "neighbours.png", "preprocessor_config.json",
-    "recipe.yaml", "results.json", "ssl_heads.safetensors",
+    "README.md", "config.json", "curves.png", "maps.png", "metrics.jsonl", "model.safetensors", "neighbours.png",
+    "preprocessor_config.json", "recipe.yaml", "results.json", "ssl_heads.safetensors",
 }  # fmt: skip
 CODE = {"configuration_sslzoo_resnet.py", "modeling_sslzoo_resnet.py"}
 # One process publishes for all the tests, as the client is slow to import. A line is a call's arguments, the answer is a line.
@@ -326,3 +331,69 @@ def test_private_stays_private_and_public_is_not_taken_for_it(server, client, ru
     answer = client(folder, private=True)
     assert answer["error"] == "PublishError" and "exists and is public" in answer["message"] and answer["slept"] == 0
     assert published(server, repository) == before
+
+
+def test_where_local_data_lie_is_not_published(server, client, tmp_path):
+    make_run(tmp_path / "run", dataset=str(tmp_path / "secret" / "pets"), name="on-pets")
+    client(tmp_path / "run")
+    assert b"dataset: pets\n" in published(server, "sslzoo/on-pets")["recipe.yaml"]
+    assert not any(str(tmp_path).encode() in data for data in published(server, "sslzoo/on-pets").values())
+    assert str(tmp_path) in (tmp_path / "run" / "recipe.yaml").read_text(), "here it is needed"
+
+
+def test_numbers_on_data_sets_of_the_hub_go_where_it_collects_them(server, client, tmp_path):
+    make_run(tmp_path / "run", dataset="someone/pictures", name="collected")
+    client(tmp_path / "run", eval_results=True)
+    file = ".eval_results/sslzoo.yaml"
+    entries = parse_eval_result_entries(yaml.safe_load(published(server, "sslzoo/collected")[file]))
+    assert [(entry.dataset_id, entry.value) for entry in entries] == [("someone/pictures", 76.54), ("someone/pictures", 50.0)]
+    assert all("knn-instdisc-v1" in entry.notes and entry.source_url.endswith("/sslzoo/collected") for entry in entries)
+    client(tmp_path / "run")
+    assert file not in published(server, "sslzoo/collected"), "not asked for any more"
+
+
+def imported(folder: Path) -> Run:
+    """What `sslzoo import` leaves, of a small encoder, with one number measured here."""
+    to_plain(build_encoder(encoder_config("res6", 96))).save_pretrained(folder)
+    Preprocessing(110, 96).write(folder)
+    run = Run(folder)
+    about = {
+        "source": "https://example.org/simclr.ckpt", "sha256": "0" * 64, "layout": "torchvision", "encoder": "res6", "branch": "backbone.",
+        "reported": {"by": "lightly", "numbers": {"linear_top1": 0.632}},
+    }  # fmt: skip
+    provenance = {"weights_sha256": run.weights_sha256, "train_images": 5, "test_images": 4, "code": "0", "date": "2026-11-24"}
+    number = {
+        "protocol": "knn-instdisc-v1", "dataset": "digits", "split": "test", "metric": "knn_top1", "value": 0.25, "when": "last",
+        "arguments": {"k": 20, "temperature": 0.1}, "provenance": provenance,
+    }  # fmt: skip
+    run.write_results({"training": {}, "numbers": [number], "imported": about})
+    return run
+
+
+def test_weights_of_others_are_published_as_such(server, client, tmp_path):
+    run = imported(tmp_path / "simclr-of-others")
+    answer = client(run.folder, "ada")
+    assert answer.get("url", "").endswith("/ada/simclr-of-others"), answer
+    files = published(server, "ada/simclr-of-others")
+    assert files.keys() == {"README.md", "config.json", "model.safetensors", "preprocessor_config.json", "results.json"}
+    card = files["README.md"].decode()
+    assert "others trained" in card and "https://example.org/simclr.ckpt" in card and "Reported by lightly" in card
+    assert "| linear top-1 | 63.20 |" in card and "| kNN top-1 | k=20, T=0.1 | 25.00 |" in card
+    data = ModelCard(card).data
+    assert [result.metric_value for result in data.eval_results] == [25.0], "what others report is no number of ours"
+    assert [number["value"] for number in data["sslzoo"]["numbers"]] == [0.25] and data.license == "other"
+    assert all(claim.card == claim.results for claim in card_claims(run))
+
+
+def test_a_zoo_is_published_whole_but_for_what_is_not_fit(made, tmp_path):
+    folders = [tmp_path / name for name in ("fit", "broken", "unfinished")]
+    for folder in folders:
+        shutil.copytree(made["res6"], folder)
+    change(Run(folders[1]), provenance={"weights_sha256": FOREVER})
+    (folders[2] / "results.json").unlink()
+    (tmp_path / "no-run").mkdir()
+    said = publish_all(tmp_path, "ada", dry_run=True)
+    assert said["fit"].endswith("/ada/simclr-res6-digits") and said["unfinished"] is None and said.keys() == {"fit", "broken", "unfinished"}
+    assert said["broken"].startswith("error: ") and "weights" in said["broken"]
+    with pytest.raises(InputError, match="no finished run"):
+        publish_all(tmp_path / "no-run", "ada", dry_run=True)

@@ -2,5 +2,6 @@
 
 from .images import Batch, ImageSet
 from .load import load_images
+from .names import EMBEDDED, hub_id, source_name
 
-__all__ = ["Batch", "ImageSet", "load_images"]
+__all__ = ["EMBEDDED", "Batch", "ImageSet", "hub_id", "load_images", "source_name"]

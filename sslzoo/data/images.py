@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -25,6 +25,7 @@ class ImageSet(ABC):
     labels: int64 (len,) on the CPU, None where the data set has none.
     fingerprint: sha256 of the content; see `fingerprint.py`.
     resident: True when every image is decoded and on the device.
+    read_as: the columns and the canvas that `load_images` was asked for.
     """
 
     source: str
@@ -33,6 +34,7 @@ class ImageSet(ABC):
     labels: Tensor | None
     fingerprint: str
     resident: bool
+    read_as: dict[str, Any] | None = None
 
     @property
     @abstractmethod

@@ -11,6 +11,7 @@ from .digits import scattered_digits
 from .fingerprint import fingerprint_arrays, fingerprint_rows
 from .images import ImageSet
 from .memory import default_budget
+from .names import EMBEDDED
 from .resident import ResidentImages, decode_all
 from .rows import Rows
 from .source import open_source
@@ -39,8 +40,16 @@ def load_images(
     budget: bytes that the decoded set may take on the device; larger sets are streamed. None: a quarter of the free memory.
     Raises `InputError` when something named here does not exist, or when more than 1 % of the images are broken.
     """
-    device = torch.device(device)
-    if source == "digits":
+    images = _load(source, split, image_column, label_column, canvas, torch.device(device), budget)
+    images.read_as = {"image_column": image_column, "label_column": label_column, "canvas": canvas}
+    return images
+
+
+def _load(
+    source: str, split: str, image_column: str | None, label_column: str | None, canvas: int | None, device: torch.device,
+    budget: int | None,
+) -> ImageSet:  # fmt: skip
+    if source == EMBEDDED:
         return _digits(split, device)
     rows, labels, label_names = open_source(source, split, image_column, label_column)
     fingerprint = fingerprint_rows(rows, labels)
@@ -69,7 +78,7 @@ def _digits(split: str, device: torch.device) -> ResidentImages:
     names = [f"row {row}" for row in range(len(images))]
     fingerprint = fingerprint_arrays(images, labels)
     label_names = [str(digit) for digit in range(10)]
-    return ResidentImages("digits", split, label_names, fingerprint, pixels, sizes, samples, labels, names, [])
+    return ResidentImages(EMBEDDED, split, label_names, fingerprint, pixels, sizes, samples, labels, names, [])
 
 
 def _probe(rows: Rows, canvas: int | None, source: str, split: str) -> tuple[int, int]:

@@ -8,7 +8,10 @@ from sslzoo.errors import InputError
 
 
 def features(encoder: PreTrainedModel, pixels: Tensor) -> Tensor:
-    """One vector per image, (n, width): pooled where the encoder pools a map, else the class token behind the last norm.
+    """One vector per image, (n, width): pooled where the encoder pools, else its class token behind the last norm.
+
+    Without a class token: the mean of the tokens. What a pooling layer with weights for classes (tanh of a dense layer) makes of the
+    class token is left aside: few checkpoints have it, and self-supervised ones never.
 
     pixels: (n, 3, height, width), normalised. A ViT takes other sizes than its own too: its positions are interpolated.
     """
@@ -16,16 +19,25 @@ def features(encoder: PreTrainedModel, pixels: Tensor) -> Tensor:
         own = pixels.shape[-1] == encoder.config.image_size and pixels.shape[-2] == encoder.config.image_size
         return encoder(pixels, interpolate_pos_encoding=not own).last_hidden_state[:, 0]
     out = encoder(pixel_values=pixels)
-    if getattr(out, "pooler_output", None) is not None:
+    if getattr(out, "pooler_output", None) is not None and not hasattr(getattr(encoder, "pooler", None), "dense"):
         return out.pooler_output.flatten(1)
     last = out.last_hidden_state
-    return last.mean((2, 3)) if last.ndim == 4 else last[:, 0]
+    if last.ndim == 4:
+        return last.mean((2, 3))
+    if not any(name.endswith("cls_token") for name, _ in encoder.named_parameters()):
+        return last.mean(1)
+    # BEiT's kind is made for the mean of the patches, also where AutoModel leaves out the layer that takes it.
+    return last[:, 1:].mean(1) if getattr(encoder.config, "use_mean_pooling", False) else last[:, 0]
 
 
 def feature_width(encoder: PreTrainedModel) -> int:
-    """How wide `features` are."""
+    """How wide `features` are. Raises `InputError` for an encoder that does not say it."""
     config = encoder.config
-    return config.hidden_sizes[-1] if hasattr(config, "hidden_sizes") else config.hidden_size
+    for name in ("neck_hidden_sizes", "hidden_sizes", "hidden_size"):
+        if hasattr(config, name):
+            width = getattr(config, name)
+            return width if isinstance(width, int) else width[-1]
+    raise InputError(f"cannot tell how wide the features of a '{config.model_type}' are: take another encoder")
 
 
 def token_grid(encoder: PreTrainedModel) -> tuple[int, int]:

@@ -8,15 +8,17 @@ import copy
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel, ViTConfig, ViTModel
+from transformers import AutoConfig, AutoModel, AutoModelForImageClassification, PreTrainedConfig, PreTrainedModel, ViTConfig, ViTModel
 
-from .small_resnet import SmallResNetConfig, SmallResNetModel
+from .small_resnet import SmallResNetConfig, SmallResNetForImageClassification, SmallResNetModel
 
 AutoConfig.register(SmallResNetConfig.model_type, SmallResNetConfig, exist_ok=True)
 AutoModel.register(SmallResNetConfig, SmallResNetModel, exist_ok=True)
+AutoModelForImageClassification.register(SmallResNetConfig, SmallResNetForImageClassification, exist_ok=True)
 # Saving then copies their two files into the folder, for those who load it without sslzoo.
 SmallResNetConfig.register_for_auto_class("AutoConfig")
 SmallResNetModel.register_for_auto_class("AutoModel")
+SmallResNetForImageClassification.register_for_auto_class("AutoModelForImageClassification")
 
 
 def build_encoder(config: PreTrainedConfig) -> PreTrainedModel:

@@ -1,12 +1,16 @@
 """Evaluation of any encoder on any labelled data set; knows no method."""
 
+from .classes import Classes
 from .collapse import collapse_signs, likely_collapse
 from .embed import write_features
 from .features import Preprocessing, extract
 from .knn import KNN_PROTOCOLS, knn_accuracy, nearest
-from .measure import measure
+from .maps import class_attention, feature_map, pca_map
+from .measure import PROTOCOLS, data_facts, make_data, measure, protocol_named
+from .protocol import Data, Protocol, Session, quiet_session
 
 __all__ = [
-    "KNN_PROTOCOLS", "Preprocessing", "collapse_signs", "extract", "knn_accuracy", "likely_collapse", "measure", "nearest",
-    "write_features",
+    "KNN_PROTOCOLS", "PROTOCOLS", "Classes", "Data", "Preprocessing", "Protocol", "Session", "class_attention", "collapse_signs",
+    "data_facts", "extract", "feature_map", "knn_accuracy", "likely_collapse", "make_data", "measure", "nearest", "pca_map",
+    "protocol_named", "quiet_session", "write_features",
 ]  # fmt: skip

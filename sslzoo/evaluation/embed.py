@@ -1,16 +1,27 @@
-"""Features of a data set as a Parquet file."""
+"""Features of a data set as a Parquet file, made in parts, so that a run that was stopped goes on."""
 
+import hashlib
+import json
+import logging
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel
 
+from sslzoo.checkpoint import sha256_of
 from sslzoo.data import ImageSet
+from sslzoo.data.images import Batch
 from sslzoo.encoders import features
 
 from .features import Preprocessing
+
+_BATCHES = 16  # a part, and a row group of the file: with the usual 256 images a batch what fits into memory many times
+_log = logging.getLogger(__name__)
 
 
 @torch.no_grad()
@@ -20,31 +31,112 @@ def write_features(
 ) -> int:  # fmt: skip
     """Writes one row an image, in the order of the data set: "row", "name", "label" (where there are any) and "feature", a list of float32.
 
-    The file appears when it is whole; batches are written as they are made. Returns the number of rows.
+    Broken images are left out. The file appears when it is whole; until then its parts lie in the folder `.<name>.parts` beside it. A
+    run that was stopped goes on with those of the same weights, data, preprocessing and batch size that are not damaged, and its file is
+    byte for byte that of a run without a stop. done: told how many images are done, those of an earlier run at once.
+    Returns the number of rows.
     """
     import pyarrow as arrow
     import pyarrow.parquet as parquet
 
     encoder.eval()
-    device = next(encoder.parameters()).device
+    batches = torch.arange(len(images)).split(batch_size)
+    chunks = [batches[start : start + _BATCHES] for start in range(0, len(batches), _BATCHES)]
+    data = [images.source, images.split, images.fingerprint, len(images)]
+    parts = _Parts(
+        file.with_name(f".{file.name}.parts"),
+        {"encoder_sha256": _digest(encoder), "data": data, "preprocessing": preprocessing._asdict(), "batch_size": batch_size},
+    )
+    missing = [number for number in range(len(chunks)) if not parts.is_whole(number)]
+    done(len(images) - sum(len(positions) for number in missing for positions in chunks[number]))
+    stream = iter(images.batches(positions for number in missing for positions in chunks[number]))
+    for number in missing:
+        tables = []
+        for positions in chunks[number]:
+            tables.append(_table(encoder, images, preprocessing, positions, next(stream)))
+            done(len(positions))
+        parts.write(number, arrow.concat_tables(tables))
+
     beside = file.with_name(f".{file.name}.new")
-    writer, count = None, 0
-    try:
-        for positions, batch in zip(
-            torch.arange(len(images)).split(batch_size), images.batches(torch.arange(len(images)).split(batch_size)), strict=True
-        ):
-            rows = features(encoder, preprocessing(batch.pixels, batch.sizes).to(device)).float().cpu().contiguous()
-            columns = {"row": batch.samples.cpu().numpy(), "name": [images.name(position) for position in positions.tolist()]}
-            if batch.labels is not None:
-                columns["label"] = batch.labels.cpu().numpy()
-            columns["feature"] = arrow.FixedSizeListArray.from_arrays(arrow.array(rows.numpy().ravel()), rows.shape[1])
-            table = arrow.table(columns)
-            writer = writer or parquet.ParquetWriter(beside, table.schema)
+    count = 0
+    with parquet.ParquetWriter(beside, parquet.read_schema(parts.file(0))) as writer:
+        for number in range(len(chunks)):
+            table = parquet.read_table(parts.file(number))
             writer.write_table(table)
-            count += len(rows)
-            done(len(rows))
-    finally:
-        if writer is not None:
-            writer.close()
+            count += len(table)
+    with open(beside, "rb") as written:
+        os.fsync(written.fileno())
     os.replace(beside, file)
+    parts.remove()
     return count
+
+
+class _Parts:
+    """Numbered Parquet files in a folder, and a manifest that says what they are of and their sha256.
+
+    Nothing else needs to be synced to the disk: a part that did not get there whole is not what the manifest says, and made again.
+    """
+
+    def __init__(self, folder: Path, of: dict[str, Any]):
+        self._folder, self._manifest = folder, folder / "manifest.json"
+        of = json.loads(json.dumps(of))
+        try:
+            self._known = json.loads(self._manifest.read_text())
+            fits = self._known["of"] == of and isinstance(self._known["sha256"], dict)
+        except (OSError, ValueError, KeyError, TypeError):
+            fits = False
+        if not fits:
+            if folder.exists():
+                _log.warning("starting over: what is in %s is of other weights, data or preprocessing, or damaged", folder)
+                shutil.rmtree(folder)
+            folder.mkdir()
+            self._known = {"of": of, "sha256": {}}
+
+    def file(self, number: int) -> Path:
+        return self._folder / f"{number}.parquet"
+
+    def is_whole(self, number: int) -> bool:
+        known = self._known["sha256"].get(str(number))
+        if known is None:
+            return False
+        whole = self.file(number).is_file() and sha256_of(self.file(number)) == known
+        if not whole:
+            _log.warning("making %s again: it is damaged", self.file(number))
+        return whole
+
+    def write(self, number: int, table) -> None:
+        import pyarrow.parquet as parquet
+
+        beside = self._folder / "new"
+        parquet.write_table(table, beside)
+        self._known["sha256"][str(number)] = sha256_of(beside)
+        os.replace(beside, self.file(number))
+        beside.write_text(json.dumps(self._known))
+        os.replace(beside, self._manifest)
+
+    def remove(self) -> None:
+        shutil.rmtree(self._folder)
+
+
+def _table(encoder: PreTrainedModel, images: ImageSet, preprocessing: Preprocessing, positions: Tensor, batch: Batch):
+    import pyarrow as arrow
+
+    pixels = preprocessing(batch.pixels, batch.sizes).to(next(encoder.parameters()).device)
+    rows, samples = features(encoder, pixels).float().cpu(), batch.samples.cpu()
+    # A streamed set puts another image in a broken one's place.
+    kept = torch.ones_like(samples, dtype=torch.bool) if images.resident else samples == positions
+    columns = {"row": samples[kept].numpy(), "name": [images.name(position) for position in positions[kept].tolist()]}
+    if batch.labels is not None:
+        columns["label"] = batch.labels.cpu()[kept].numpy()
+    columns["feature"] = arrow.FixedSizeListArray.from_arrays(arrow.array(rows[kept].numpy().ravel()), rows.shape[1])
+    return arrow.table(columns)
+
+
+def _digest(encoder: PreTrainedModel) -> str:
+    """sha256 over what the encoder is and all of its weights."""
+    config = {key: value for key, value in encoder.config.to_dict().items() if key != "_name_or_path"}
+    sha = hashlib.sha256(f"{type(encoder).__name__} {json.dumps(config, sort_keys=True, default=str)}".encode())
+    for name, value in sorted(encoder.state_dict().items()):
+        sha.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        sha.update(value.cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return sha.hexdigest()

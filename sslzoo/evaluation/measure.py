@@ -1,43 +1,56 @@
 """From an encoder and two splits to numbers that say how they were measured."""
 
-from collections.abc import Callable
 from typing import Any
 
 from transformers import PreTrainedModel
 
 from sslzoo.data import ImageSet
-from sslzoo.errors import InputError, unknown
+from sslzoo.errors import unknown
 
-from .features import Preprocessing, extract
-from .knn import KNN_PROTOCOLS, knn_accuracy
+from .classes import classes_of
+from .classifier import CLASSIFIER_PROTOCOLS
+from .features import Preprocessing
+from .knn import KNN_PROTOCOLS
+from .leaks import count_shared
+from .linear_features import FEATURE_PROTOCOLS
+from .protocol import Data, Protocol, Session
+
+PROTOCOLS: dict[str, Protocol] = {**KNN_PROTOCOLS, **FEATURE_PROTOCOLS, **CLASSIFIER_PROTOCOLS}
 
 
-def measure(
-    encoder: PreTrainedModel, train: ImageSet, test: ImageSet, preprocessing: Preprocessing, protocol: str,
-    done: Callable[[int], None] = lambda count: None,
-) -> list[dict[str, Any]]:  # fmt: skip
-    """Every number of a protocol: {"protocol", "dataset", "split", "metric", "arguments", "value", "data"}; values are fractions.
+def protocol_named(name: str) -> Protocol:
+    """One of `PROTOCOLS`. Raises `InputError`."""
+    if name not in PROTOCOLS:
+        raise unknown("protocol", name, PROTOCOLS)
+    return PROTOCOLS[name]
 
-    "data" tells what was measured on: fingerprints, counts and preprocessing. done: told how many images are embedded.
+
+def make_data(train: ImageSet, test: ImageSet, preprocessing: Preprocessing) -> Data:
+    """What is measured on. Raises `InputError` for splits without labels or with classes of their own."""
+    return Data(train, test, classes_of(train, test), preprocessing)
+
+
+def measure(encoder: PreTrainedModel, data: Data, protocol: str, session: Session) -> list[dict[str, Any]]:
+    """Every number of a protocol: {"protocol", "dataset", "split", "metric", "arguments", "value"}; values are fractions.
+
     Raises `InputError`.
     """
-    if protocol not in KNN_PROTOCOLS:
-        raise unknown("protocol", protocol, KNN_PROTOCOLS)
-    for images in (train, test):
-        if images.labels is None:
-            raise InputError(f"{images.source} ({images.split}) has no labels, so nothing can be measured on it")
-    bank, bank_labels = extract(encoder, train, preprocessing, done=done)
-    queries, labels = extract(encoder, test, preprocessing, done=done)
-    data = {
-        "train_fingerprint": train.fingerprint, "test_fingerprint": test.fingerprint, "train_split": train.split,
-        "train_images": len(bank), "test_images": len(queries), "skipped": len(train.skipped) + len(test.skipped),
-        "resize": preprocessing.resize, "crop": preprocessing.crop, "interpolation": preprocessing.interpolation,
-    }  # fmt: skip
-    accuracy = knn_accuracy(bank, bank_labels, queries, labels, KNN_PROTOCOLS[protocol])
     return [
-        {
-            "protocol": protocol, "dataset": test.source, "split": test.split, "metric": f"knn_{metric}",
-            "arguments": {"k": k, "temperature": temperature}, "value": value, "data": data,
-        }
-        for (metric, k, temperature), value in accuracy.items()
-    ]  # fmt: skip
+        {"protocol": protocol, "dataset": data.test.source, "split": data.test.split, **measured._asdict()}
+        for measured in protocol_named(protocol).measure(encoder, data, session)
+    ]
+
+
+def data_facts(data: Data) -> dict[str, Any]:
+    """What was measured on, as a number's provenance holds it: fingerprints, counts and preprocessing.
+
+    "test_images_in_train": how many test images are, pixel for pixel, training images too. Looks at every image once.
+    """
+    train, test, preprocessing = data.train, data.test, data.preprocessing
+    shared = count_shared(train, test)
+    return {
+        "train_split": train.split, "train_fingerprint": train.fingerprint, "test_fingerprint": test.fingerprint,
+        "train_images": len(train), "test_images": len(test), "skipped": len(train.skipped) + len(test.skipped),
+        "read_as": test.read_as, "classes": data.classes.count, "test_images_in_train": shared,
+        "preprocessing": {key: list(value) if isinstance(value, tuple) else value for key, value in preprocessing._asdict().items()},
+    }  # fmt: skip

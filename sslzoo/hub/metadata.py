@@ -2,30 +2,50 @@
 
 from typing import Any
 
-from huggingface_hub import EvalResult, ModelCardData
+import yaml
+from huggingface_hub import EvalResult, EvalResultEntry, ModelCardData, eval_result_entries_to_yaml
 
+from sslzoo.data import hub_id, source_name
 from sslzoo.methods import method_class
 from sslzoo.recipe import Recipe
 
 from .markdown import one_line
 from .numbers import metric_label
-from .sources import hub_id, source_name
 
 
-def card_metadata(recipe: Recipe, training: dict[str, Any], numbers: list[dict[str, Any]], weights_sha256: str) -> ModelCardData:
+def card_metadata(
+    recipe: Recipe, repository: str, training: dict[str, Any], numbers: list[dict[str, Any]], weights_sha256: str
+) -> ModelCardData:
     """Hub keys, "model-index" with the numbers of the weights in the folder (percent), and an `sslzoo` block.
 
     The block has what a table of models needs of this one. Its numbers are fractions and its epochs count from 0, as in results.json,
     where the rest of their provenance is.
     """
-    results = [_eval_result(number) for number in numbers if number["when"] == "last"]
     dataset, paper = hub_id(recipe.dataset), method_class(recipe.method).paper
     return ModelCardData(
         model_name=recipe.name, library_name="transformers", pipeline_tag="image-feature-extraction", license="apache-2.0",
-        datasets=[dataset[0]] if dataset else None, eval_results=results or None,
+        datasets=[dataset[0]] if dataset else None, eval_results=eval_results(numbers) or None,
         tags=["sslzoo", "self-supervised-learning", recipe.method, *([f"arxiv:{paper.arxiv}"] if paper.arxiv else [])],
-        sslzoo={**_block(recipe, training, numbers), "weights_sha256": weights_sha256},
+        sslzoo={"repository": repository, **_block(recipe, training, numbers), "weights_sha256": weights_sha256},
     )  # fmt: skip
+
+
+def eval_results(numbers: list[dict[str, Any]]) -> list[EvalResult]:
+    """The numbers of the weights for the model-index, in percent."""
+    return [_eval_result(number) for number in numbers if number["when"] == "last"]
+
+
+def eval_results_text(repository: str, numbers: list[dict[str, Any]]) -> str:
+    """The numbers of the weights on data sets of the Hub (percent), as the Hub's benchmark data sets collect them from repositories."""
+    entries = [
+        EvalResultEntry(
+            dataset_id=dataset[0], task_id=one_line(metric_label(number)), value=round(100 * float(number["value"]), 2),
+            date=number["provenance"].get("date"), source_url=f"https://huggingface.co/{repository}", source_name="sslzoo",
+            notes=f"{number['protocol']}, split {one_line(number['split'])}",
+        )
+        for number in numbers if number["when"] == "last" and (dataset := hub_id(number["dataset"]))
+    ]  # fmt: skip
+    return yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False)
 
 
 def _block(recipe: Recipe, training: dict[str, Any], numbers: list[dict[str, Any]]) -> dict[str, Any]:
@@ -34,15 +54,21 @@ def _block(recipe: Recipe, training: dict[str, Any], numbers: list[dict[str, Any
         "epochs": recipe.epochs, "batch_size": recipe.batch_size, "precision": recipe.precision, "seed": recipe.seed,
         "images": training["images"], "seconds": training["seconds"], "images_per_second": training["images_per_second"],
         "peak_memory_bytes": training["peak_memory_bytes"], "processes": training["processes"],
-        "hardware": _clean(training["environment"]["hardware"]), "reference": dict(recipe.reference),
-        "numbers": [_clean(_entry(number)) for number in numbers],
+        "hardware": _clean(training["environment"]["hardware"]), "reference": _comparable(recipe),
+        "numbers": [number_entry(number) for number in numbers],
     }  # fmt: skip
 
 
-def _entry(number: dict[str, Any]) -> dict[str, Any]:
+def _comparable(recipe: Recipe) -> dict[str, float]:
+    """The recipe's reference; of kNN only at k = 200, which is what tables of models show."""
+    return {metric: value for metric, value in recipe.reference.items() if recipe.reference_k == 200 or not metric.startswith("knn")}
+
+
+def number_entry(number: dict[str, Any]) -> dict[str, Any]:
+    """One number of the `sslzoo` block."""
     provenance = {key: number["provenance"].get(key) for key in ("train_images", "test_images", "code", "date")}
     own = {key: number[key] for key in ("metric", "value", "when", "protocol", "split", "arguments")}
-    return {**own, "dataset": source_name(number["dataset"]), **provenance}
+    return _clean({**own, "dataset": source_name(number["dataset"]), **provenance})
 
 
 def _eval_result(number: dict[str, Any]) -> EvalResult:

@@ -3,11 +3,10 @@
 import math
 from typing import Any, NamedTuple
 
+from sslzoo.data import source_name
 from sslzoo.errors import InputError
 from sslzoo.recipe import Recipe
 from sslzoo.run import RESULTS, WEIGHTS, Run
-
-from .sources import source_name
 
 _EVALUATIONS = {"knn": "kNN", "linear": "linear", "finetune": "fine-tuned"}
 _SYMBOLS = {"temperature": "T"}
@@ -58,45 +57,75 @@ def checked_numbers(run: Run, weights_sha256: str) -> list[dict[str, Any]]:
 def metric_label(number: dict[str, Any]) -> str:
     """ "kNN top-1 (k=20, T=0.1)" """
     setting = _setting(number)
-    return _metric(number) + (f" ({setting})" if setting else "")
+    return metric_name(number["metric"]) + (f" ({setting})" if setting else "")
 
 
-def table(numbers: list[dict[str, Any]], recipe: Recipe) -> list[Row]:
+def table(numbers: list[dict[str, Any]], recipe: Recipe | None) -> list[Row]:
     """One row for each measurement, its last and best value side by side.
 
-    The recipe's reference stands where the same metric was measured on the recipe's own data set.
+    The recipe's reference stands beside what was measured as it was.
     """
     rows: dict[tuple[str, ...], Row] = {}
     for number in numbers:
-        provenance, own = number["provenance"], number["dataset"] == recipe.dataset
-        reference = recipe.reference.get(number["metric"]) if own else None
+        provenance, reference = number["provenance"], reference_of(number, recipe) if recipe else None
         row = Row(
-            _metric(number), _setting(number), "", "", "", "" if reference is None else _percent(reference), source_name(number["dataset"]),
-            number["split"], count(provenance.get("train_images")), count(provenance.get("test_images")), number["protocol"],
+            metric_name(number["metric"]), _setting(number), "", "", "", "" if reference is None else percent(reference),
+            source_name(number["dataset"]), number["split"], count(provenance.get("train_images")), count(provenance.get("test_images")),
+            number["protocol"],
         )  # fmt: skip
         key = (number["dataset"], number["protocol"], *row)
         row = rows.get(key, row)
         if number["when"] == "last":
-            rows[key] = row._replace(last=_percent(number["value"]))
+            rows[key] = row._replace(last=percent(number["value"]))
         else:
             epoch = number["arguments"].get("epoch")
-            rows[key] = row._replace(best=_percent(number["value"]), best_epoch="" if epoch is None else str(epoch + 1))
+            rows[key] = row._replace(best=percent(number["value"]), best_epoch="" if epoch is None else str(epoch + 1))
     return list(rows.values())
 
 
-def count(images: int | None) -> str:
-    """ "50,000", "?" where it is not known."""
-    return f"{images:,}" if isinstance(images, int) else "?"
+def reference_of(number: dict[str, Any], recipe: Recipe) -> float | None:
+    """The recipe's reference for a number on its own data set; for kNN only at the reference's k and temperature."""
+    if number["dataset"] != source_name(recipe.dataset):
+        return None
+    arguments = number["arguments"]
+    knn = (arguments.get("k", recipe.reference_k), arguments.get("temperature", 0.1))
+    return recipe.reference.get(number["metric"]) if knn == (recipe.reference_k, 0.1) else None
 
 
-def _metric(number: dict[str, Any]) -> str:
-    evaluation, _, top = number["metric"].rpartition("_top")
-    return f"{_EVALUATIONS.get(evaluation, evaluation)} top-{top}" if evaluation else number["metric"]
+def provenance_lines(numbers: list[dict[str, Any]]) -> list[str]:
+    """For each measurement of the weights, on what, with what, when and from which data it was made."""
+    lines = []
+    for number in numbers:
+        provenance = number["provenance"]
+        if number["when"] == "last":
+            splits = ", ".join(f"{split} {_short(provenance.get(f'{split}_fingerprint'))}" for split in ("train", "test"))
+            where = (provenance.get("environment") or {}).get("hardware", "hardware not recorded")
+            when = f"{provenance.get('date')}, sslzoo {provenance.get('code')}, seed {provenance.get('seed')}"
+            weights = _short(provenance["weights_sha256"])
+            lines.append(f"{number['protocol']} on {source_name(number['dataset'])} ({splits}): {where}, {when}, weights {weights}")
+    return list(dict.fromkeys(lines))
+
+
+def count(images: int | None, unknown: str = "?") -> str:
+    """ "50,000", `unknown` where it is not known."""
+    return f"{images:,}" if isinstance(images, int) else unknown
+
+
+def metric_name(metric: str) -> str:
+    """ "kNN top-1" for "knn_top1"."""
+    evaluation, _, top = metric.rpartition("_top")
+    return f"{_EVALUATIONS.get(evaluation, evaluation)} top-{top}" if evaluation else metric
+
+
+def percent(fraction: float) -> str:
+    """ "84.80" for 0.848."""
+    return f"{100 * fraction:.2f}"
+
+
+def _short(digest: str | None) -> str:
+    return f"{digest[:12]}…" if digest else "not recorded"
 
 
 def _setting(number: dict[str, Any]) -> str:
-    return ", ".join(f"{_SYMBOLS.get(key, key)}={value}" for key, value in number["arguments"].items() if key != "epoch")
-
-
-def _percent(fraction: float) -> str:
-    return f"{100 * fraction:.2f}"
+    shown = {_SYMBOLS.get(key, key.removeprefix("selected_")): value for key, value in number["arguments"].items() if key != "epoch"}
+    return ", ".join(f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}" for key, value in shown.items())

@@ -1,6 +1,7 @@
-"""The card's pictures: curves of the training, and nearest neighbours. The same run gives the same bytes."""
+"""The card's pictures: curves of the training, nearest neighbours, and maps of features. The same run gives the same bytes."""
 
 import io
+import math
 import os
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from transformers import PreTrainedModel
 from sslzoo.data import ImageSet, load_images
 from sslzoo.encoders import features, load_stored
 from sslzoo.errors import InputError
-from sslzoo.evaluation import Preprocessing, extract, nearest
+from sslzoo.evaluation import Preprocessing, extract, feature_map, nearest, pca_map
 from sslzoo.recipe import Recipe
 from sslzoo.run import METRICS, Run
 
@@ -25,6 +26,8 @@ from .markdown import one_line
 
 CURVES = "curves.png"
 NEIGHBOURS = "neighbours.png"
+MAPS = "maps.png"
+_RANK, _KNN = "feature_rank", "kNN top-1 in percent"
 _ACCURACY = "knn_top1 "  # a key of metrics.jsonl is "knn_top1 k=20 T=0.1"
 _WEIGHTS = "Weights"  # the PNG's text that names the weights
 _DOTS = 160  # per inch: 1600 px for 10 inches, sharp at a card's width
@@ -43,25 +46,30 @@ _LETTERS = 12  # of a class's name, below a cell
 
 
 def draw_curves(run: Run) -> Path:
-    """Draws loss, learning rate and kNN accuracy over the steps into curves.png. Raises `InputError`."""
+    """Draws loss, learning rate and, where they were logged, feature rank and kNN accuracy over the steps into curves.png.
+
+    Raises `InputError`.
+    """
     lines = run.metrics()
     if not any("loss" in line for line in lines):
         raise InputError(f"{run.folder / METRICS} holds no loss: was the training finished?")
     keys = dict.fromkeys(key for line in lines for key in line if key.startswith(_ACCURACY))
-    accuracies = {key.removeprefix(_ACCURACY): _curve(lines, key, 100) for key in keys}
-    figure = Figure(figsize=(10, 2.9 if accuracies else 3.2), dpi=_DOTS, layout="constrained")
-    panels = list(figure.subplots(1, 3 if accuracies else 2))
-    _draw(panels[0], "loss", {"loss": _curve(lines, "loss")})
-    _draw(panels[1], "learning rate", {"lr": _curve(lines, "lr")})
-    if accuracies:
-        _draw(panels[2], "kNN top-1 in percent", accuracies)
-        reference = run.recipe.reference.get("knn_top1")
-        if reference is not None:
-            panels[2].axhline(100 * reference, color=_INK, linewidth=1, linestyle=":", label="reference")
-        panels[2].legend(frameon=False, fontsize=7, labelcolor=_INK, handlelength=3)
-    for panel in panels:
-        panel.set_xlim(0, 1.03 * max(line["step"] for line in lines))
-        panel.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    panels = {"loss": {"loss": _curve(lines, "loss")}, "learning rate": {"lr": _curve(lines, "lr")}}
+    if any(_RANK in line for line in lines):
+        panels["effective rank of the features"] = {"rank": _curve(lines, _RANK)}
+    if keys:
+        panels[_KNN] = {key.removeprefix(_ACCURACY): _curve(lines, key, 100) for key in keys}
+    figure = Figure(figsize=(10, 2.9 * math.ceil(len(panels) / 2)), dpi=_DOTS, layout="constrained")
+    for place, (title, curves) in enumerate(panels.items(), 1):
+        axes = figure.add_subplot(math.ceil(len(panels) / 2), 2, place)
+        _draw(axes, title, curves)
+        if title == _KNN:
+            reference = run.recipe.reference.get("knn_top1")
+            if reference is not None:
+                axes.axhline(100 * reference, color=_INK, linewidth=1, linestyle=":", label="reference")
+            axes.legend(frameon=False, fontsize=7, labelcolor=_INK, handlelength=3)
+        axes.set_xlim(0, 1.03 * max(line["step"] for line in lines))
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     return _save(figure, run.folder / CURVES)
 
 
@@ -93,8 +101,32 @@ def draw_neighbours(folder: Path, device: torch.device) -> Path:
     return _save(figure, run.folder / NEIGHBOURS, {_WEIGHTS: run.weights_sha256})
 
 
+def draw_maps(folder: Path, device: torch.device) -> Path:
+    """Draws 8 test images (training images where none have labels), evenly spread, each above the map of its features, into maps.png.
+
+    A map's red, green and blue are the first three principal components of the features of all places of these images together.
+    Raises `InputError` when data or encoder cannot be loaded, or the encoder gives no map.
+    """
+    run = Run(folder)
+    images = _load(run.recipe, run.recipe.test_split or run.recipe.train_split, device)
+    encoder, preprocessing = load_stored(run.folder).to(device), Preprocessing.read(run.folder)
+    positions = torch.linspace(0, len(images) - 1, min(_QUERIES, len(images))).long()
+    (batch,) = images.batches([positions])
+    maps = pca_map(feature_map(encoder, preprocessing(batch.pixels, batch.sizes).to(device))).cpu()
+    step = _WIDTH / _QUERIES
+    side, height = step - 0.08, 2 * step
+    figure = Figure(figsize=(_WIDTH, height), dpi=_DOTS)
+    page = figure.add_axes((0, 0, 1, 1), xlim=(0, _WIDTH), ylim=(height, 0), autoscale_on=False)
+    page.set_axis_off()
+    for row, pictures in enumerate((_squares(images, positions), maps)):
+        for column, picture in enumerate(pictures):
+            left, top = column * step + 0.04, row * step + 0.04
+            page.imshow(picture.numpy(), extent=(left, left + side, top + side, top), aspect="auto")
+    return _save(figure, run.folder / MAPS, {_WEIGHTS: run.weights_sha256})
+
+
 def drawn_from(file: Path) -> str | None:
-    """SHA-256 of the weights that a picture of neighbours was drawn with, None where there is no such picture."""
+    """SHA-256 of the weights that a picture was drawn with, None where there is no such picture."""
     try:
         with Image.open(file) as picture:
             return picture.info.get(_WEIGHTS)

@@ -6,7 +6,7 @@ from torch import nn
 from transformers import PreTrainedConfig, ViTConfig, ViTModel
 
 from sslzoo.encoders import token_grid, tokens
-from sslzoo.method import Method, MethodConfig, Paper
+from sslzoo.method import Method, MethodConfig, Paper, Reported
 from sslzoo.parts.masking import patchify, place_tokens, split_patches, take
 from sslzoo.parts.positions import sincos_positions
 from sslzoo.views import View
@@ -37,6 +37,10 @@ class MAEConfig(MethodConfig):
 class MAE(Method):
     config_class = MAEConfig
     paper = Paper("Masked Autoencoders Are Scalable Vision Learners", "Kaiming He and others", 2021, "2111.06377")
+    reported = (
+        Reported("finetune_top1", 0.8366, "vit-b16", 1600, 4096, "facebookresearch/mae"),
+        Reported("linear_top1", 0.678, "vit-b16", 1600, 4096, "facebookresearch/mae"),
+    )
 
     def __init__(self, config: MAEConfig):
         super().__init__(config)

@@ -6,7 +6,7 @@ from huggingface_hub.dataclasses import strict
 from torch import nn
 
 from sslzoo.encoders import feature_width, features
-from sslzoo.method import Method, MethodConfig, Paper
+from sslzoo.method import Method, MethodConfig, Paper, Reported
 from sslzoo.parts.heads import mlp
 from sslzoo.parts.momentum import follow, frozen_copy
 from sslzoo.parts.precision import full_precision
@@ -39,6 +39,10 @@ class MoCoV2Config(MethodConfig):
 class MoCoV2(Method):
     config_class = MoCoV2Config
     paper = Paper("Improved Baselines with Momentum Contrastive Learning", "Xinlei Chen and others", 2020, "2003.04297")
+    reported = (
+        Reported("linear_top1", 0.677, "res50", 200, 256, "facebookresearch/moco"),
+        Reported("linear_top1", 0.711, "res50", 800, 256, "facebookresearch/moco"),
+    )
 
     def __init__(self, config: MoCoV2Config):
         super().__init__(config)

@@ -6,7 +6,7 @@ from huggingface_hub.dataclasses import strict
 from torch import nn
 
 from sslzoo.encoders import feature_width, features
-from sslzoo.method import Method, MethodConfig, Paper
+from sslzoo.method import Method, MethodConfig, Paper, Reported
 from sslzoo.parts.gather import gather, rank
 from sslzoo.parts.heads import mlp
 from sslzoo.parts.precision import full_precision
@@ -38,6 +38,7 @@ class NNCLR(Method):
         "With a Little Help from My Friends: Nearest-Neighbor Contrastive Learning of Visual Representations",
         "Debidatta Dwibedi and others", 2021, "2104.14548",
     )  # fmt: skip
+    reported = (Reported("linear_top1", 0.756, "res50", None, None, "the paper's abstract"),)
 
     def __init__(self, config: NNCLRConfig):
         super().__init__(config)

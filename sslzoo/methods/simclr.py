@@ -4,7 +4,7 @@ from huggingface_hub.dataclasses import strict
 from torch import nn
 
 from sslzoo.encoders import feature_width, features
-from sslzoo.method import Method, MethodConfig, Paper
+from sslzoo.method import Method, MethodConfig, Paper, Reported
 from sslzoo.parts.heads import mlp
 from sslzoo.parts.nt_xent import nt_xent
 from sslzoo.parts.view_batches import each_view
@@ -25,6 +25,7 @@ class SimCLRConfig(MethodConfig):
 class SimCLR(Method):
     config_class = SimCLRConfig
     paper = Paper("A Simple Framework for Contrastive Learning of Visual Representations", "Ting Chen and others", 2020, "2002.05709")
+    reported = (Reported("linear_top1", 0.645, "res50", 100, 4096, "google-research/simclr"),)
 
     def __init__(self, config: SimCLRConfig):
         super().__init__(config)

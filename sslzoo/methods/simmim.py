@@ -7,7 +7,7 @@ from transformers import PreTrainedConfig
 
 from sslzoo.encoders import token_grid, tokens
 from sslzoo.errors import InputError
-from sslzoo.method import Method, MethodConfig, Paper
+from sslzoo.method import Method, MethodConfig, Paper, Reported
 from sslzoo.parts.masking import patchify, split_patches
 from sslzoo.views import View
 
@@ -35,6 +35,7 @@ class SimMIM(Method):
 
     config_class = SimMIMConfig
     paper = Paper("SimMIM: A Simple Framework for Masked Image Modeling", "Zhenda Xie and others", 2021, "2111.09886")
+    reported = (Reported("finetune_top1", 0.838, "vit-b16", 800, 2048, "microsoft/SimMIM"),)
 
     def __init__(self, config: SimMIMConfig):
         super().__init__(config)

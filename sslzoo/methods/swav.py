@@ -8,7 +8,7 @@ from huggingface_hub.dataclasses import strict
 from torch import nn
 
 from sslzoo.encoders import feature_width, features
-from sslzoo.method import Method, MethodConfig, Paper
+from sslzoo.method import Method, MethodConfig, Paper, Reported
 from sslzoo.optim import decayed_and_not
 from sslzoo.parts.heads import mlp
 from sslzoo.parts.precision import full_precision
@@ -47,6 +47,11 @@ class SwAV(Method):
     config_class = SwAVConfig
     paper = Paper(
         "Unsupervised Learning of Visual Features by Contrasting Cluster Assignments", "Mathilde Caron and others", 2020, "2006.09882"
+    )
+    reported = (
+        Reported("linear_top1", 0.721, "res50", 100, 4096, "facebookresearch/swav"),
+        Reported("linear_top1", 0.727, "res50", 200, 256, "facebookresearch/swav"),
+        Reported("linear_top1", 0.753, "res50", 800, 4096, "facebookresearch/swav"),
     )
 
     def __init__(self, config: SwAVConfig):

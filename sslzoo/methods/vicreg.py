@@ -3,7 +3,7 @@
 from huggingface_hub.dataclasses import strict
 
 from sslzoo.encoders import feature_width, features
-from sslzoo.method import Method, MethodConfig, Paper
+from sslzoo.method import Method, MethodConfig, Paper, Reported
 from sslzoo.parts.heads import mlp
 from sslzoo.parts.variance_covariance import vicreg_terms
 from sslzoo.parts.view_batches import each_view
@@ -29,6 +29,7 @@ class VICReg(Method):
     paper = Paper(
         "VICReg: Variance-Invariance-Covariance Regularization for Self-Supervised Learning", "Adrien Bardes and others", 2021, "2105.04906"
     )
+    reported = (Reported("linear_top1", 0.732, "res50", 1000, 2048, "facebookresearch/vicreg"),)
 
     def __init__(self, config: VICRegConfig):
         super().__init__(config)

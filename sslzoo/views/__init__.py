@@ -2,8 +2,13 @@
 
 from .center import center_crop
 from .color import IMAGENET_MEAN, IMAGENET_STD
+from .erasing import RandomErasing
+from .rand_augment import RandAugment
 from .random import uniform
 from .render import Renderer
+from .training_crops import TrainingCrops
 from .view import View
 
-__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "Renderer", "View", "center_crop", "uniform"]
+__all__ = [
+    "IMAGENET_MEAN", "IMAGENET_STD", "RandAugment", "RandomErasing", "Renderer", "TrainingCrops", "View", "center_crop", "uniform",
+]  # fmt: skip

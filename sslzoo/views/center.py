@@ -14,7 +14,7 @@ from .view import INTERPOLATIONS
 
 def center_crop(
     pixels: Tensor, sizes: Tensor, resize: int, size: int, interpolation: str = "bilinear", mean: Sequence[float] = IMAGENET_MEAN,
-    std: Sequence[float] = IMAGENET_STD,
+    std: Sequence[float] = IMAGENET_STD, squash: bool = False,
 ) -> Tensor:  # fmt: skip
     """The centre of each image as float32 (n, 3, size, size), normalised with the channels' mean and standard deviation (0..1).
 
@@ -23,10 +23,11 @@ def center_crop(
     pixels: uint8 (n, 3, H, W), each image in the top-left corner. sizes: int64 (n, 2), heights and widths in px.
     resize: px of the image's short side after resizing. size: px of the centre; black where the resized image does not reach.
     interpolation: "bilinear" or "bicubic". Raises `InputError` for another.
+    squash: both sides become `resize` px, whatever the image's shape.
     """
     if interpolation not in INTERPOLATIONS:
         raise unknown("interpolation", interpolation, INTERPOLATIONS)
-    resized = sizes * resize // sizes.amin(dim=1, keepdim=True)
+    resized = torch.full_like(sizes, resize) if squash else sizes * resize // sizes.amin(dim=1, keepdim=True)
     outputs = torch.arange(size, device=pixels.device)
     axes = []
     for axis in (0, 1):

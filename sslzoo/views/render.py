@@ -1,6 +1,6 @@
 """The random views of a batch, rendered on its device. Nothing here waits for the device: it all runs on `meta` tensors too."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -38,7 +38,7 @@ class Renderer:
         self._views = [view for view in views for _ in range(view.count)]
         if not self._views:
             raise InputError("no views: at least one is needed")
-        self._block = max(1, _BLOCK // max(view.size for view in views) ** 2)
+        self._largest = max(view.size for view in views)
         # Static shapes: what is compiled does not see the canvas, whose size changes from batch to batch in a streamed data set.
         self._paint = torch.compile(paint, dynamic=False) if compile else paint
 
@@ -51,15 +51,13 @@ class Renderer:
 
         Call it outside of autocast, which would multiply the images in too low a precision.
         """
-        numbers = [uniform(samples, _COLUMNS, self._seed, epoch, index) for index in range(len(self._views))]
+        numbers = [draw(samples, self._seed, epoch, index) for index in range(len(self._views))]
         results = [torch.empty(len(pixels), 3, view.size, view.size, device=pixels.device) for view in self._views]
-        block = self._block if pixels.device.type == "cpu" else len(pixels)
-        for start in range(0, len(pixels), block):
-            some = slice(start, start + block)
+        for some in blocks(pixels, self._largest):
             canvas = to_canvas(pixels[some])
-            for view, rows, result in zip(self._views, numbers, results, strict=True):
-                drawn = _split(rows[some])
-                self._paint(view, cut(view, canvas, sizes[some], drawn), drawn, result[some])
+            for view, drawn, result in zip(self._views, numbers, results, strict=True):
+                its = {name: columns[some] for name, columns in drawn.items()}
+                self._paint(view, cut(view, canvas, sizes[some], its), its, result[some])
         return results
 
 
@@ -67,15 +65,26 @@ class Renderer:
         """Where `__call__` cuts each view, int64 (n, 6): top, left, height, width in px, and 1 where flipped vertically, horizontally."""
         places = []
         for index, view in enumerate(self._views):
-            boxes, mirrored = _place(view, sizes, _split(uniform(samples, _COLUMNS, self._seed, epoch, index)))
+            boxes, mirrored = _place(view, sizes, draw(samples, self._seed, epoch, index))
             places.append(torch.cat([boxes, mirrored.long()], dim=1))
         return places
+
+
+def draw(samples: Tensor, *key: int) -> dict[str, Tensor]:
+    """The random numbers in [0, 1) of a view, (n, _NUMBERS[name]) for each name. samples, key: as for `uniform`."""
+    return dict(zip(_NUMBERS, uniform(samples, _COLUMNS, *key).split(list(_NUMBERS.values()), dim=1), strict=True))
+
+
+def blocks(rows: Tensor, size: int) -> Iterator[slice]:
+    """Which of the rows, one for each image, to take at a time on their device. size: px of the largest view."""
+    block = max(1, _BLOCK // size**2 if rows.device.type == "cpu" else len(rows))
+    return (slice(start, start + block) for start in range(0, len(rows), block))
 
 
 def cut(view: View, canvas: Tensor, sizes: Tensor, drawn: dict[str, Tensor]) -> Tensor:
     """The view's part of each image, flipped: (n, 3, size, size), 0..255, of the canvas' type.
 
-    canvas: as `to_canvas` gives it. sizes: int64 (n, 2). drawn: random numbers in [0, 1), (n, _NUMBERS[name]) for each name.
+    canvas: as `to_canvas` gives it. sizes: int64 (n, 2). drawn: as `draw` gives them.
     """
     boxes, mirrored = _place(view, sizes, drawn)
     return crop(canvas, sizes, boxes, mirrored, view.size, view.interpolation, view.padding)
@@ -83,6 +92,11 @@ def cut(view: View, canvas: Tensor, sizes: Tensor, drawn: dict[str, Tensor]) -> 
 
 def paint(view: View, images: Tensor, drawn: dict[str, Tensor], result: Tensor) -> None:
     """Writes the images, (n, 3, size, size), 0..255, with the view's colours to `result`, float32 of the same shape, normalised."""
+    result.copy_(normalize(colors(view, images, drawn)))
+
+
+def colors(view: View, images: Tensor, drawn: dict[str, Tensor]) -> Tensor:
+    """The images, (n, 3, size, size), 0..255, with the view's colours: float32 of the same shape and range; may work in place."""
     dtype, images = images.dtype, images.float()
     used = [name for name in JITTER if getattr(view, name) > 0] if view.jitter > 0 else []
     if used:
@@ -101,11 +115,7 @@ def paint(view: View, images: Tensor, drawn: dict[str, Tensor], result: Tensor) 
         images = blur(images, sigmas, dtype)
     if view.solarize > 0 and not view.solarize_first:
         images = solarize(images, drawn["solarize"][:, 0] < view.solarize)
-    result.copy_(normalize(images))
-
-
-def _split(numbers: Tensor) -> dict[str, Tensor]:
-    return dict(zip(_NUMBERS, numbers.split(list(_NUMBERS.values()), dim=1), strict=True))
+    return images
 
 
 def _place(view: View, sizes: Tensor, drawn: dict[str, Tensor]) -> tuple[Tensor, Tensor]:

@@ -1,5 +1,5 @@
 from torch import Tensor, nn
-from transformers import ResNetModel
+from transformers import ResNetForImageClassification, ResNetModel
 
 from .configuration_sslzoo_resnet import SmallResNetConfig
 
@@ -27,4 +27,15 @@ class SmallResNetModel(ResNetModel):
     def __init__(self, config: SmallResNetConfig):
         super().__init__(config)
         self.embedder = SmallStem(config)
+        self.post_init()
+
+
+class SmallResNetForImageClassification(ResNetForImageClassification):
+    """The same with a linear head on the pooled map."""
+
+    config_class = SmallResNetConfig
+
+    def __init__(self, config: SmallResNetConfig):
+        super().__init__(config)
+        self.resnet = SmallResNetModel(config)
         self.post_init()

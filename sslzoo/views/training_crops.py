@@ -1,0 +1,54 @@
+"""The images as a classifier is trained on them, rendered on the device, a batch at a time."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from sslzoo.errors import InputError
+
+from .color import IMAGENET_MEAN, IMAGENET_STD, normalize
+from .crop import to_canvas
+from .erasing import RandomErasing
+from .rand_augment import RandAugment
+from .render import blocks, colors, cut, draw
+from .view import View
+
+
+class TrainingCrops:
+    """One random view of each image, then RandAugment, then erasing. Random numbers are keyed by seed, epoch and sample, as a Renderer's.
+
+    view: the crop, the flips and the colours if any; its count is 1.
+    mean, std: of the channels, 0..1, with which to normalise.
+    """
+
+    def __init__(
+        self, view: View, seed: int, rand_augment: RandAugment | None = None, erasing: RandomErasing | None = None,
+        mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD,
+    ):  # fmt: skip
+        if view.count != 1:
+            raise InputError(f"view count {view.count}: a classifier is trained on one view of each image, so must be 1")
+        self._view, self._seed = view, seed
+        self._rand_augment, self._erasing = rand_augment, erasing
+        self._mean, self._std = mean, std
+
+    def __call__(self, pixels: Tensor, sizes: Tensor, samples: Tensor, epoch: int) -> Tensor:
+        """float32 (n, 3, size, size), normalised.
+
+        pixels: uint8 (n, 3, H, W), each image in the top-left corner. sizes: int64 (n, 2), heights and widths in px.
+        samples: int64 (n,), the images' row numbers in the data set. With RandAugment or erasing, they are read back from the device
+        once in a call.
+
+        Call it outside of autocast, as a `Renderer`.
+        """
+        images = torch.empty(len(pixels), 3, self._view.size, self._view.size, device=pixels.device)
+        drawn = draw(samples, self._seed, epoch, 0)
+        for some in blocks(pixels, self._view.size):
+            its = {name: columns[some] for name, columns in drawn.items()}
+            images[some] = colors(self._view, cut(self._view, to_canvas(pixels[some]), sizes[some], its), its)
+        if self._rand_augment or self._erasing:
+            samples = samples.cpu()
+        if self._rand_augment:
+            images = self._rand_augment(images, samples, self._seed, epoch)
+        images = normalize(images, self._mean, self._std)
+        return self._erasing(images, samples, self._seed, epoch) if self._erasing else images

@@ -1,0 +1,186 @@
+"""Features of a data set as a Parquet file, and what is left of a run that was stopped."""
+
+import json
+
+import numpy as np
+import pyarrow.parquet as parquet
+import pytest
+import torch
+from PIL import Image
+from transformers import pipeline
+
+from sslzoo.data import load_images
+from sslzoo.encoders import build_encoder, encoder_config, features, load_stored, to_plain
+from sslzoo.evaluation import Preprocessing, write_features
+
+CPU = torch.device("cpu")
+PREPROCESSING = Preprocessing(16, 16)
+
+
+class Stopped(Exception):
+    pass
+
+
+class Counter:
+    """Counts images and calls of the encoder; stops the run once `most` images are done."""
+
+    def __init__(self, encoder, most=None):
+        self.images, self.most, self.calls = [], most, 0
+        self.hook = encoder.register_forward_pre_hook(self.count)
+
+    def count(self, module, arguments):
+        self.calls += 1
+
+    def __call__(self, images):
+        self.images.append(images)
+        if self.most is not None and sum(self.images) >= self.most:
+            raise Stopped
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.hook.remove()
+
+
+def encoder(seed=0):
+    torch.manual_seed(seed)
+    return build_encoder(encoder_config("res6", 16)).eval()
+
+
+def write(file, model, images, preprocessing=PREPROCESSING, most=None):
+    """Batches of 8: parts of 128 of the 500 images. Returns the number of rows and what was counted."""
+    with Counter(model, most) as counter:
+        try:
+            return write_features(model, images, preprocessing, file, batch_size=8, done=counter), counter
+        except Stopped:
+            assert not file.exists(), "the file appears when it is whole"
+            return None, counter
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load_images("digits", "test", device=CPU)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(digits, tmp_path_factory):
+    file = tmp_path_factory.mktemp("whole") / "features.parquet"
+    rows, counter = write(file, encoder(), digits)
+    assert rows == 500 and counter.calls == 63 and counter.images == [0, *[8] * 62, 4]
+    assert [path.name for path in file.parent.iterdir()] == ["features.parquet"]
+    return file.read_bytes()
+
+
+def test_row_groups_are_parts_and_hold_the_features_in_order(uninterrupted, digits, tmp_path):
+    (tmp_path / "features.parquet").write_bytes(uninterrupted)
+    opened = parquet.ParquetFile(tmp_path / "features.parquet")
+    assert [opened.metadata.row_group(index).num_rows for index in range(opened.num_row_groups)] == [128, 128, 128, 116]
+    table = opened.read()
+    (batch,) = digits.batches([torch.arange(500)])
+    with torch.no_grad():
+        expected = features(encoder(), PREPROCESSING(batch.pixels, batch.sizes))
+    torch.testing.assert_close(torch.from_numpy(np.stack(table["feature"].to_numpy())), expected)
+    assert table["row"].to_pylist() == list(range(500)) and table["label"].to_pylist() == batch.labels.tolist()
+    assert table["name"].to_pylist()[499] == "row 499"
+
+
+def test_stopped_run_goes_on_where_it_was(uninterrupted, digits, tmp_path):
+    file, model = tmp_path / "features.parquet", encoder()
+    _, first = write(file, model, digits, most=300)
+    assert sum(first.images) == 304 and first.calls == 38
+    _, second = write(file, model, digits, most=450)
+    assert second.images[0] == 256, "two parts are whole"
+    rows, third = write(file, model, digits)
+    assert third.images[0] == 384 and sum(third.images) == 500 and third.calls == 15 and rows == 500
+    assert file.read_bytes() == uninterrupted
+    assert [path.name for path in tmp_path.iterdir()] == ["features.parquet"]
+
+
+def test_stop_while_the_parts_are_joined_loses_none(uninterrupted, digits, tmp_path, monkeypatch):
+    file, model = tmp_path / "features.parquet", encoder()
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", lambda handle: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            write(file, model, digits)
+    assert not file.exists()
+    _, counter = write(file, model, digits)
+    assert counter.calls == 0 and counter.images == [500] and file.read_bytes() == uninterrupted
+
+
+@pytest.mark.parametrize("damage", ["changed", "cut", "gone"])
+def test_damaged_part_is_made_again_and_no_other(damage, uninterrupted, digits, tmp_path, caplog):
+    file, model = tmp_path / "features.parquet", encoder()
+    write(file, model, digits, most=450)
+    part = tmp_path / ".features.parquet.parts" / "1.parquet"
+    content = bytearray(part.read_bytes())
+    content[len(content) // 2] ^= 1
+    part.unlink() if damage == "gone" else part.write_bytes(content if damage == "changed" else content[:-100])
+    _, counter = write(file, model, digits)
+    assert counter.images[0] == 256 and counter.calls == 16 + 15 and file.read_bytes() == uninterrupted
+    assert [record.getMessage() for record in caplog.records] == [f"making {part} again: it is damaged"]
+
+
+@pytest.mark.parametrize("other", ["weights", "state", "architecture", "data", "preprocessing", "manifest"])
+def test_parts_of_something_else_are_not_taken(other, uninterrupted, digits, tmp_path, caplog):
+    file, model = tmp_path / "features.parquet", encoder()
+    theirs, data, preprocessing = encoder(), digits, PREPROCESSING
+    if other == "weights":
+        with torch.no_grad():
+            theirs.embedder.convolution.weight[0, 0, 0, 0] += 1e-3
+    elif other == "state":
+        theirs.embedder.normalization.running_mean += 1
+    elif other == "architecture":
+        theirs.config.hidden_act = "gelu"
+    elif other == "data":
+        data = load_images("digits", "train", device=CPU)
+    elif other == "preprocessing":
+        preprocessing = Preprocessing(20, 16)
+    write(file, theirs, data, preprocessing, most=300)
+    if other == "manifest":
+        (tmp_path / ".features.parquet.parts" / "manifest.json").write_text('{"of": ')
+    _, counter = write(file, model, digits)
+    assert counter.images[0] == 0 and counter.calls == 63 and file.read_bytes() == uninterrupted
+    assert "starting over" in caplog.text and len(caplog.records) == 1
+
+
+def test_manifest_says_what_the_parts_are_of(digits, tmp_path):
+    write(tmp_path / "features.parquet", encoder(), digits, most=300)
+    manifest = json.loads((tmp_path / ".features.parquet.parts" / "manifest.json").read_text())
+    assert manifest["of"]["data"] == ["digits", "test", digits.fingerprint, 500] and manifest["of"]["preprocessing"]["crop"] == 16
+    assert len(manifest["of"]["encoder_sha256"]) == 64 and manifest["sha256"].keys() == {"0", "1"}
+
+
+def test_broken_images_are_left_out_of_streamed_sets_too(tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for index in range(6):
+        Image.new("RGB", (16, 16), (40 * index, 0, 0)).save(folder / f"{index}.png")
+    (folder / "3.png").write_bytes(b"no image")
+    found = []
+    for budget in (None, 0):
+        file = tmp_path / "features.parquet"
+        images = load_images(str(folder), "train", device=CPU, budget=budget)
+        assert images.resident is (budget is None)
+        assert write_features(encoder(), images, PREPROCESSING, file, batch_size=2) == 5
+        found.append(parquet.read_table(file))
+    resident, streamed = found
+    assert resident["row"].to_pylist() == streamed["row"].to_pylist() == [0, 1, 2, 4, 5]
+    assert resident["name"].to_pylist() == streamed["name"].to_pylist() and streamed["name"].to_pylist()[3].endswith("4.png")
+    for ours, theirs in zip(resident["feature"].to_pylist(), streamed["feature"].to_pylist(), strict=True):
+        assert np.allclose(ours, theirs, atol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "size"), [("res6", 96), ("vit-xs4", 16)])
+def test_plain_pipeline_gives_the_same_features(name, size, tmp_path):
+    """Of images that need no resizing, as transformers rounds the resized ones."""
+    torch.manual_seed(0)
+    to_plain(build_encoder(encoder_config(name, size))).save_pretrained(tmp_path)
+    Preprocessing(size, size).write(tmp_path)
+    pixels = torch.randint(0, 256, (3, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    extract = pipeline("image-feature-extraction", model=str(tmp_path), pool=True, device="cpu")
+    found = torch.tensor(extract([Image.fromarray(image.permute(1, 2, 0).numpy()) for image in pixels])).flatten(1)
+    with torch.no_grad():
+        expected = features(load_stored(tmp_path), Preprocessing.read(tmp_path)(pixels, torch.full((3, 2), size)))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert (expected[0] - expected[1]).abs().max() > 1e-2
