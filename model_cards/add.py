@@ -1,0 +1,27 @@
+"""Adds finished runs to the zoo's cards, `python model_cards/add.py runs/*`: card, pictures and what they are made of, but no weights."""
+
+import shutil
+import sys
+
+from sslzoo.hub import cards_folder, write_card
+from sslzoo.recipe import write_recipe
+from sslzoo.run import RECIPE, Run
+
+FILES = ("README.md", "config.json", "curves.png", "maps.png", "metrics.jsonl", "neighbours.png", "results.json")
+
+
+def main(folders: list[str]) -> None:
+    for folder in folders:
+        run = Run(folder)
+        write_card(run.folder)
+        place = cards_folder() / run.recipe.name
+        place.mkdir(exist_ok=True)
+        for name in FILES:
+            if (run.folder / name).is_file():
+                shutil.copy(run.folder / name, place / name)
+        write_recipe(run.recipe.public(), place / RECIPE)
+        print(place)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,104 @@
+"""Encoders as ONNX files, for use without PyTorch."""
+
+import json
+import logging
+import os
+import warnings
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from sslzoo.encoders import features, load_stored, model_folder
+from sslzoo.errors import InputError, first_line
+from sslzoo.evaluation import Preprocessing
+
+_TOLERANCE = 1e-4
+_MOST_BYTES = 2**31  # what one ONNX file holds
+
+
+def export_onnx(name: str, file: Path) -> Path:
+    """Writes the encoder in a run folder or Hub repository as an ONNX file; returns its path.
+
+    Input "pixel_values": float32 (batch, 3, crop, crop), prepared as the metadata "sslzoo.preprocessing" says (JSON of `Preprocessing`);
+    the batch may have any size. Output "features": float32 (batch, width), as `sslzoo.encoders.features`.
+
+    The file is there only when onnxruntime computed the same features from it, within 1e-4. Raises `InputError`, also for an encoder that
+    cannot be exported.
+    """
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise InputError(f"export needs the package '{error.name}': pip install 'sslzoo[onnx]'") from error
+    if file.suffix != ".onnx" or not file.absolute().parent.is_dir():
+        raise InputError(f"cannot write '{file}': a file name that ends in .onnx, in a folder that exists, is needed")
+    folder = model_folder(name)
+    encoder, preprocessing = load_stored(folder), Preprocessing.read(folder)
+    size = sum(4 * value.numel() for value in encoder.state_dict().values())
+    if size >= _MOST_BYTES:
+        raise InputError(f"'{name}' is too large for an ONNX file: its weights take {size / 2**30:.1f} GiB")
+    beside = file.with_name(f".{file.name}.new")
+    refusal = f"the encoder '{encoder.config.model_type}' of {name} cannot be exported"
+    try:
+        try:
+            program = _program(encoder, preprocessing.crop)
+            # Where a local folder lies is nobody's business, nor where this code does.
+            for node in program.model.graph.all_nodes():
+                node.metadata_props.pop("pkg.torch.onnx.stack_trace", None)
+            program.model.metadata_props["sslzoo.source"] = folder.resolve().name if Path(name).expanduser().is_dir() else name
+            program.model.metadata_props["sslzoo.preprocessing"] = json.dumps(preprocessing._asdict())
+            program.save(beside)
+            difference = _difference(encoder, beside, preprocessing.crop)
+        except Exception as error:  # the exporter and onnxruntime have a class for each mishap
+            raise InputError(f"{refusal}: {first_line(_root(error))}") from error
+        if not difference <= _TOLERANCE:
+            raise InputError(f"{refusal}: onnxruntime's features are {difference:.1e} from its own, more than {_TOLERANCE:.0e}")
+        os.replace(beside, file)
+    finally:
+        beside.unlink(missing_ok=True)
+    return file
+
+
+def _program(encoder: PreTrainedModel, size: int) -> torch.onnx.ONNXProgram:
+    # The exporter tells of its own deprecated calls, and that there is no torchvision; what it makes is checked.
+    log = logging.getLogger("torch.onnx")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            # Two images, as a batch of one would be taken for a constant.
+            return torch.onnx.export(
+                _Features(encoder), (torch.zeros(2, 3, size, size),), dynamo=True, verbose=False, input_names=["pixel_values"],
+                output_names=["features"], dynamic_shapes={"pixel_values": {0: torch.export.Dim("batch")}},
+            )  # fmt: skip
+    finally:
+        log.setLevel(level)
+
+
+@torch.no_grad()
+def _difference(encoder: PreTrainedModel, file: Path, size: int) -> float:
+    """The largest between what onnxruntime and the encoder make of four random images, one alone and three together."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    images = torch.randn(4, 3, size, size, generator=torch.Generator().manual_seed(0)).split((1, 3))
+    found = [torch.from_numpy(session.run(["features"], {"pixel_values": batch.numpy()})[0]) for batch in images]
+    return (torch.cat(found) - torch.cat([features(encoder, batch) for batch in images])).abs().max().item()
+
+
+def _root(error: BaseException) -> BaseException:
+    """The error that others only tell of."""
+    return _root(error.__cause__) if error.__cause__ is not None else error
+
+
+class _Features(nn.Module):
+    def __init__(self, encoder: PreTrainedModel):
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        return features(self.encoder, pixel_values)

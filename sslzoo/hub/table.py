@@ -1,0 +1,26 @@
+"""Models as a table in Markdown, as the README has it."""
+
+from collections.abc import Iterable
+
+from .leaderboard import Entry
+
+_COLUMNS = {
+    "kNN, k = 20": ("knn-instdisc-v1", (("k", 20), ("temperature", 0.1))),
+    "kNN, k = 200": ("knn-instdisc-v1", (("k", 200), ("temperature", 0.1))),
+    "linear, fast": ("linear-features-v1", ()),
+}
+
+
+def markdown_table(entries: Iterable[Entry]) -> str:
+    """One row a model, the best of each data set first: top-1 accuracies of the published weights on the test images, in percent."""
+    rows = []
+    for entry in entries:
+        top1 = {(number.protocol, number.setting): number.value for number in entry.comparable if number.metric.endswith("_top1")}
+        values = [f"{100 * top1[column]:.1f}" if column in top1 else "–" for column in _COLUMNS.values()]
+        best = max(top1.values(), default=0.0)
+        name, minutes = entry.name.partition("/")[2], entry.seconds / 60
+        cells = [f"[{name}](model_cards/{name}/README.md)", entry.method, entry.encoder, f"{entry.epochs}", *values, f"{minutes:.1f}"]
+        rows.append((entry.dataset, -best, f"| {' | '.join([cells[0], entry.dataset, *cells[1:]])} |"))
+    heads = ["model", "data set", "method", "encoder", "epochs", *_COLUMNS, "minutes"]
+    ruler = ["---"] * 4 + ["---:"] * (len(heads) - 4)
+    return "\n".join([f"| {' | '.join(heads)} |", f"|{'|'.join(ruler)}|", *(row for *_, row in sorted(rows))])

@@ -1,0 +1,23 @@
+"""The Space as a process of its own: `python space_server.py CARDS` prints one address a line until its input ends.
+
+The first page asks the Hub of HF_ENDPOINT; the second has the cards in the folder CARDS, as its Hub never answers.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "space"))
+
+from app import serve
+from board import Board
+
+
+def away():
+    raise ConnectionError("no Hub here")
+
+
+cards = Path(sys.argv[1])
+for board in (Board(), Board(away, cards)):
+    address = serve(board, server_name="127.0.0.1", prevent_thread_lock=True)
+    print(address, flush=True)
+sys.stdin.read()

@@ -1,0 +1,43 @@
+"""The cards that come with sslzoo are what their runs say, and the README's table is what the cards say."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from huggingface_hub import ModelCard
+
+from sslzoo.cli import main
+from sslzoo.hub import card_claims, card_models, entries, write_card
+from sslzoo.run import Run
+
+ROOT = Path(__file__).parents[1]
+CARDS = sorted(file.parent for file in (ROOT / "model_cards").glob("*/README.md"))
+
+
+def test_there_is_one_for_every_method():
+    assert {Run(folder).recipe.method for folder in CARDS} == {file.stem for file in (ROOT / "sslzoo/methods").glob("[a-z]*.py")}
+
+
+@pytest.mark.parametrize("folder", CARDS, ids=lambda folder: folder.name)
+def test_made_again_it_is_the_same(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "again")
+    (tmp_path / "again" / "README.md").unlink()
+    card = write_card(tmp_path / "again")
+    assert card.read_bytes() == (folder / "README.md").read_bytes()
+    assert not [claim for claim in card_claims(Run(folder)) if claim.card != claim.results]
+    pictures = {file.name for file in folder.glob("*.png")}
+    assert pictures == {"curves.png", "maps.png", "neighbours.png"} and all(f"({name})" in card.read_text() for name in pictures)
+    assert ModelCard.load(card).data.eval_results, "measured"
+    assert not list(folder.glob("*.safetensors")) and folder.name == Run(folder).recipe.name
+
+
+def test_the_leaderboard_takes_them_all():
+    sound, broken = entries(card_models())
+    assert not broken and {entry.name for entry in sound} == {f"sslzoo/{folder.name}" for folder in CARDS}
+
+
+def test_the_readmes_table_is_made_of_them(capsys):
+    assert main(["list", "--markdown"]) == 0
+    table = capsys.readouterr().out.strip()
+    assert len(table.splitlines()) == 2 + len(CARDS)
+    assert f"<!-- sslzoo list --markdown -->\n{table}\n<!-- -->" in (ROOT / "README.md").read_text()

@@ -1,0 +1,450 @@
+"""The Space in a browser, against a Hub on loopback that also holds hostile models."""
+
+import dataclasses
+import json
+import re
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import httpx2
+import numpy as np
+import pytest
+import torch
+import yaml
+from hub_server import HubServer
+from PIL import Image
+from playwright.sync_api import expect, sync_playwright
+from safetensors.torch import load_file, save_file
+from test_card import make_run
+
+from sslzoo.data import load_images
+from sslzoo.errors import InputError
+from sslzoo.hub import Listed, entries, write_card
+
+TESTS = Path(__file__).parent
+sys.path.insert(0, str(TESTS.parent / "space"))  # as when its app.py is run
+
+import board  # noqa: E402
+from board import Board  # noqa: E402
+from figures import accuracy_figure, read_curves  # noqa: E402
+from files import Recent  # noqa: E402
+from try_it import Studio, open_upload  # noqa: E402
+
+CHROMIUM = Path("/usr/bin/chromium")
+RES, VIT, ADA, TAMPERED = "sslzoo/simclr-res6-digits", "sslzoo/simclr-vit-xs4-digits", "ada/dino-res6-digits", "ada/tampered"
+CARDS = 500  # beside a Hub that does not answer
+EVIL = "<img src=x onerror=alert(1)>"
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> dict[str, dict[str, bytes]]:
+    """The files of two finished runs."""
+    made = {}
+    for name, encoder in ((RES, "res6"), (VIT, "vit-xs4")):
+        run = make_run(tmp_path_factory.mktemp("runs") / encoder, encoder=encoder)
+        for step in range(30, 100, 10):
+            run.append_metrics({"step": step, "epoch": 2, "lr": 0.001, "loss": 4.0 - step / 50})
+        write_card(run.folder)
+        made[name] = {file.name: file.read_bytes() for file in run.folder.iterdir() if file.is_file()}
+    return made
+
+
+def card(runs, weights: str, changes: dict[str, str]) -> str:
+    """The card of a run of other weights, with other words in its metadata."""
+    text = re.sub("weights_sha256: .*", f"weights_sha256: {weights * 64}", runs[RES]["README.md"].decode())
+    for old, new in changes.items():
+        assert old in text, old
+        text = text.replace(old, new)
+    return text
+
+
+@pytest.fixture(scope="module")
+def addresses(runs, tmp_path_factory):
+    """Of the Space with the Hub, and of the Space without it."""
+    folder = tmp_path_factory.mktemp("space")
+    cards = folder / "cards"
+    for index in range(CARDS):
+        (cards / f"model-{index}").mkdir(parents=True)
+        text = card(runs, "a", {"a" * 64: f"{index:062x}ab", "value: 0.5\n": f"value: {index / 1000}\n"})
+        (cards / f"model-{index}" / "README.md").write_text(text)
+    other = {"method: simclr": "method: dino", "epochs: 4": "epochs: 800", "value: 0.5\n": "value: 0.625\n"}
+    with HubServer({}, page_size=2) as server:  # several pages; any token that were sent would be refused
+        for name, files in runs.items():
+            server.add(name, files)
+        server.add(ADA, {"README.md": card(runs, "b", {**other, "hardware: Model 7": "hardware: Model 8"})})
+        weights = folder / "model.safetensors"
+        weights.write_bytes(runs[RES]["model.safetensors"])
+        changed = {name: value + 1 for name, value in load_file(weights).items()}
+        save_file(changed, weights, metadata={"format": "pt"})
+        claims = card(runs, "c", {"value: 0.5\n": "value: 0.999\n"})
+        server.add(TAMPERED, {**runs[RES], "README.md": claims, "model.safetensors": weights.read_bytes()})
+        server.add("eve/html", {"README.md": card(runs, "d", {"hardware: Model 7 processor": f"hardware: '{EVIL}'"})})
+        server.add("eve/copy", {"README.md": runs[RES]["README.md"]})
+        # A key that ends HfApi.list_models with a TypeError.
+        server.add("eve/self", {"README.md": "---\nself: 1\ntags: [sslzoo]\n---\n"})
+        environment = server.environment(folder / "home", token="hf_nobodys")
+        with open(folder / "errors", "w") as errors:
+            process = subprocess.Popen(
+                [sys.executable, TESTS / "space_server.py", cards], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                stderr=errors, text=True,
+            )  # fmt: skip
+        found = [process.stdout.readline().strip() for _ in range(2)]
+        assert all(found), (folder / "errors").read_text()
+        yield found
+        process.stdin.close()
+        process.wait(timeout=20)
+        assert "hf_nobodys" not in (folder / "errors").read_text()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    assert CHROMIUM.is_file(), f"the Space's tests drive {CHROMIUM}: apt-get install chromium"
+    quiet = ("background-networking", "component-update", "sync", "gpu", "quic")
+    with sync_playwright() as playwright:
+        arguments = ["--no-sandbox", "--no-first-run", *(f"--disable-{name}" for name in quiet)]
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def opened(browser, addresses):
+    """The page on a wide screen, from which nothing but the Space was asked and in which nothing went wrong."""
+    page, wrong = visit(browser, addresses[0], 1440)
+    yield page
+    assert wrong == []
+
+
+def visit(browser, address: str, width: int):
+    page = browser.new_page(viewport={"width": width, "height": 900})
+    page.set_default_timeout(15_000)
+    wrong = []
+    page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("dialog", lambda dialog: (wrong.append(f"dialog {dialog.message}"), dialog.dismiss()))
+    page.on("request", lambda request: None if request.url.startswith((address, "data:", "blob:")) else wrong.append(request.url))
+    page.goto(address)
+    page.locator("#models td a").first.wait_for()
+    return page, wrong
+
+
+def tab(page, name: str) -> None:
+    shown = page.get_by_role("tab", name=name, exact=True)
+    if shown.count() and shown.first.is_visible():
+        return shown.first.click()
+    page.locator(".overflow-menu > button").first.click()
+    page.locator(".overflow-dropdown button", has_text=name).click()
+
+
+def choose(page, place: str, name: str) -> None:
+    box = page.locator(f"#{place} input")
+    box.click()
+    box.fill(name)
+    page.get_by_role("option", name=name, exact=True).click()
+    box.blur()
+    expect(page.get_by_role("option")).to_have_count(0)
+
+
+def names(page) -> list[str]:
+    return page.locator("#models tbody td:first-child").all_inner_texts()
+
+
+@pytest.fixture(scope="module")
+def digit(tmp_path_factory) -> tuple[Path, int]:
+    """An image of the bank as a file with metadata, and its class."""
+    images = load_images("digits", "train", device=torch.device("cpu"))
+    (batch,) = images.batches([torch.tensor([0])])
+    file = tmp_path_factory.mktemp("image") / "digit.png"
+    Image.fromarray(batch.pixels[0].permute(1, 2, 0).numpy()).save(file)
+    return file, int(batch.labels[0])
+
+
+def test_the_table_has_the_sound_models_and_filters_and_sorts(opened):
+    page = opened
+    assert names(page) == [TAMPERED, ADA, RES, VIT], "the best first"
+    expect(page.locator("#count")).to_contain_text("4 of 4 models. From the Hub, asked at")
+    headings = page.locator("#models th").all_inner_texts()
+    cells = page.locator("#models tbody tr").nth(1).locator("td").all_inner_texts()
+    row = dict(zip(headings, cells, strict=True))
+    assert row == {
+        "Model": ADA, "kNN": "62.50", "Reference": "90.00", "Data set": "digits", "Method": "dino", "Encoder": "res6", "Epochs": "800",
+        "Device-hours": "2.22", "Downloads": "0",
+    }  # fmt: skip
+    link = page.locator("#models a", has_text=ADA)
+    assert link.get_attribute("href").endswith(f"/{ADA}") and link.get_attribute("rel") == "noopener noreferrer"
+    for clicks, first in (("kNN", TAMPERED), ("kNN", RES), ("Model", ADA), ("Model", VIT), ("Epochs", ADA)):
+        page.locator("#models th button", has_text=clicks).click()
+        assert names(page)[0] == first, clicks
+    choose(page, "filter-method", "simclr")
+    expect(page.locator("#models tbody tr")).to_have_count(3)
+    choose(page, "filter-encoder", "vit-xs4")
+    expect(page.locator("#models tbody tr")).to_have_count(1)
+    assert names(page) == [VIT]
+    page.locator("#models th button", has_text="Model").click()
+    assert page.locator("#models th").first.get_attribute("aria-sort") == "ascending", "sorts after a filter too"
+    for name in ("method", "encoder"):
+        page.locator(f"#filter-{name} .token-remove").first.click()
+    expect(page.locator("#models tbody tr")).to_have_count(4)
+    expect(page.locator("#cost .js-plotly-plot .point")).to_have_count(4)
+
+
+def test_what_is_hostile_is_told_and_not_run(opened):
+    page = opened
+    tab(page, "Quarantine")
+    expect(page.locator("#quarantined")).to_contain_text(EVIL)
+    told = dict(row.split("\t") for row in page.locator("#quarantined tbody tr").all_inner_texts())
+    assert told.keys() == {"eve/html", "eve/copy", "eve/self"}
+    assert RES in told["eve/copy"] and "no block 'sslzoo'" in told["eve/self"]
+
+
+def test_a_model_has_curves_and_numbers_with_their_protocols(opened):
+    page = opened
+    tab(page, "Model")
+    choose(page, "model-name", RES)
+    expect(page.locator("#model-page h3 a")).to_have_text(RES)
+    rows = [row.split("\t")[:5] for row in page.locator("#model-page tbody tr").all_inner_texts()]
+    assert rows == [
+        ["kNN top-1", "k=20, temperature=0.1", "76.54", "90.00", "published weights"],
+        ["kNN top-1", "k=200, temperature=0.1", "50.00", "90.00", "published weights"],
+        ["kNN top-1", "k=20, temperature=0.1", "81.00", "90.00", "best epoch (3)"],
+    ]
+    expect(page.locator(".js-plotly-plot:visible")).to_have_count(2)
+    choose(page, "model-name", ADA)
+    expect(page.locator("#model-page")).to_contain_text("community, numbers as its card has them")
+    expect(page.locator("#model-page")).to_contain_text(f"No curves: {ADA} has no metrics.jsonl.")
+    expect(page.locator(".js-plotly-plot:visible")).to_have_count(0)
+
+
+def test_try_it_finds_the_image_itself_and_shows_what_is_seen(opened, digit, tmp_path):
+    page, (file, label) = opened, digit
+    tab(page, "Try it")
+    shown = page.locator("#try-page")
+    page.locator("#try-image input[type=file]").set_input_files(file)
+    choose(page, "try-name", VIT)  # while the other is still being loaded
+    expect(shown).to_contain_text("Attention of the class token")
+    expect(shown.locator(".neighbours figcaption").first).to_have_text(f"{label}1.000")
+    choose(page, "try-name", RES)
+    expect(shown).to_contain_text("Length of the features")
+    expect(shown.locator(".neighbours figure")).to_have_count(8)
+    expect(shown.locator(".neighbours figcaption").first).to_have_text(f"{label}1.000")
+    expect(shown).to_contain_text("Nearest of 400 of the 1,297 training images of digits")
+    choose(page, "try-name", TAMPERED)
+    expect(shown).to_contain_text(f"the weights of {TAMPERED} are not those that its card tells of")
+    choose(page, "try-name", ADA)
+    expect(shown).to_contain_text(f"{ADA} has no config.json, model.safetensors, preprocessor_config.json")
+    expect(shown.locator("img")).to_have_count(0)
+    choose(page, "try-name", RES)
+    expect(shown.locator(".neighbours figure")).to_have_count(8)
+    Image.new("1", (8000, 5100)).save(tmp_path / "huge.png")
+    page.locator("#try-image").get_by_role("button", name="Remove Image").click()
+    expect(shown.locator(".neighbours figure")).to_have_count(0)
+    page.locator("#try-image input[type=file]").set_input_files(tmp_path / "huge.png")
+    expect(shown).to_contain_text("8000 x 5100 pixels, this page takes 40 million at most")
+
+
+def test_compare_shows_two_models_side_by_side(opened, digit):
+    page = opened
+    tab(page, "Compare")
+    choose(page, "one-name", RES)
+    choose(page, "other-name", VIT)
+    table = page.locator("#compare-page table")
+    expect(table.locator("th")).to_have_text(["", RES, VIT])
+    rows = dict(row.split("\t", 1) for row in table.locator("tbody tr").all_inner_texts())
+    assert rows["Encoder"] == "res6\tvit-xs4"
+    assert rows["kNN top-1 (k=200, temperature=0.1, knn-instdisc-v1, digits test)"] == "50.00\t50.00"
+    expect(page.locator(".js-plotly-plot:visible")).to_have_count(2)
+    expect(page.locator(".js-plotly-plot:visible").first.locator(".legend .traces")).to_have_count(2)
+    page.locator("#compare-image input[type=file]").set_input_files(digit[0])
+    for side, name in (("one", RES), ("other", VIT)):
+        shown = page.locator(f"#near-{side}")
+        expect(shown.locator("h3")).to_have_text(name)
+        expect(shown.locator(".neighbours figcaption").first).to_have_text(f"{digit[1]}1.000")
+
+
+def test_without_the_hub_five_hundred_cards_are_there_in_no_time(browser, addresses, capsys):
+    start = time.perf_counter()
+    assert httpx2.get(addresses[1]).status_code == 200
+    answered = time.perf_counter() - start
+    start = time.perf_counter()
+    page, wrong = visit(browser, addresses[1], 1440)
+    shown = time.perf_counter() - start
+    expect(page.locator("#models tbody tr")).to_have_count(CARDS)
+    expect(page.locator("#count")).to_contain_text("the cards that come with sslzoo, as the Hub has not answered")
+    assert not page.get_by_role("tab", name="Quarantine").first.is_visible()
+    assert answered < 2 and shown < 8, "seconds, far more than it takes on an idle machine"
+    with capsys.disabled():
+        print(f"\n{CARDS} models: the server answers in {answered:.2f} s, the table is there after {shown:.2f} s")
+    page.close()
+    assert wrong == []
+
+
+def test_a_phone_scrolls_down_and_not_sideways(browser, addresses, digit):
+    page, wrong = visit(browser, addresses[0], 390)
+    for name, ready in (
+        ("Leaderboard", "#models td a"), ("Model", "#model-page .facts"), ("Try it", "#try-page .notice"),
+        ("Compare", "#compare-page table"), ("Quarantine", "#quarantined table"),
+    ):  # fmt: skip
+        tab(page, name)
+        page.locator(ready).first.wait_for()
+        if name == "Try it":
+            page.locator("#try-image input[type=file]").set_input_files(digit[0])
+            page.locator("#try-page .neighbours figure").first.wait_for()
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390, name
+    page.close()
+    assert wrong == []
+
+
+def listed(runs, name: str = RES, **block) -> Listed:
+    """A model as the Hub lists it, with other keys in its block."""
+    metadata = yaml.safe_load(runs[RES]["README.md"].decode().split("---\n")[1])
+    metadata["sslzoo"] |= block
+    return Listed(name, metadata)
+
+
+def test_numbers_of_different_protocols_settings_and_splits_never_share_a_column_or_a_row(runs, monkeypatch):
+    monkeypatch.setattr(board, "PROTOCOLS", {"knn-instdisc-v1": None, "linear-a": None, "linear-b": None})
+    one = {"metric": "linear_top1", "when": "last", "protocol": "linear-a", "split": "test", "dataset": "digits"}
+
+    def model(name: str, weights: str, *numbers: dict):
+        own = [{**one, "arguments": {}, **number} for number in numbers]
+        return listed(runs, name, numbers=own, weights_sha256=weights * 64, reference={"knn_top1": 0.9, "linear_top1": 0.95})
+
+    knn = {"metric": "knn_top1", "protocol": "knn-instdisc-v1"}
+    sound, broken = entries([
+        model("a/one", "1", {"value": 0.1}, {**knn, "value": 0.2, "arguments": {"k": 20, "temperature": 0.1}}),
+        model("a/two", "2", {"value": 0.3, "protocol": "linear-b"}, {**knn, "value": 0.4, "arguments": {"k": 200, "temperature": 0.1}}),
+        model("a/three", "3", {"value": 0.5, "arguments": {"crops": 2}}, {"value": 0.6, "split": "validation"}),
+        model("a/four", "4", {"value": 0.7, "protocol": "own"}, {"value": 0.8, "dataset": "easy"}, {"value": 0.9, "split": "train"}),
+        model("a/five", "5", {"value": 0.15, "arguments": {"selected_lr": 1}}, {"value": 0.16, "arguments": {"selected_lr": 2}}),
+    ])  # fmt: skip
+    assert broken == []
+    headings, rows = board.table(board.chosen(sound, [], [], [], []))
+    assert headings[:6] == ["Model", "kNN", "Reference", "Linear linear-a", "Linear linear-a crops=2", "Linear linear-b"]
+    found = {(row[0].name, row[6]): [None if value is None else round(value, 9) for value in row[1:6]] for row in rows}
+    assert found == {
+        ("a/one", "digits"): [None, 90, 10, None, None],
+        ("a/two", "digits"): [40, 90, None, None, 30],
+        ("a/three", "digits"): [None, 90, None, 50, None],
+        ("a/three", "digits (validation)"): [None, 90, 60, None, None],
+        ("a/four", "digits"): [None, 90, None, None, None],
+        ("a/five", "digits"): [None, 90, 16, None, None],
+    }
+    assert [entry.name for entry, _ in board.chosen(sound, ["digits (validation)"], [], [], [])] == ["a/three"]
+
+
+def test_the_hub_is_asked_now_and_then_and_what_it_said_stays(runs, tmp_path):
+    asked, say = [], [listed(runs)]
+
+    def ask():
+        asked.append(threading.current_thread())
+        if not say:
+            raise ConnectionError("away")
+        return list(say)
+
+    def settle():
+        for thread in asked:
+            thread.join()
+
+    hub = Board(ask, tmp_path, fresh=3600)
+    assert list(hub.now().entries) == [RES] and "the Hub, asked at" in hub.now().source and len(asked) == 1, "the first visitor waits"
+    hub = Board(ask, tmp_path, fresh=0)
+    hub.now()
+    say.append(listed(runs, ADA, weights_sha256="b" * 64))
+    hub.now()
+    settle()
+    assert len(hub.now().entries) == 2
+    settle()
+    say.clear()
+    hub.now()
+    settle()
+    assert len(hub.now().entries) == 2, "a Hub that has gone away takes nothing with it"
+    slow = threading.Event()
+    hub = Board(lambda: slow.wait(20) and [], tmp_path, patience=0.1)
+    start = time.perf_counter()
+    assert "as the Hub has not answered" in hub.now().source and time.perf_counter() - start < 2
+    slow.set()
+
+
+def test_curves_take_what_is_a_number_and_no_more_than_can_be_drawn():
+    good = [json.dumps({"step": step, "loss": 2.0, "lr": 0.1, "knn_top1 k=20 T=0.1": 0.5}) for step in range(5000)]
+    bad = [
+        "{", "[" * 100_000, "7", '{"loss": 1}', '{"step": "1", "loss": 1}', '{"step": 1, "loss": NaN}', '{"step": 1, "loss": "<b>"}',
+        '{"step": 1, "knn_top1 ' + "x" * 100 + '": 0.5}', *(f'{{"step": 1, "knn_top1 {index}": 0.5}}' for index in range(1000)),
+    ]  # fmt: skip
+    curves = read_curves(iter([*good, *bad]))
+    assert len(curves) == 12 and all(len(steps) == len(values) <= 600 for steps, values in curves.values())
+    assert curves["loss"][1] == [2.0] * len(curves["loss"][0]) and curves["k=20 T=0.1"][1][0] == 50
+    figure = accuracy_figure({"a": {"k=20 T=0.1": ([1], [2]), "k=9": ([1], [3])}, "b": {"k=20 T=0.1": ([1], [4])}})
+    assert [(line.name, line.y[0]) for line in figure.data] == [("a", 2), ("b", 4)], "two models in one and the same setting"
+
+
+def test_uploads_are_shown_upright_whole_and_without_what_else_is_in_the_file(tmp_path):
+    file = tmp_path / "image"
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees
+    exif[0x010E] = "at home"
+    half = Image.new("RGB", (40, 20), "red")
+    half.paste("blue", (0, 0, 20, 20))
+    half.save(file, "PNG", exif=exif)
+    upright = open_upload(str(file))
+    assert upright.size == (20, 40) and upright.getpixel((5, 5)) == (0, 0, 255) and upright.getpixel((5, 35)) == (255, 0, 0)
+    assert not upright.getexif() and not upright.info
+    Image.fromarray(np.full((4, 4), 0x8000, np.uint16)).save(file, "PNG")
+    assert open_upload(str(file)).getpixel((0, 0)) == (128, 128, 128), "16 bits are scaled, not clipped"
+    Image.new("RGBA", (4, 4), (255, 0, 0, 0)).save(file, "PNG")
+    assert open_upload(str(file)).getpixel((0, 0)) == (255, 255, 255), "what is transparent is white"
+    Image.new("RGB", (3000, 30)).save(file, "JPEG")
+    assert max(open_upload(str(file)).size) <= 1024
+    half.save(file, "PNG")
+    for data in (file.read_bytes()[:60], b"", b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"%!PS-Adobe-3.0 EPSF-3.0\n"):
+        file.write_bytes(data)
+        with pytest.raises(InputError, match="cannot be read as an image"):
+            open_upload(str(file))
+
+
+@pytest.mark.parametrize("name, change, said", [
+    ("config.json", {"hidden_sizes": [10**9, 10**9]}, "config.json of .* says hidden_sizes"),
+    ("config.json", {"depths": [1, 10**6]}, "config.json of .* says depths"),
+    ("config.json", {"model_type": "evil", "auto_map": {"AutoModel": "evil.Evil"}}, "config.json of .* says model_type: evil"),
+    ("preprocessor_config.json", {"crop_size": {"height": 10**6, "width": 10**6}}, "wants images of 1000000 px"),
+    ("preprocessor_config.json", {"crop_pct": 1e-9}, "cut to 1e-09 of their side"),
+    ("preprocessor_config.json", {"image_mean": "x"}, "normalises its images by|cannot be loaded|cannot tell"),
+    ("preprocessor_config.json", {"image_std": [0, 1, 1]}, "normalises its images by|cannot be loaded|cannot tell"),
+    ("model.safetensors", None, "are not those that its card tells of"),
+])  # fmt: skip
+def test_a_model_of_strangers_is_looked_at_before_it_is_loaded(runs, digit, tmp_path, name, change, said):
+    for file, data in runs[RES].items():
+        (tmp_path / file).write_bytes(data)
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'canary')!r}, 'w')")
+    (entry,), _ = entries([listed(runs)])
+    entry = dataclasses.replace(entry, folder=tmp_path)
+    studio = Studio()
+    assert len(studio.look(entry, str(digit[0])).neighbours) == 8, "as it is, it can be used"
+    data = json.dumps({**json.loads(runs[RES][name]), **change}).encode() if change else runs[RES][name][:-1] + b"x"
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(InputError, match=said):
+        Studio().look(entry, str(digit[0]))
+    assert not (tmp_path / "canary").exists()
+
+
+def test_a_data_set_that_no_recipe_names_is_not_opened(runs, digit, tmp_path):
+    for file, data in runs[RES].items():
+        (tmp_path / file).write_bytes(data)
+    (entry,), _ = entries([listed(runs, dataset=str(TESTS))])
+    seen = Studio().look(dataclasses.replace(entry, folder=tmp_path), str(digit[0]))
+    assert seen.neighbours == [] and "no recipe that comes with sslzoo uses it" in seen.about and len(seen.maps) == 2
+
+
+def test_recent_keeps_the_last_few():
+    made = []
+    recent = Recent(2)
+    for key in "abacab":
+        recent.get(key, lambda key=key: made.append(key))
+    assert made == list("abcb"), "a was used again before c came, b was not"
+    with pytest.raises(InputError):
+        recent.get("x", lambda: (_ for _ in ()).throw(InputError("x")))
+    recent.get("x", lambda: made.append("x"))
+    assert made[-1] == "x", "an error is not remembered"
