@@ -16,7 +16,8 @@ quickstart: .venv/installed
 
 # The tests of the Space drive a browser: Debian's package where there is none.
 test: .venv/installed
-	@test -x /usr/bin/chromium || (apt-get update -qq && apt-get install -y -qq chromium) > /dev/null
+	@test -x /usr/bin/chromium || { apt-get update -qq && apt-get install -y -qq chromium; } > /dev/null \
+		|| { echo "the Space's tests drive /usr/bin/chromium: install it, as root with apt-get install chromium"; exit 1; }
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 lint: .venv/installed

@@ -235,15 +235,6 @@ class TestExtract:
             assert labels.tolist() == [0, 10, 20, 30, 40]
         assert (whole[:, None] - whole).abs().amax(dim=2).add(torch.eye(5)).min() > 1e-4, "images tell themselves apart"
 
-    def test_two_processes_give_what_one_gives(self):
-        from test_contract import two_processes
-
-        expected, labels = features_of_five()
-        for results in two_processes():
-            rows, found = results["parts"]["extract"]
-            torch.testing.assert_close(rows, expected)
-            assert torch.equal(found, labels)
-
     @pytest.mark.parametrize("training", [True, False])
     def test_is_made_in_evaluation_mode_and_leaves_the_encoder_as_it_was(self, training):
         encoder = small_encoder().train(training)

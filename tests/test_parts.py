@@ -64,15 +64,6 @@ class TestGather:
         mine = rows(3)
         assert gather(mine) is mine and rank() == 0
 
-    def test_puts_the_processes_rows_in_order_and_sums_what_each_of_them_sends_back(self):
-        from test_contract import two_processes
-
-        weights = rows(6, seed=10) + rows(6, seed=11)
-        for process, results in enumerate(two_processes()):
-            found = results["parts"]["gather"]
-            assert torch.equal(found["every"], rows(6)) and found["counts"].tolist() == [0, 1] and found["rank"] == process
-            torch.testing.assert_close(found["gradient"], weights[process * 3 : process * 3 + 3])
-
 
 class TestMomentum:
     def test_frozen_copy_is_equal_apart_and_without_gradients(self):

@@ -68,6 +68,7 @@ def client(server, tmp_path_factory):
         line = process.stdout.readline()
         printed = line + (home / "stderr").read_text()
         assert line and not any(secret in printed for secret in (ADA, EVE, "hf_nobodys_secret")), printed
+        assert "signature=" not in (home / "stderr").read_text()
         answer = json.loads(line)
         assert "\n" not in answer.get("message", "") and "signature=" not in answer.get("message", "")
         return answer

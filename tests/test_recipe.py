@@ -1,6 +1,7 @@
 """Recipes: what they say, what is wrong with them in one line, and that nothing is lost on the way to a file and back."""
 
 import dataclasses
+import itertools
 
 import pytest
 import yaml
@@ -101,6 +102,11 @@ class TestKeys:
     def test_missing_one_is_named(self, key):
         values = {name: value for name, value in BASE.items() if name != key}
         refused(lambda: parse_recipe(values, "my.yaml"), "my.yaml", f"'{key}' is missing")
+
+    def test_aliases_are_refused_before_they_grow(self, file):
+        lines = [f"{after}: &{after} [{', '.join([f'*{before}'] * 8)}]" for before, after in itertools.pairwise("abcdefghijklmnop")]
+        file.write_text("\n".join(["a: &a [x, x]", *lines]))
+        refused(lambda: read_recipe(file), str(file), "alias")
 
     def test_that_stands_twice_is_named(self, file):
         file.write_text("".join(f"{key}: {value}\n" for key, value in BASE.items()) + "epochs: 3\n")

@@ -94,6 +94,8 @@ class Preprocessing(NamedTuple):
             if processor.crop_size.height != processor.crop_size.width:
                 raise InputError(f"crop_size is {dict(processor.crop_size)}: must be a square")
             crop = processor.crop_size.height
+        if max(resize, crop) > _LARGEST:
+            raise InputError(f"images of {max(resize, crop)} px: {_LARGEST} at most")
         # Ours are of pixels from 0 to 1.
         scale = round(255 * processor.rescale_factor, 6) if processor.do_rescale else 255
         mean, std = (processor.image_mean, processor.image_std) if processor.do_normalize else ((0.0,) * 3, (1.0,) * 3)
@@ -108,6 +110,7 @@ _RESAMPLE = {"bilinear": 2, "bicubic": 3}  # Pillow's numbers, which the file ho
 _USUAL = {"do_resize": True, "resample": 2, "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True}
 _CONVNEXT_SQUASHES = 384  # px, from which on ConvNext's processor neither keeps the shape nor crops
 _TOLERANCE = 1.5  # grey levels
+_LARGEST = 4096  # px; a stranger's file may ask for more than any memory holds
 _rows, _columns = np.mgrid[:83, :115]
 _PROBE = np.stack([128 + 100 * np.sin(_rows / 17 + channel) * np.cos(_columns / 23) for channel in range(3)], axis=2).astype(np.uint8)
 

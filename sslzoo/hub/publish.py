@@ -4,10 +4,12 @@ import re
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import LocalTokenNotFoundError, OfflineModeIsEnabled
+from huggingface_hub.utils import logging
 from safetensors import SafetensorError, safe_open
 from tqdm import tqdm
 
@@ -64,7 +66,8 @@ def publish(
         return f"{api.endpoint}/{repository}"
     for wait in (*_WAITS, None):
         try:
-            return _push(api, repository, contents, private)
+            with _client_says_errors_alone():
+                return _push(api, repository, contents, private)
         except PublishError:
             raise
         except Exception as error:  # the client, its transport and Xet each raise their own
@@ -106,6 +109,17 @@ def _push(api: HfApi, repository: str, contents: dict[str, Path | bytes], privat
     operations += [CommitOperationDelete(name) for name in _OURS if name in there - contents.keys()]
     api.create_commit(repository, operations, commit_message="Publish the run", parent_commit=info.sha)
     return address
+
+
+@contextmanager
+def _client_says_errors_alone() -> Iterator[None]:
+    """Its warnings of an unwell Hub hold addresses that are signed, with which anybody could upload."""
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def _has_small_stem(run: Run) -> bool:
