@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import sys
+from collections import Counter
 from pathlib import Path
 
 from sslzoo.errors import InputError, PublishError, TrainingError
@@ -153,9 +154,16 @@ def _reproduce(options: argparse.Namespace) -> int:
     _quiet()
     findings = reproduce(options.model, options.on, cpu=options.cpu)
     for finding in findings:
-        line = f"{finding.verdict:18} {finding.what}: {finding.claimed} -> {finding.found}"
+        line = f"{finding.verdict:18} {finding.what}: {_short(finding.claimed)} -> {_short(finding.found)}"
         print(json.dumps(finding._asdict()) if options.json else line)
-    return int(any(finding.verdict == DIFFERENT for finding in findings))
+    counts = Counter(finding.verdict for finding in findings)
+    if not options.json:
+        print(", ".join(f"{count} {verdict}" for verdict, count in counts.items()))
+    return int(counts[DIFFERENT] > 0)
+
+
+def _short(value: object) -> str:
+    return str(value) if len(str(value)) <= 24 else f"{str(value)[:12]}..."
 
 
 def _import(options: argparse.Namespace) -> None:

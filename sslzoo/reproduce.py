@@ -73,10 +73,11 @@ def _measured_again(folder: Path, run: Run, numbers: list[dict[str, Any]], on: S
         facts = data_facts(data)
         for fact in ("train_fingerprint", "test_fingerprint", "preprocessing"):
             yield _exact(f"{group[0]['dataset']}: {fact}", provenance[fact], facts[fact])
+        for weights in {number["provenance"]["weights_sha256"] for number in group}:
+            yield _exact(f"{group[0]['dataset']}: weights that {protocol} was measured on", weights, run.weights_sha256)
         again = {identity(number): number for number in measure_stored(folder, data, facts, protocol, provenance["seed"], cpu)}
         for number in group:
             what, found = f"{metric_label(number)}, {number['dataset']} {number['split']}, {protocol}", again.get(identity(number))
-            yield _exact(f"{what}: weights", provenance["weights_sha256"], run.weights_sha256)
             yield _close(what, number["value"], found and found["value"], protocol_named(protocol).tolerance)
 
 
