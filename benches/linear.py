@@ -24,7 +24,7 @@ from sslzoo.encoders import load_stored
 from sslzoo.evaluation import PROTOCOLS, Preprocessing, make_data, quiet_session
 from sslzoo.evaluation.linear_features import FEATURE_PROTOCOLS, FeatureLinearProtocol, Setting
 
-FAST, EXACT = "linear-features-v1", "linear-simclr-v1"
+FAST = "linear-features-v1"
 
 
 def made(images: int, width: int, classes: int, device: str) -> tuple[Tensor, Tensor]:
@@ -80,19 +80,20 @@ def first_images(source: Path, split: str, count: int, folder: Path) -> None:
 def agreement(options: argparse.Namespace) -> None:
     device = torch.device(options.device)
     encoder, preprocessing = load_stored(options.encoder).to(device), Preprocessing.read(options.encoder)
-    exact = dataclasses.replace(PROTOCOLS[EXACT], epochs=options.exact_epochs or PROTOCOLS[EXACT].epochs)
+    exact = dataclasses.replace(PROTOCOLS[options.exact], epochs=options.exact_epochs or PROTOCOLS[options.exact].epochs)
     with tempfile.TemporaryDirectory() as folder:
         for split, count in (("train", options.train_images), ("test", options.test_images)):
             first_images(options.data, split, count, Path(folder))
         data = make_data(*(load_images(folder, split, device=device) for split in ("train", "test")), preprocessing)
         values = {}
-        for name, protocol in ((FAST, FEATURE_PROTOCOLS[FAST]), (EXACT, exact)):
+        for name, protocol in ((FAST, FEATURE_PROTOCOLS[FAST]), (options.exact, exact)):
             began = time.perf_counter()
             measured = protocol.measure(encoder, data, quiet_session(Accelerator(cpu=device.type == "cpu"), options.seed))
             top1 = next(one for one in measured if one.metric == "linear_top1")
             values[name] = top1.value
             print(f"{name:20} {100 * top1.value:6.2f} % in {time.perf_counter() - began:6.1f} s  {top1.arguments}", flush=True)
-    print(f"{exact.epochs} exact epochs, {len(data.train)} / {len(data.test)} images: {100 * (values[FAST] - values[EXACT]):+.2f} points")
+    apart = 100 * (values[FAST] - values[options.exact])
+    print(f"{exact.epochs} exact epochs, {len(data.train)} / {len(data.test)} images: {apart:+.2f} points")
 
 
 def main() -> None:
@@ -108,6 +109,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path)
     parser.add_argument("--train-images", type=int, default=5000)
     parser.add_argument("--test-images", type=int, default=2000)
+    parser.add_argument("--exact", default="linear-simclr-v1", choices=["linear-simclr-v1", "linear-mae-v1"])
     parser.add_argument("--exact-epochs", type=int, help="instead of those of the exact protocol")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
