@@ -81,6 +81,8 @@ def agreement(options: argparse.Namespace) -> None:
     device = torch.device(options.device)
     encoder, preprocessing = load_stored(options.encoder).to(device), Preprocessing.read(options.encoder)
     exact = dataclasses.replace(PROTOCOLS[options.exact], epochs=options.exact_epochs or PROTOCOLS[options.exact].epochs)
+    if options.whole_images:
+        exact = dataclasses.replace(exact, scale=(1.0, 1.0), ratio=(1.0, 1.0))
     with tempfile.TemporaryDirectory() as folder:
         for split, count in (("train", options.train_images), ("test", options.test_images)):
             first_images(options.data, split, count, Path(folder))
@@ -110,6 +112,7 @@ def main() -> None:
     parser.add_argument("--train-images", type=int, default=5000)
     parser.add_argument("--test-images", type=int, default=2000)
     parser.add_argument("--exact", default="linear-simclr-v1", choices=["linear-simclr-v1", "linear-mae-v1"])
+    parser.add_argument("--whole-images", action="store_true", help="the exact protocol without its crops, on what the fast one sees")
     parser.add_argument("--exact-epochs", type=int, help="instead of those of the exact protocol")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
