@@ -1,0 +1,107 @@
+"""`sslzoo evaluate` as a whole: which data and protocols it takes, what it keeps, and what it says of test images that were trained on."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from test_card import make_run
+from test_reproduce import make_pets
+
+from sslzoo import inference
+from sslzoo.cli import main
+from sslzoo.evaluation import PROTOCOLS
+from sslzoo.hub import write_card
+from sslzoo.run import Run
+
+
+@pytest.fixture
+def run(tmp_path) -> Run:
+    return make_run(tmp_path / "run")
+
+
+def numbers_on(run: Run, dataset: str) -> list[dict]:
+    return [number for number in run.results()["numbers"] if number["dataset"] == dataset]
+
+
+def test_test_images_that_were_trained_on_are_counted_and_told(run, tmp_path, caplog):
+    pets = make_pets(tmp_path / "pets")
+    for index in range(3):
+        shutil.copy(pets / f"train/cats/{index}.png", pets / f"test/cats/again{index}.png")
+    assert main(["evaluate", str(run.folder), "--on", str(pets), "--cpu"]) == 0
+    assert "3 of the 19 test images are training images too" in caplog.text
+    assert {number["provenance"]["test_images_in_train"] for number in numbers_on(run, "pets")} == {3}
+    assert "3 test images stand, pixel for pixel, among the training images too" in write_card(run.folder).read_text()
+
+
+def test_a_card_of_clean_data_says_nothing_of_shared_images(run):
+    assert "pixel for pixel" not in write_card(run.folder).read_text()
+
+
+def test_measured_again_a_number_takes_the_others_place_whatever_it_has_selected(run, tmp_path):
+    pets = make_pets(tmp_path / "pets")
+    for _ in range(2):
+        assert main(["evaluate", str(run.folder), "--on", str(pets), "--cpu", "--protocol", "linear-features-v1"]) == 0
+        results = run.results()
+        (number,) = numbers_on(run, "pets")
+        number["arguments"]["selected_lr"] = 77.0
+        run.write_results({**results, "numbers": [*(one for one in results["numbers"] if one["dataset"] != "pets"), number]})
+    assert main(["evaluate", str(run.folder), "--on", str(pets), "--cpu", "--protocol", "linear-features-v1"]) == 0
+    (number,) = numbers_on(run, "pets")
+    assert number["metric"] == "linear_top1" and number["arguments"]["selected_lr"] != 77.0
+
+
+def test_without_a_protocol_it_is_the_recipes(tmp_path):
+    run = make_run(tmp_path / "run", protocols=["linear-features-v1", "knn-instdisc-v1"])
+    assert main(["evaluate", str(run.folder), "--on", str(make_pets(tmp_path / "pets")), "--cpu"]) == 0
+    assert [number["protocol"] for number in numbers_on(run, "pets")] == ["linear-features-v1"] + 4 * ["knn-instdisc-v1"]
+
+
+@pytest.mark.parametrize(
+    "arguments", [["train", "digits/simclr", "--set", "protocols=[knn-instdisk-v1]"], ["evaluate", "{run}", "--protocol", "knn"]]
+)
+def test_a_protocol_that_is_none_is_named_before_anything_is_done(arguments, run, capsys, monkeypatch):
+    monkeypatch.setattr(inference, "load_images", None)
+    assert main([argument.replace("{run}", str(run.folder)) for argument in arguments]) == 2
+    assert "unknown protocol 'knn" in capsys.readouterr().err
+
+
+def test_a_data_set_that_recipes_come_for_is_read_as_they_read_it_unless_a_folder_is_called_so(run, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    asked = []
+    load = inference.load_images
+    monkeypatch.setattr(inference, "load_images", lambda source, split, **how: asked.append((source, split)) or load(source, split, **how))
+    assert main(["evaluate", str(run.folder), "--on", "imagenet1k", "--cpu"]) == 2
+    assert "cannot load the data set 'ILSVRC/imagenet-1k'" in capsys.readouterr().err and asked == [("ILSVRC/imagenet-1k", "train")]
+    make_pets(tmp_path / "imagenet1k")
+    assert main(["evaluate", str(run.folder), "--on", "imagenet1k", "--cpu"]) == 0
+    assert asked[1:] == [("imagenet1k", "train"), ("imagenet1k", "test")]
+
+
+def test_what_a_stopped_measurement_left_is_found_by_the_same_one_alone_and_removed_behind_it(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(inference, "cached_assets_path", lambda *names: made(tmp_path / "cache" / names[-1]))
+    pets, places = make_pets(tmp_path / "pets"), []
+
+    def made(folder: Path) -> Path:
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def stopped(encoder, data, protocol, session):
+        places.append(session.state)
+        (session.state / "half").touch()
+        raise KeyboardInterrupt
+
+    command = ["evaluate", str(run.folder), "--on", str(pets), "--cpu", "--protocol"]
+    with monkeypatch.context() as patch:
+        patch.setattr(inference, "measure", stopped)
+        for protocol in ("linear-features-v1", "linear-features-v1", "knn-instdisc-v1"):
+            assert main([*command, protocol]) == 130
+        assert places[0] == places[1] != places[2] and (places[0] / "half").exists()
+        shutil.copy(pets / "test/cats/0.png", pets / "test/cats/more.png")
+        assert main([*command, "linear-features-v1"]) == 130 and places[3] not in places[:3]
+    assert main([*command, "linear-features-v1"]) == 0
+    assert not places[3].exists() and places[0].exists(), "its own alone"
+
+
+def test_every_protocol_has_what_a_card_and_reproduce_need():
+    for name, protocol in PROTOCOLS.items():
+        assert name.rpartition("-v")[2].isdigit() and 0 < protocol.tolerance < 0.05 and protocol.precision in ("fp32", "fp16", "bf16")
