@@ -23,7 +23,6 @@ from sslzoo.evaluation import Data, Preprocessing, Session, data_facts, make_dat
 from sslzoo.recipe import Recipe, read_recipe, shipped_recipes
 from sslzoo.run import RECIPE, RESULTS, Run, code_version, with_provenance
 
-PROTOCOL = "knn-instdisc-v1"
 _log = logging.getLogger(__name__)
 
 
@@ -43,7 +42,7 @@ def evaluate(
     recipe = run.recipe if has_recipe else None
     if on is None and recipe is None:
         raise InputError(f"{name} has no {RECIPE} that would name a data set: say which with --on")
-    protocols = protocols or (recipe.protocols if recipe else (PROTOCOL,))
+    protocols = protocols or (recipe or Recipe).protocols
     for protocol in protocols:
         protocol_named(protocol)
     own = recipe if on is None else _recipe_for(on)

@@ -61,8 +61,8 @@ def number(run: Run, when: str = "last", k: int = 20, value: float = 0.5, metric
     }  # fmt: skip
     return {
         "protocol": "knn-instdisc-v1", "dataset": source_name(run.recipe.dataset), "split": "test", "metric": metric, "value": value,
-        "when": when,
-        "arguments": {"k": k, "temperature": 0.1, **arguments}, "provenance": provenance,
+        "when": when, "arguments": {"k": k, "temperature": 0.1, **arguments},
+        "provenance": provenance,
     }  # fmt: skip
 
 
