@@ -3,7 +3,6 @@
 import hashlib
 import json
 import logging
-import os
 import pickle
 import shutil
 from pathlib import Path
@@ -15,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sslzoo.errors import first_line
+from sslzoo.files import whole
 
 _MODEL, _OPTIMIZER, _STATE, _MANIFEST = "method.safetensors", "optimizer.pt", "state.json", "manifest.json"
 _KEPT = 2
@@ -36,50 +36,40 @@ def sha256_of(file: Path) -> str:
 
 
 def save_checkpoint(folder: Path, step: int, checkpoint: Checkpoint) -> None:
-    """Writes `folder`/step-N beside its place, syncs it to the disk, renames it, and only then removes all but the newest two."""
-    beside = folder / f".step-{step}.new"
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
-    save_file({name: value.detach().cpu().contiguous() for name, value in checkpoint.tensors.items()}, beside / _MODEL)
-    torch.save(checkpoint.optimizer, beside / _OPTIMIZER)
-    (beside / _STATE).write_text(json.dumps(checkpoint.state))
-    manifest = {name: sha256_of(beside / name) for name in (_MODEL, _OPTIMIZER, _STATE)}
-    (beside / _MANIFEST).write_text(json.dumps(manifest))
-    for file in beside.iterdir():
-        _sync(file)
-    _sync(beside)
-    place = folder / f"step-{step}"
-    shutil.rmtree(place, ignore_errors=True)  # of the same step, from a run that was resumed before it
-    os.rename(beside, place)
-    _sync(folder)
-    for old in _steps(folder)[_KEPT:]:
-        shutil.rmtree(old)
+    """Writes `folder`/step-N beside its place, syncs it to the disk, renames it, and only then removes all but the newest two.
+
+    Raises `OSError`, also for a full disk, and leaves nothing half written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for left in folder.glob(".step-*.new"):  # by a process that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    with whole(folder / f"step-{step}") as beside:
+        beside.mkdir()
+        save_file({name: value.detach().cpu().contiguous() for name, value in checkpoint.tensors.items()}, beside / _MODEL)
+        torch.save(checkpoint.optimizer, beside / _OPTIMIZER)
+        (beside / _STATE).write_text(json.dumps(checkpoint.state), encoding="utf-8")
+        manifest = {name: sha256_of(beside / name) for name in (_MODEL, _OPTIMIZER, _STATE)}
+        (beside / _MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
+    for old in checkpoint_folders(folder)[_KEPT:]:
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def load_checkpoint(folder: Path) -> Checkpoint | None:
     """The newest checkpoint whose files are what was written; damaged ones are named in a warning and passed over."""
-    for place in _steps(folder):
+    for place in checkpoint_folders(folder):
         try:
-            manifest = json.loads((place / _MANIFEST).read_text())
+            manifest = json.loads((place / _MANIFEST).read_text(encoding="utf-8"))
             for name in (_MODEL, _OPTIMIZER, _STATE):
                 if sha256_of(place / name) != manifest[name]:
                     raise ValueError(f"{name} is damaged")
             optimizer = torch.load(place / _OPTIMIZER, map_location="cpu", weights_only=True)
-            return Checkpoint(load_file(place / _MODEL), optimizer, json.loads((place / _STATE).read_text()))
+            return Checkpoint(load_file(place / _MODEL), optimizer, json.loads((place / _STATE).read_text(encoding="utf-8")))
         except (OSError, ValueError, KeyError, TypeError, SafetensorError, pickle.UnpicklingError, RuntimeError) as error:
             _log.warning("passing over checkpoint %s: %s", place, first_line(error))
     return None
 
 
-def _steps(folder: Path) -> list[Path]:
-    """Checkpoints, the newest first."""
+def checkpoint_folders(folder: Path) -> list[Path]:
+    """The checkpoints in `folder`, whole or damaged, the newest first."""
     found = [place for place in folder.glob("step-*") if place.name[5:].isdigit()]
     return sorted(found, key=lambda place: int(place.name[5:]), reverse=True)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -7,7 +7,8 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from sslzoo.errors import InputError, PublishError, TrainingError
+from sslzoo import __version__
+from sslzoo.errors import InputError, PublishError, StoppedError, TrainingError, first_line
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -21,13 +22,20 @@ def main(arguments: list[str] | None = None) -> int:
     except (TrainingError, PublishError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except StoppedError as error:
+        print(error, file=sys.stderr)
+        return 128 + error.signal
+    except OSError as error:
+        print(f"error: {first_line(error)}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
-        print("stopped: `sslzoo train ... --resume`, or the same command again, goes on where it was", file=sys.stderr)
+        print("stopped", file=sys.stderr)
         return 130
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="sslzoo", description="The Hugging Face-native zoo of self-supervised vision learning.")
+    parser.add_argument("--version", action="version", version=f"sslzoo {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     listing = commands.add_parser("list", help="the recipes, with the page's numbers and ours")
@@ -36,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     listing.set_defaults(run=_list)
 
     train = commands.add_parser("train", help="a recipe to a run folder")
-    train.add_argument("recipe", help="a file, or the name of a recipe of `sslzoo list` such as cifar10/simclr")
+    train.add_argument("recipe", nargs="?", help="a file, or a name of `sslzoo list` such as cifar10/simclr; to --resume: that of --output")
     train.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="change keys of the recipe")
     train.add_argument("--output", type=Path, help="the run folder (default: runs/<name>)")
     train.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in the run folder")
@@ -123,9 +131,15 @@ def _side_by_side(row: dict) -> dict[str, tuple[float | None, float | None]]:
 
 def _train(options: argparse.Namespace) -> None:
     from sslzoo.recipe import parse_changes, read_recipe
+    from sslzoo.run import Run
     from sslzoo.training import train
 
-    recipe = read_recipe(options.recipe, parse_changes(options.set))
+    source = options.recipe
+    if source is None:
+        if not (options.resume and options.output):
+            raise InputError("name a recipe of `sslzoo list`, or a run folder with --resume --output")
+        source = Run(options.output).recipe_file
+    recipe = read_recipe(source, parse_changes(options.set))
     _quiet()
     run = train(recipe, options.output or Path("runs") / recipe.name, resume=options.resume, cpu=options.cpu)
     if int(os.environ.get("RANK", 0)) == 0:

@@ -27,3 +27,11 @@ class TrainingError(RuntimeError):
 
 class PublishError(RuntimeError):
     """The Hub did not take a run; the message is one line that says why and what to do. The command line exits with 1."""
+
+
+class StoppedError(RuntimeError):
+    """A signal ended the training; the message is one line that says what is saved. The command line exits with 128 + signal."""
+
+    def __init__(self, message: str, signal: int):
+        super().__init__(message)
+        self.signal = signal

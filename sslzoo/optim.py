@@ -18,7 +18,7 @@ class ParameterGroup:
 
     decay: whether weight decay applies to them where the recipe exempts norms and biases.
     constant_lr: the learning rate stays at its peak (SimSiam's predictor).
-    frozen_epochs: epochs in which they do not move (DINO's last layer, SwAV's prototypes).
+    frozen_epochs: epochs in which they do not move and gather no momentum (DINO's last layer, SwAV's prototypes).
     lr_factor: multiplies their learning rate (Barlow Twins' norms and biases).
     """
 
@@ -73,10 +73,16 @@ def make_optimizer(
 
 
 def set_learning_rates(optimizer: torch.optim.Optimizer, peak: float, factor: float, epoch: int) -> None:
-    """Gives each group `peak * factor`, or what is special about it."""
+    """Gives each group `peak * factor`, or what is special about it. Called between the backward pass and the optimiser's step.
+
+    The gradients of a group that is frozen are dropped, as DINO and SwAV do: at a learning rate of 0 alone its momentum would fill
+    meanwhile, and be let go in the first steps after.
+    """
     for group in optimizer.param_groups:
-        frozen = epoch < group["frozen_epochs"]
-        group["lr"] = 0.0 if frozen else peak * group["lr_factor"] * (1.0 if group["constant_lr"] else factor)
+        group["lr"] = peak * group["lr_factor"] * (1.0 if group["constant_lr"] else factor)
+        if epoch < group["frozen_epochs"]:
+            for parameter in group["params"]:
+                parameter.grad = None
 
 
 def peak_lr(lr: float, scaling: str, batch: int) -> float:

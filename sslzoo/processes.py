@@ -63,6 +63,24 @@ def main_decides(decide: Callable[[], T]) -> T:
     return value[0]
 
 
+def agree(what: str, value: Any) -> None:
+    """Raises `InputError` in all processes where they differ in `value`, which each of them found for itself; `what` names it.
+
+    Of a dict the error tells only what differs.
+    """
+    if world_size() == 1:
+        return
+    values: list[Any] = [None] * world_size()
+    distributed.all_gather_object(values, value)
+    other = next((number for number, found in enumerate(values) if found != values[0]), None)
+    if other is not None:
+        first, found = values[0], values[other]
+        if isinstance(first, dict):
+            apart = [key for key in {**first, **found} if first.get(key) != found.get(key)]
+            first, found = ({key: side.get(key) for key in apart} for side in (first, found))
+        raise InputError(f"{what} differs between the processes: {first} in process 0, {found} in process {other}")
+
+
 @contextmanager
 def others_may_end() -> Iterator[None]:
     """Around all the work of several processes: where another one has ended in the middle of it, a `TrainingError` says so.

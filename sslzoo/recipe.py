@@ -16,6 +16,7 @@ from sslzoo.data import source_name
 from sslzoo.encoders import ENCODERS
 from sslzoo.errors import InputError, first_line, unknown
 from sslzoo.evaluation import protocol_named
+from sslzoo.files import write_whole
 from sslzoo.method import Method, MethodConfig
 from sslzoo.methods import method_class, method_names
 from sslzoo.optim import LR_SCALINGS, OPTIMIZERS, SCHEDULES
@@ -240,7 +241,7 @@ def parse_recipe(values: dict[str, Any], where: str) -> Recipe:
 
 def write_recipe(recipe: Recipe, file: Path) -> None:
     """Writes every key, so that the file is the whole run whatever defaults may change."""
-    file.write_text(recipe_text(recipe))
+    write_whole(file, recipe_text(recipe))
 
 
 def recipe_text(recipe: Recipe) -> str:

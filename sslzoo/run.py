@@ -3,7 +3,6 @@
 import datetime
 import hashlib
 import json
-import os
 import platform
 from importlib.metadata import version
 from pathlib import Path
@@ -15,6 +14,7 @@ import sslzoo
 from sslzoo.checkpoint import sha256_of
 from sslzoo.data import source_name
 from sslzoo.errors import InputError, first_line
+from sslzoo.files import sync, write_whole
 from sslzoo.method import HEADS
 from sslzoo.recipe import Recipe, read_recipe, recipe_text
 
@@ -39,11 +39,16 @@ class Run:
         self.folder = Path(folder)
 
     @property
-    def recipe(self) -> Recipe:
-        """The recipe that was run. Raises `InputError`."""
+    def recipe_file(self) -> Path:
+        """Where the recipe is. Raises `InputError`."""
         if not (self.folder / RECIPE).is_file():
             raise InputError(f"{self.folder} is no run folder: it has no {RECIPE}")
-        return read_recipe(self.folder / RECIPE)
+        return self.folder / RECIPE
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe that was run. Raises `InputError`."""
+        return read_recipe(self.recipe_file)
 
     @property
     def weights_sha256(self) -> str:
@@ -73,19 +78,34 @@ class Run:
             raise InputError(f"cannot read {file}: {first_line(error)}") from error
 
     def append_metrics(self, values: dict[str, Any]) -> None:
-        """Adds one line to metrics.jsonl."""
-        with open(self.folder / METRICS, "a") as file:
-            file.write(json.dumps(values) + "\n")
+        """Adds one line to metrics.jsonl; whole, or not at all where it raises `OSError`."""
+        with open(self.folder / METRICS, "ab", buffering=0) as file:
+            size, line = file.tell(), json.dumps(values).encode() + b"\n"
+            try:
+                if file.write(line) != len(line):
+                    raise OSError(f"cannot write {file.name}: the disk is full")
+            except OSError:
+                file.truncate(size)
+                raise
 
-    def metrics_size(self) -> int:
-        """Bytes of metrics.jsonl."""
+    def synced_metrics_size(self) -> int:
+        """Bytes of metrics.jsonl, all of which are on the disk when this returns."""
         file = self.folder / METRICS
-        return file.stat().st_size if file.exists() else 0
+        if not file.exists():
+            return 0
+        sync(file)
+        return file.stat().st_size
 
-    def cut_metrics(self, size: int) -> None:
-        """Takes off what was logged behind byte `size`, by steps that are now done again."""
-        with open(self.folder / METRICS, "ab") as file:
-            file.truncate(size)
+    def cut_metrics(self, size: int) -> int:
+        """Takes off what was logged behind byte `size`, by steps that are now done again, and a line that ends half way.
+
+        Returns how many bytes before `size` are missing: a file that is shorter is not made longer.
+        """
+        file = self.folder / METRICS
+        logged = file.read_bytes()[:size] if file.exists() else b""
+        kept = logged[: logged.rfind(b"\n") + 1]
+        write_whole(file, kept.decode(errors="replace"))
+        return size - len(kept)
 
     def results(self) -> dict[str, Any]:
         """results.json, empty parts where there is none. Raises `InputError`."""
@@ -147,16 +167,6 @@ def code_version() -> str:
     for file in sorted(folder.rglob("*.py"), key=lambda file: file.relative_to(folder).as_posix()):
         sha.update(file.relative_to(folder).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
     return f"{sslzoo.__version__}+{sha.hexdigest()[:12]}"
-
-
-def write_whole(file: Path, text: str) -> None:
-    """Writes a text file beside its place and renames it, so that it is never there by half."""
-    beside = file.with_name(f".{file.name}.new")
-    with open(beside, "w") as opened:
-        opened.write(text)
-        opened.flush()
-        os.fsync(opened.fileno())
-    os.replace(beside, file)
 
 
 def _processor() -> str:

@@ -12,15 +12,17 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 import sslzoo
 from sslzoo import checkpoint as checkpoints
-from sslzoo import training
 from sslzoo.errors import InputError, TrainingError
 from sslzoo.methods import method_names
 from sslzoo.recipe import read_recipe
 from sslzoo.run import Run
+from sslzoo.training import evaluations, finish, folder, images, loop
+from sslzoo.training import train as train_run
 
 ROOT = Path(__file__).parents[1]
 WEIGHTS = ("model.safetensors", "ssl_heads.safetensors")
@@ -33,7 +35,7 @@ def short_recipe(method: str, **changes):
 
 
 def train(recipe, folder, **options) -> Run:
-    return training.train(recipe, folder, cpu=True, **options)
+    return train_run(recipe, folder, cpu=True, **options)
 
 
 def same_weights(first: Path, second: Path) -> bool:
@@ -56,15 +58,15 @@ class Killed(BaseException):
 
 def train_until(step: int, recipe, folder: Path, monkeypatch) -> None:
     """Trains and dies right behind optimiser step `step`."""
-    original = training._Training._train_step
+    original = loop.Training._train_step
 
-    def dying(self, epoch, batches):
+    def dying(self, *arguments):
         if self.step == step:
             raise Killed
-        return original(self, epoch, batches)
+        return original(self, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training._Training, "_train_step", dying)
+        patch.setattr(loop.Training, "_train_step", dying)
         with pytest.raises(Killed):
             train(recipe, folder, resume=True)
 
@@ -158,14 +160,22 @@ def test_the_last_good_checkpoint_is_deleted_only_behind_a_newer_one(tmp_path, m
     assert {"step-3", "step-4"} <= {place.name for place in tmp_path.iterdir()}
 
 
-def test_a_full_disk_does_not_end_the_run(whole, tmp_path, monkeypatch, capsys):
-    def full(folder, step, checkpoint):
-        raise OSError(28, "No space left on device")
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), SafetensorError("No space left"), RuntimeError("No space left")])
+def test_a_full_disk_does_not_end_the_run(error, whole, tmp_path, monkeypatch, caplog):
+    """Of whichever of a checkpoint's writers; safetensors and torch raise kinds of their own."""
 
-    monkeypatch.setattr(training, "save_checkpoint", full)
+    def full(tensors, file):
+        Path(file).write_bytes(b"half of it")
+        raise error
+
+    monkeypatch.setattr(checkpoints, "save_file" if isinstance(error, SafetensorError) else "sha256_of", full)
+    if not isinstance(error, SafetensorError):
+        monkeypatch.setattr(checkpoints, "sha256_of", lambda file: full(None, file))
+    monkeypatch.setattr(finish, "tidy", lambda run: None)
     run = train(short_recipe("simclr"), tmp_path / "run")
     assert same_weights(whole, run.folder)
-    assert "No space left" in capsys.readouterr().err
+    assert "no checkpoint at step 4" in caplog.text and "No space left" in caplog.text
+    assert not list((run.folder / "checkpoints").iterdir())
 
 
 def test_no_pickle_is_run_from_a_checkpoint(whole, tmp_path, monkeypatch):
@@ -270,7 +280,7 @@ def test_the_best_epoch_is_kept_beside_the_last(tmp_path, monkeypatch):
         number = {"protocol": "p", "dataset": "d", "split": "s", "metric": "knn_top1", "arguments": arguments, "data": {}}
         return [{**number, "value": next(values)}]
 
-    monkeypatch.setattr(training, "measure", measured)
+    monkeypatch.setattr(evaluations, "measure", measured)
     numbers = train(short_recipe("simclr", knn_every=1), tmp_path / "run").results()["numbers"]
     assert [(number["when"], number["value"], number["arguments"].get("epoch")) for number in numbers] == [
         ("last", 0.4, None), ("best", 0.9, 1),
@@ -296,21 +306,22 @@ def test_what_is_there_is_not_written_over(tmp_path, monkeypatch):
 
 
 def test_a_second_process_in_the_same_folder_is_refused(tmp_path):
-    with training._locked(tmp_path), pytest.raises(InputError, match="another process"), training._locked(tmp_path):
+    with folder.locked(tmp_path), pytest.raises(InputError, match="another process"), folder.locked(tmp_path):
         pass
 
 
-def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_checkpoints(tmp_path, monkeypatch):
-    original = training._Training._train_step
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_checkpoints(value, tmp_path, monkeypatch):
+    original = loop.Training._train_step
 
-    def breaking(self, epoch, batches):
-        views = original(self, epoch, batches)
+    def breaking(self, *arguments):
+        views = original(self, *arguments)
         if self.step == 8:
-            self.sums["loss"] = self.sums["loss"] * float("nan")
+            self.logs.sums["loss"] = self.logs.sums["loss"] * value
         return views
 
-    monkeypatch.setattr(training._Training, "_train_step", breaking)
-    with pytest.raises(TrainingError, match="loss is nan before step 10.*step 8"):
+    monkeypatch.setattr(loop.Training, "_train_step", breaking)
+    with pytest.raises(TrainingError, match=f"loss is {value} before step 10.*step 8"):
         train(short_recipe("simclr", checkpoint_every=8), tmp_path / "run")
 
 
@@ -352,8 +363,8 @@ def test_a_set_larger_than_the_memory_trains_alike(tmp_path, monkeypatch):
     # The canvases are of other sizes, which rounds sums otherwise; the runs drift apart a little, starting from the same images.
     recipe = short_recipe("simclr", dataset=str(tmp_path / "photos"), batch_size=16, epochs=4, optimizer="sgd", lr=0.01, log_every=1)
     resident = train(recipe, tmp_path / "resident")
-    original = training.load_images
-    monkeypatch.setattr(training, "load_images", lambda *arguments, **options: original(*arguments, **options, budget=0))
+    original = images.load_images
+    monkeypatch.setattr(images, "load_images", lambda *arguments, **options: original(*arguments, **options, budget=0))
     streamed = train(recipe, tmp_path / "streamed")
     losses = [[line["loss"] for line in run.metrics()] for run in (resident, streamed)]
     assert losses[0][0] == pytest.approx(losses[1][0], rel=1e-5) and losses[0] == pytest.approx(losses[1], rel=1e-2)
@@ -362,13 +373,13 @@ def test_a_set_larger_than_the_memory_trains_alike(tmp_path, monkeypatch):
 def test_labels_never_reach_training(tmp_path, monkeypatch):
     recipe = short_recipe("simclr", test_split=None, epochs=1)
     train(recipe, tmp_path / "labelled")
-    original = training.load_images
+    original = images.load_images
 
     def shuffled(*arguments, **options):
-        images = original(*arguments, **options)
-        images._labels = images._labels.flip(0)
-        return images
+        found = original(*arguments, **options)
+        found._labels = found._labels.flip(0)
+        return found
 
-    monkeypatch.setattr(training, "load_images", shuffled)
+    monkeypatch.setattr(images, "load_images", shuffled)
     train(recipe, tmp_path / "shuffled")
     assert same_weights(tmp_path / "labelled", tmp_path / "shuffled")

@@ -11,7 +11,7 @@ RANK_LEAST = 1.02
 
 
 def collapse_signs(features: Tensor) -> dict[str, Tensor]:
-    """Two scalars from features (n, d); nothing is read back from the device.
+    """Two scalars from features (n, d), NaN where these are not finite; nothing is read back from the device.
 
     "feature_std": mean over dimensions of the standard deviation of the normalised features, times sqrt(d): 0 when all images get one
         feature, about 1 when they are spread over the whole sphere (SimSiam, arXiv:2011.10566, section 4.1).
@@ -19,12 +19,15 @@ def collapse_signs(features: Tensor) -> dict[str, Tensor]:
         arXiv:2210.02885, equation 1).
     """
     features = features.float()
+    finite = features.isfinite().all()
+    features = torch.where(finite, features, 0.0)  # the decomposition raises an error for others
     spread = F.normalize(features, dim=1).std(dim=0).mean() * features.shape[1] ** 0.5
     smaller = features if features.shape[0] <= features.shape[1] else features.T
     # Of the smaller Gram matrix: its eigenvalues are the squares of the singular values, and much cheaper.
     singular = torch.linalg.eigvalsh((smaller @ smaller.T).double()).clamp(min=0).sqrt()
     shares = singular / singular.sum().clamp(min=1e-12)
-    return {"feature_std": spread, "feature_rank": torch.special.entr(shares).sum().exp().float()}
+    rank = torch.special.entr(shares).sum().exp().float()
+    return {name: torch.where(finite, value, torch.nan) for name, value in (("feature_std", spread), ("feature_rank", rank))}
 
 
 def likely_collapse(values: dict[str, float]) -> str | None:

@@ -13,11 +13,12 @@ from huggingface_hub.utils import validate_repo_id
 from sslzoo.data import EMBEDDED, hub_id, source_name
 from sslzoo.encoders import read_config
 from sslzoo.errors import InputError, first_line
+from sslzoo.files import write_whole
 from sslzoo.method import Reported, read_block
 from sslzoo.methods import method_class
 from sslzoo.optim import peak_lr
 from sslzoo.recipe import Recipe
-from sslzoo.run import CARD, RESULTS, Run, write_whole
+from sslzoo.run import CARD, RESULTS, Run
 
 from .imported_card import imported_metadata, imported_values
 from .leaderboard import cards_folder

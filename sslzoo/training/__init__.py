@@ -1,0 +1,5 @@
+"""Training: the one loop, on Accelerate."""
+
+from .start import train
+
+__all__ = ["train"]

@@ -1,0 +1,58 @@
+"""kNN while training: of the untrained encoder, after epochs, and of the weights that are published."""
+
+from typing import Any
+
+import torch.distributed as distributed
+from accelerate import Accelerator
+
+from sslzoo.evaluation import Data, measure, quiet_session
+from sslzoo.method import Method
+from sslzoo.recipe import Recipe
+
+from .logs import Logs
+
+PROTOCOL = "knn-instdisc-v1"
+
+
+class Evaluations:
+    """best: of each number that of the best epoch. measured_step: where the weights were measured last, -1 at first."""
+
+    def __init__(self, recipe: Recipe, data: Data | None, method: Method, accelerator: Accelerator, logs: Logs):
+        self.recipe, self.data, self.method, self.accelerator, self.logs = recipe, data, method, accelerator, logs
+        self.best: dict[str, dict[str, Any]] = {}
+        self.measured_step = -1
+
+    def measure_if_due(self, step: int, steps_per_epoch: int, steps: int) -> None:
+        """Measures before the first step and after each `knn_every` epochs, unless that was done before the run was stopped.
+
+        The last epoch is measured when the run is finished.
+        """
+        every = self.recipe.knn_every * steps_per_epoch
+        if self.data is None or not every or step == steps or step % every or self.measured_step == step:
+            return
+        self.measure(step, step // steps_per_epoch - 1 if step else None)
+
+    def measure(self, step: int, epoch: int | None) -> list[dict[str, Any]]:
+        """kNN on the weights as they are, written as a line of metrics; those of a trained epoch are compared with the best."""
+        self.agree_on_buffers()
+        numbers = measure(self.method.published, self.data, PROTOCOL, quiet_session(self.accelerator, self.recipe.seed))
+        line: dict[str, Any] = {"step": step} if epoch is None else {"step": step, "epoch": epoch}
+        for number in numbers:
+            key = knn_key(number)
+            line[key] = number["value"]
+            if epoch is not None and (key not in self.best or number["value"] > self.best[key]["value"]):
+                self.best[key] = {**number, "arguments": {**number["arguments"], "epoch": epoch}}
+        self.logs.write(line)
+        self.measured_step = step
+        return numbers
+
+    def agree_on_buffers(self) -> None:
+        """Batch norms of different processes see different images; the main process's statistics are the ones that count."""
+        if self.accelerator.num_processes > 1:
+            for buffer in self.method.buffers():
+                distributed.broadcast(buffer, 0)
+
+
+def knn_key(number: dict[str, Any]) -> str:
+    """ "knn_top1 k=20 T=0.1", as metrics.jsonl has it."""
+    return f"{number['metric']} k={number['arguments']['k']} T={number['arguments']['temperature']}"

@@ -1,0 +1,105 @@
+"""What a run keeps to go on: its checkpoints, and the stop at a signal."""
+
+import logging
+import signal as signals
+import time
+from typing import TYPE_CHECKING, NoReturn
+
+import torch
+
+from sslzoo.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from sslzoo.errors import InputError, StoppedError, first_line
+from sslzoo.processes import agree, all_or_none, main_decides
+from sslzoo.recipe import write_recipe
+from sslzoo.run import CHECKPOINTS, RECIPE
+
+from .folder import changed
+
+if TYPE_CHECKING:
+    from .loop import Training
+
+_log = logging.getLogger(__name__)
+
+
+def save(training: "Training") -> None:
+    """A checkpoint, in all processes alike; a full disk costs a warning, not the run."""
+    training.evaluations.agree_on_buffers()
+    sums = training.logs.shared_sums()
+    if main_decides(lambda: _write(training, sums)):
+        training.saved_step = training.step
+
+
+def stop(training: "Training", signal: int) -> NoReturn:
+    """Saves and ends the run. Raises `StoppedError`."""
+    save(training)
+    folder, name = training.run.folder, signals.Signals(signal).name
+    if training.saved_step == training.step:
+        raise StoppedError(f"stopped by {name} at step {training.step:,}, saved: sslzoo train --resume --output {folder} goes on", signal)
+    kept = f"step {training.saved_step:,} is the last that is saved" if training.saved_step else "nothing is saved"
+    raise StoppedError(f"stopped by {name} at step {training.step:,}, which could not be saved: {kept}", signal)
+
+
+def restore(training: "Training") -> None:
+    """Goes on from the newest whole checkpoint, where there is one, and writes the recipe that is run from now on.
+
+    Raises `InputError` where the images are others than before, or the checkpoint is not of this recipe.
+    """
+    folder = training.run.folder
+    with all_or_none():
+        checkpoint = load_checkpoint(folder / CHECKPOINTS)
+    agree(f"the newest checkpoint in {folder}, which all must see,", checkpoint and checkpoint.state["step"])
+    with all_or_none():
+        if checkpoint is not None:
+            _load(training, checkpoint)
+    main_decides(lambda: _take_over(training, checkpoint))
+
+
+def _write(training: "Training", sums: dict[str, float]) -> bool:
+    training.seconds["all"] = time.perf_counter() - training.started
+    scaler = training.accelerator.scaler
+    optimizer = {"optimizer": training.optimizer.state_dict()} | ({"scaler": scaler.state_dict()} if scaler is not None else {})
+    try:
+        state = {
+            "step": training.step, "best": training.evaluations.best, "measured_step": training.evaluations.measured_step,
+            "seconds": training.seconds, "metrics_size": training.run.synced_metrics_size(), "sums": sums, "summed": training.logs.summed,
+            "fingerprint": training.images.fingerprint, "resumed": training.resumed,
+        }  # fmt: skip
+        checkpoint = Checkpoint(training.method.state_dict(), optimizer, state)
+        save_checkpoint(training.run.folder / CHECKPOINTS, training.step, checkpoint)
+    except OSError as error:
+        _log.warning("no checkpoint at step %d: %s", training.step, first_line(error))
+        return False
+    return True
+
+
+def _load(training: "Training", checkpoint: Checkpoint) -> None:
+    state = checkpoint.state
+    if state["fingerprint"] != training.images.fingerprint:
+        raise InputError(f"{training.recipe.dataset} does not hold the images that {training.run.folder} was trained on before")
+    if state["step"] > training.steps:
+        raise InputError(f"epochs {training.recipe.epochs} are fewer than are trained already: {state['step']} of {training.steps} steps")
+    try:
+        training.method.load_state_dict(checkpoint.tensors)
+        training.optimizer.load_state_dict(checkpoint.optimizer["optimizer"])
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise InputError(f"the checkpoint in {training.run.folder} is not of this recipe: {first_line(error)}") from error
+    if training.accelerator.scaler is not None:
+        training.accelerator.scaler.load_state_dict(checkpoint.optimizer["scaler"])
+    training.step = training.saved_step = state["step"]
+    training.seconds, training.resumed = state["seconds"], state["resumed"]
+    training.evaluations.best, training.evaluations.measured_step = state["best"], state["measured_step"]
+    logs, device = training.logs, training.accelerator.device
+    logs.sums, logs.summed = {name: torch.tensor(value, device=device) for name, value in state["sums"].items()}, state["summed"]
+
+
+def _take_over(training: "Training", checkpoint: Checkpoint | None) -> None:
+    """Makes the folder's files those of the step that the run goes on from."""
+    run, recipe = training.run, training.recipe
+    if checkpoint is not None:
+        changes = {key: list(values) for key, values in changed(run.recipe.public(), recipe.public()).items()}
+        if changes:
+            training.resumed = [*training.resumed, {"step": training.step, "changed": changes}]
+    missing = run.cut_metrics(checkpoint.state["metrics_size"] if checkpoint else 0)
+    if missing:
+        _log.warning("metrics.jsonl lacks %d bytes of what was logged before step %d: the curves have a gap", missing, training.step)
+    write_recipe(recipe, run.folder / RECIPE)

@@ -1,0 +1,339 @@
+"""Going on with a run: what it may change, what it must not, and files that a bad moment left behind."""
+
+
+import os
+import signal
+
+import pytest
+import torch
+from test_training import SHORT, same_weights, short_recipe, train, train_until
+
+from sslzoo.cli import main
+from sslzoo.errors import InputError, StoppedError
+from sslzoo.run import Run
+from sslzoo.training import finish, loop
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The folder of a short SimCLR run that nothing stopped."""
+    return train(short_recipe("simclr"), tmp_path_factory.mktemp("runs") / "whole").folder
+
+
+@pytest.fixture
+def stopped(tmp_path, monkeypatch):
+    """A folder whose run died behind step 9, one step behind the checkpoint of step 8."""
+    train_until(9, short_recipe("simclr"), tmp_path / "stopped", monkeypatch)
+    return tmp_path / "stopped"
+
+
+def test_resume_needs_the_folder_alone(stopped, whole, capsys):
+    assert main(["train", "--resume", "--cpu", "--output", str(stopped)]) == 0
+    assert same_weights(stopped, whole)
+    assert "from step 8" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [[], ["--resume"], ["--output", "x"]])
+def test_a_recipe_or_a_folder_to_go_on_with_is_needed(arguments, capsys):
+    assert main(["train", *arguments]) == 2
+    assert "--resume --output" in capsys.readouterr().err
+
+
+def test_how_a_run_is_watched_may_change(stopped, whole):
+    changes = ["--set", "log_every=1", "checkpoint_every=100", "knn_every=1"]
+    assert main(["train", "--resume", "--cpu", "--output", str(stopped), *changes]) == 0
+    assert same_weights(stopped, whole)
+    run = Run(stopped)
+    assert run.recipe.log_every == 1 and {9, 11, 13} <= {line["step"] for line in run.metrics()}
+    assert run.results()["training"]["resumed"] == [
+        {"step": 8, "changed": {"checkpoint_every": [4, 100], "knn_every": [0, 1], "log_every": [2, 1]}}
+    ]  # fmt: skip
+
+
+def test_a_run_may_go_on_for_more_epochs(stopped):
+    assert main(["train", "--resume", "--cpu", "--output", str(stopped), "--set", "epochs=4"]) == 0
+    results = Run(stopped).results()["training"]
+    assert results["steps"] == 20 and results["resumed"][0]["changed"]["epochs"] == [3, 4]
+    assert Run(stopped).recipe.epochs == 4
+
+
+def test_fewer_epochs_than_are_trained_are_refused(stopped):
+    with pytest.raises(InputError, match="epochs 1 are fewer than are trained already: 8 of 5 steps"):
+        train(short_recipe("simclr", epochs=1), stopped, resume=True)
+    assert Run(stopped).recipe.epochs == 3
+
+
+@pytest.mark.parametrize(("key", "value"), [("lr", 0.02), ("batch_size", 128), ("seed", 1), ("temperature", 0.2), ("view.both.blur", 0.7)])
+def test_what_would_make_another_run_of_it_is_named(key, value, stopped):
+    before = {file.name: file.read_bytes() for file in stopped.iterdir() if file.is_file()}
+    with pytest.raises(InputError, match=f"{key}: .* -> {value}"):
+        train(short_recipe("simclr", **{key: value}), stopped, resume=True)
+    assert {file.name: file.read_bytes() for file in stopped.iterdir() if file.is_file()} == before
+
+
+class TestData:
+    @pytest.fixture
+    def photos(self, tmp_path):
+        from test_training import write_images
+
+        write_images(tmp_path / "photos", 40)
+        return tmp_path / "photos"
+
+    def recipe(self, photos):
+        return short_recipe("simclr", dataset=str(photos), batch_size=8)
+
+    def test_the_same_images_may_lie_in_another_place(self, photos, tmp_path, monkeypatch):
+        train_until(7, self.recipe(photos), tmp_path / "run", monkeypatch)
+        moved = photos.rename(tmp_path / "moved")
+        train(self.recipe(moved), tmp_path / "run", resume=True)
+        train(self.recipe(moved), tmp_path / "whole")
+        assert same_weights(tmp_path / "run", tmp_path / "whole")
+
+    def test_other_images_are_refused(self, photos, tmp_path, monkeypatch):
+        from test_training import write_images
+
+        train_until(7, self.recipe(photos), tmp_path / "run", monkeypatch)
+        write_images(tmp_path / "others", 40, seed=1)
+        with pytest.raises(InputError, match="does not hold the images"):
+            train(self.recipe(tmp_path / "others"), tmp_path / "run", resume=True)
+
+
+def test_a_run_without_a_checkpoint_is_started_over(tmp_path, monkeypatch, whole):
+    train_until(2, short_recipe("simclr", lr=1.0), tmp_path / "run", monkeypatch)
+    train(short_recipe("simclr"), tmp_path / "run")
+    assert same_weights(tmp_path / "run", whole)
+    assert [line["step"] for line in Run(tmp_path / "run").metrics()] == [line["step"] for line in Run(whole).metrics()]
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "results.json"])
+def test_a_folder_of_another_model_is_not_written_into(name, tmp_path):
+    (tmp_path / name).write_text("{}")
+    with pytest.raises(InputError, match=f"holds {name}"):
+        train(short_recipe("simclr"), tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == [name]
+
+
+def test_a_finished_run_is_named_as_finished(tmp_path):
+    train(short_recipe("simclr", epochs=1), tmp_path)
+    with pytest.raises(InputError, match="is finished .epochs: 1 -> 2"):
+        train(short_recipe("simclr", epochs=2), tmp_path, resume=True)
+
+
+def test_what_a_run_left_that_was_killed_in_its_last_moment_is_tidied_up(tmp_path, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    def killed(run):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(finish, "tidy", killed)
+        with pytest.raises(Killed):
+            train(short_recipe("simclr"), tmp_path)
+    (tmp_path / ".lock").touch()
+    assert (tmp_path / "checkpoints").is_dir()
+    train(short_recipe("simclr"), tmp_path, resume=True)
+    assert not (tmp_path / "checkpoints").exists() and not (tmp_path / ".lock").exists()
+
+
+def test_metrics_that_a_crash_cut_short_are_not_filled_up(stopped, whole, caplog):
+    file = stopped / "metrics.jsonl"
+    file.write_bytes(file.read_bytes()[:200])
+    train(short_recipe("simclr"), stopped, resume=True)
+    assert b"\0" not in file.read_bytes() and same_weights(stopped, whole)
+    assert "the curves have a gap" in caplog.text
+    steps = [line["step"] for line in Run(stopped).metrics()]
+    assert steps == sorted(set(steps)) and steps[-4:] == [10, 12, 14, 15]
+
+
+def test_a_line_that_does_not_fit_on_the_disk_is_not_there_by_half(stopped, monkeypatch):
+    """The recipe of the test: /dev/full cannot stand for metrics.jsonl, so the file's own writing is cut short."""
+    run, before = Run(stopped), (stopped / "metrics.jsonl").read_bytes()
+    import builtins
+
+    original = builtins.open
+
+    class Full:
+        def __init__(self, file):
+            self.file, self.name = file, "metrics.jsonl"
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            self.file.close()
+
+        def __getattr__(self, name):
+            return getattr(self.file, name)
+
+        def write(self, line):
+            return self.file.write(line[:7])
+
+    monkeypatch.setattr(builtins, "open", lambda *arguments, **options: Full(original(*arguments, **options)))
+    with pytest.raises(OSError, match="disk is full"):
+        run.append_metrics({"step": 9, "loss": 1.0})
+    monkeypatch.undo()
+    assert (stopped / "metrics.jsonl").read_bytes() == before
+
+
+def test_the_recipe_is_never_there_by_half(stopped, monkeypatch):
+    """A run killed while it writes recipe.yaml at its start leaves the one that was there."""
+    from pathlib import Path
+
+    before = (stopped / "recipe.yaml").read_bytes()
+
+    def killed(self, text, **options):
+        original(self, text[:5], **options)
+        raise KeyboardInterrupt
+
+    original = Path.write_text
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(short_recipe("simclr", log_every=1), stopped, resume=True)
+    assert (stopped / "recipe.yaml").read_bytes() == before
+
+
+class TestSignals:
+    def signalled(self, step, number, monkeypatch):
+        original = loop.Training._train_step
+
+        def receiving(self, *arguments):
+            if self.step == step:
+                os.kill(os.getpid(), number)
+            return original(self, *arguments)
+
+        monkeypatch.setattr(loop.Training, "_train_step", receiving)
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    @pytest.mark.parametrize("step", [0, 6, 9])  # 9 is the last of an epoch
+    def test_saves_at_the_end_of_the_step_and_goes_on_from_there(self, number, step, tmp_path, monkeypatch, whole):
+        handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+        with monkeypatch.context() as patch:
+            self.signalled(step, number, patch)
+            with pytest.raises(StoppedError, match=f"{number.name} at step {step + 1}, saved: .*--resume --output"):
+                train(short_recipe("simclr"), tmp_path)
+        assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
+        assert (tmp_path / "checkpoints" / f"step-{step + 1}").is_dir() and not (tmp_path / ".lock").exists()
+        train(short_recipe("simclr"), tmp_path, resume=True)
+        assert same_weights(tmp_path, whole)
+        assert Run(tmp_path).metrics()[-1]["loss"] == Run(whole).metrics()[-1]["loss"]
+
+    def test_the_evaluation_behind_the_step_is_made_up_for(self, tmp_path, monkeypatch):
+        recipe = short_recipe("simclr", knn_every=1)
+        with monkeypatch.context() as patch:
+            self.signalled(4, signal.SIGTERM, patch)  # the last step of the first epoch
+            with pytest.raises(StoppedError):
+                train(recipe, tmp_path)
+        train(recipe, tmp_path, resume=True)
+        measured = [(line["step"], line.get("epoch")) for line in Run(tmp_path).metrics() if "knn_top1 k=20 T=0.1" in line]
+        assert measured == [(0, None), (5, 0), (10, 1), (15, 2)]
+
+    def test_says_so_where_the_step_could_not_be_saved(self, tmp_path, monkeypatch):
+        from sslzoo.training import states
+
+        def full(*arguments):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(states, "save_checkpoint", full)
+        self.signalled(2, signal.SIGTERM, monkeypatch)
+        with pytest.raises(StoppedError, match="at step 3, which could not be saved: nothing is saved"):
+            train(short_recipe("simclr"), tmp_path)
+
+    def test_the_command_line_ends_with_the_signals_code(self, tmp_path, monkeypatch, capsys):
+        self.signalled(2, signal.SIGTERM, monkeypatch)
+        changes = [f"{key}={value}" for key, value in SHORT.items()]
+        assert main(["train", "digits/simclr", "--cpu", "--output", str(tmp_path), "--set", *changes]) == 143
+        assert capsys.readouterr().err.strip().splitlines()[-1].startswith("stopped by SIGTERM at step 3, saved")
+
+    def test_a_second_interrupt_is_not_waited_with(self, tmp_path, monkeypatch):
+        original = loop.Training._train_step
+
+        def twice(self, *arguments):
+            if self.step == 2:
+                os.kill(os.getpid(), signal.SIGINT)
+                os.kill(os.getpid(), signal.SIGINT)
+            return original(self, *arguments)
+
+        monkeypatch.setattr(loop.Training, "_train_step", twice)
+        with pytest.raises(KeyboardInterrupt):
+            train(short_recipe("simclr"), tmp_path)
+        assert not (tmp_path / "checkpoints").exists()
+
+
+def test_tensorboard_has_each_step_once_after_a_resume(tmp_path, monkeypatch):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    recipe = short_recipe("simclr", tracker="tensorboard", log_every=1)
+    train_until(7, recipe, tmp_path, monkeypatch)
+    train(recipe, tmp_path, resume=True)
+    (folder,) = {file.parent for file in tmp_path.rglob("events.out.tfevents.*") if "hparams" not in str(file)} - {tmp_path}
+    events = accumulator.EventAccumulator(str(folder))
+    events.Reload()
+    assert [event.step for event in events.Scalars("loss")] == list(range(1, 16))
+
+
+def test_frozen_prototypes_gather_no_momentum():
+    """Swapping the order or setting the rate to 0 alone lets go of an epoch's momentum in the first unfrozen step."""
+    from sslzoo.optim import ParameterGroup, make_optimizer, set_learning_rates
+
+    for name in ("sgd", "lars"):
+        weight = torch.nn.Parameter(torch.zeros(1))
+        group = ParameterGroup([weight], decay=False, frozen_epochs=1)
+        optimizer = make_optimizer([group], name, 0.0, 0.9, (0.9, 0.999), decay_norm_and_bias=False)
+        for step in range(60):
+            weight.grad = torch.ones(1)
+            set_learning_rates(optimizer, 1.0, 1.0, epoch=int(step >= 50))
+            optimizer.step()
+            assert step >= 50 or weight.item() == 0
+        # The sum over ten steps of (1 - 0.9^n) / (1 - 0.9), by hand.
+        assert weight.item() == pytest.approx(-41.38, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4"), ("ACCELERATE_MIXED_PRECISION", "bf16"), ("ACCELERATE_DYNAMO_BACKEND", "eager")],
+)
+def test_the_environment_does_not_overrule_the_recipe(variable, value, whole, tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv(variable, value)
+    train(short_recipe("simclr"), tmp_path)
+    assert same_weights(tmp_path, whole)
+    assert f"{variable}={value} is ignored" in caplog.text and os.environ[variable] == value
+
+
+@pytest.mark.parametrize("variable", ["ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"])
+def test_a_launch_that_shards_the_model_is_refused(variable, tmp_path, monkeypatch):
+    monkeypatch.setenv(variable, "true")
+    with pytest.raises(InputError, match=variable):
+        train(short_recipe("simclr"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_half_precision_on_a_cpu_is_refused(tmp_path):
+    with pytest.raises(InputError, match="fp16 needs an accelerator.*bf16 or fp32"):
+        train(short_recipe("simclr", precision="fp16"), tmp_path / "run")
+
+
+def test_weights_that_are_no_longer_finite_are_named(tmp_path):
+    changes = {"optimizer": "sgd", "lr": 1e38, "schedule": "constant", "warmup_epochs": 0, "log_every": 1}
+    from sslzoo.errors import TrainingError
+
+    with pytest.raises(TrainingError, match="is (nan|inf) before step"):
+        train(short_recipe("simclr", **changes), tmp_path / "run")
+
+
+def test_a_run_tells_what_it_does_and_what_came_of_it(tmp_path, monkeypatch, capsys):
+    from sslzoo.training import logs
+
+    clock = iter(range(0, 10**6, 31))
+    monkeypatch.setattr(logs.time, "monotonic", lambda: next(clock))
+    changes = ["epochs=2", "batch_size=256", "log_every=1"]
+    assert main(["train", "digits/simclr", "--cpu", "--output", str(tmp_path / "run"), "--set", *changes]) == 0
+    out, err = capsys.readouterr()
+    assert out.strip() == str(tmp_path / "run")
+    for said in (
+        "1,297 of digits (train), 10 classes; measured on 500 (test)", "2 x 16 px (both)", "10, 5 an epoch of 256 images", "fp32",
+        "% untrained, ",
+    ):  # fmt: skip
+        assert said in err
+    assert err.count(" left\n") >= 3 and "loss" in err and "images/s" in err
+    assert "effective rank" in err and "no sign of collapse" in err and "sslzoo card" in err

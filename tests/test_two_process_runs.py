@@ -1,0 +1,197 @@
+"""Whole runs in two processes: every branch is taken alike, whatever the number of steps is and whichever process meets an error."""
+
+import json
+import os
+import re
+import socket
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import torch.multiprocessing as multiprocessing
+from test_training import Killed, train_until, weights
+
+from sslzoo.errors import InputError, StoppedError, TrainingError
+from sslzoo.recipe import read_recipe
+from sslzoo.run import Run
+from sslzoo.training import images, logs, loop, train
+
+pytestmark = pytest.mark.slow
+# DINO on a ViT: no batch norm, so nothing but the gathers, the averaged gradients and the order of the images tells processes apart.
+BASE = {
+    "encoder": "vit-xs4", "optimizer": "sgd", "lr": 0.1, "frozen_epochs": 0, "head_norm": False, "batch_size": 256, "epochs": 1,
+    "knn_every": 0, "warmup_epochs": 0, "log_every": 2, "checkpoint_every": 5,
+}  # fmt: skip
+
+
+def recipe(**changes):
+    return read_recipe("digits/dino", {**BASE, **changes})
+
+
+def run(folder: Path, **changes) -> str:
+    train(recipe(**changes), folder, resume=True, cpu=True)
+    return "done"
+
+
+def ends(folder: Path, rank: int, patch: pytest.MonkeyPatch):
+    """Every scenario in the order in which both processes go through them; each gives what one process saw of it."""
+    yield "multiple", lambda: run(folder / "multiple", test_split=None)
+    yield "one step", lambda: run(folder / "one", batch_size=1297 // 2 * 2, checkpoint_every=1, log_every=1)
+    yield "log and checkpoint", lambda: run(folder / "both", log_every=5)
+
+    yield "killed", lambda: train_until(3, recipe(checkpoint_every=3), folder / "resumed", patch)
+    yield "resumed", lambda: run(folder / "resumed", checkpoint_every=3)
+    yield "last step saved", lambda: killed_in_finish(folder / "last", patch)
+    yield "resumed at the last step", lambda: run(folder / "last")
+
+    yield "other recipes", lambda: run(folder / "differ", lr=0.1 * (1 + rank))
+    yield "lock refused", lambda: refused_lock(folder / "locked", rank)
+    yield "missing on one machine", lambda: missing_on_one(folder / "missing", rank, patch)
+    yield "disk full at the end", lambda: full_disk(folder / "full", rank, patch)
+    yield "not finite", lambda: not_finite(folder / "nan", rank, patch)
+    yield "signal to one", lambda: signalled(folder / "signal", rank, patch)
+    yield "goes on", lambda: run(folder / "signal")
+
+
+def killed_in_finish(folder, patch):
+    with patch.context() as inside:
+        inside.setattr(loop, "finish", lambda training: raises(Killed()))
+        train(recipe(), folder, resume=True, cpu=True)
+
+
+def refused_lock(folder, rank):
+    from filelock import FileLock
+
+    folder.mkdir(exist_ok=True)
+    if rank == 0:
+        with FileLock(folder / ".lock"):
+            return run(folder)
+    return run(folder)
+
+
+def missing_on_one(folder, rank, patch):
+    with patch.context() as inside:
+        if rank == 1:
+            inside.setattr(images, "load_images", lambda *arguments, **options: raises(InputError("no such folder here")))
+        return run(folder)
+
+
+def full_disk(folder, rank, patch):
+    with patch.context() as inside:
+        inside.setattr(Run, "write_results", lambda *arguments: raises(OSError(28, "No space left on device")))
+        return run(folder)
+
+
+def not_finite(folder, rank, patch):
+    """The features of one process alone are not finite, as they follow from its own images."""
+    with patch.context() as inside:
+        if rank == 1:
+            original = logs.features
+            inside.setattr(logs, "features", lambda encoder, pixels: original(encoder, pixels) * torch.nan)
+        return run(folder)
+
+
+def signalled(folder, rank, patch):
+    import signal
+
+    original = loop.Training._train_step
+
+    def receiving(self, *arguments):
+        if self.step == 1 and rank == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(self, *arguments)
+
+    with patch.context() as inside:
+        inside.setattr(loop.Training, "_train_step", receiving)
+        return run(folder)
+
+
+def raises(error):
+    raise error
+
+
+def _process(rank, folder, port):
+    torch.set_num_threads(1)
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    seen = {}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, scenario in ends(Path(folder), rank, patch):
+            try:
+                seen[name] = scenario()
+            except (InputError, TrainingError, StoppedError, OSError, Killed, pytest.fail.Exception) as error:
+                seen[name] = f"{type(error).__name__}: {error}"
+            Path(folder, f"seen-{rank}.json").write_text(json.dumps(seen))
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory):
+    """The folder of all scenarios, and what each process saw. A deadlock ends here and names the scenario."""
+    folder = tmp_path_factory.mktemp("two")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    context = multiprocessing.spawn(_process, (str(folder), port), nprocs=2, join=False)
+    deadline = time.monotonic() + 1200  # only a deadlock takes that long
+    while not (joined := context.join(timeout=5)) and time.monotonic() < deadline:
+        pass
+    seen = [json.loads((folder / f"seen-{rank}.json").read_text()) for rank in range(2)]
+    if not joined:
+        for process in context.processes:
+            process.kill()
+        pytest.fail(f"the processes wait for each other behind {[list(names)[-1] for names in seen]}")
+    return folder, seen
+
+
+@pytest.mark.parametrize("name", ["multiple", "one step", "log and checkpoint", "resumed", "resumed at the last step", "goes on"])
+def test_a_run_comes_to_its_end(name, both):
+    assert [seen[name] for seen in both[1]] == ["done", "done"]
+
+
+@pytest.mark.parametrize(
+    ("name", "main", "other"),
+    [
+        ("other recipes", *["InputError: the recipe differs .*: .'lr': 0.1. in process 0, .'lr': 0.2. in process 1"] * 2),
+        ("lock refused", "InputError: another process is training", "InputError: process 0: another process is training"),
+        ("missing on one machine", "InputError: process 1: no such folder here", "InputError: no such folder here"),
+        ("disk full at the end", "TrainingError: .*No space left.*step 5 is saved", "TrainingError: process 0: .*No space left"),
+        ("not finite", "TrainingError: feature_std is nan before step 2", "TrainingError: feature_std is nan before step 2"),
+        ("signal to one", "StoppedError: stopped by SIGTERM at step 3, saved", "StoppedError: stopped by SIGTERM at step 3, saved"),
+    ],
+)
+def test_what_one_process_meets_ends_both_with_a_line(name, main, other, both):
+    for seen, expected in zip(both[1], (main, other), strict=True):
+        assert re.match(expected, seen[name]), seen[name]
+
+
+def test_a_stopped_run_ends_like_one_process_alone_that_was_not_stopped(both, tmp_path):
+    """Weights, and each line of the log: what the processes had summed up before they were stopped counts once."""
+    alone = train(recipe(checkpoint_every=3), tmp_path, cpu=True)
+    start = weights_at_start()
+    for name in ("resumed", "signal"):
+        found = Run(both[0] / name)
+        moved = max(float((value - start[key]).abs().max()) for key, value in weights(alone.folder).items() if key in start)
+        apart = max(float((value - weights(found.folder)[key]).abs().max()) for key, value in weights(alone.folder).items())
+        assert apart < 1e-4 * moved
+        losses = [[(line["step"], line["loss"]) for line in run.metrics() if "loss" in line] for run in (alone, found)]
+        assert [step for step, _ in losses[0]] == [step for step, _ in losses[1]] == [2, 4, 5]
+        assert [loss for _, loss in losses[1]] == pytest.approx([loss for _, loss in losses[0]], rel=1e-5)
+
+
+def test_a_run_of_two_processes_goes_on_in_one(both, tmp_path, monkeypatch):
+    train_until(3, recipe(checkpoint_every=3), tmp_path, monkeypatch)
+    train(recipe(checkpoint_every=3), tmp_path, resume=True, cpu=True)
+    one, two = weights(tmp_path), weights(both[0] / "resumed")
+    assert max(float((one[key] - two[key]).abs().max()) for key in one) < 1e-4
+
+
+def weights_at_start():
+    torch.manual_seed(0)
+    return {name: value for name, value in recipe().make_method().state_dict().items()}
+
+
+def test_nothing_is_left_behind(both):
+    for name in ("multiple", "one", "both", "resumed", "last", "signal"):
+        names = {file.name for file in (both[0] / name).iterdir()}
+        assert "results.json" in names and not names & {".lock", "checkpoints", ".new"}
