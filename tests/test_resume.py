@@ -2,6 +2,7 @@
 
 
 import os
+import shutil
 import signal
 
 import pytest
@@ -20,11 +21,18 @@ def whole(tmp_path_factory):
     return train(short_recipe("simclr"), tmp_path_factory.mktemp("runs") / "whole").folder
 
 
+@pytest.fixture(scope="module")
+def died(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "died"
+    with pytest.MonkeyPatch.context() as patch:
+        train_until(9, short_recipe("simclr"), folder, patch)
+    return folder
+
+
 @pytest.fixture
-def stopped(tmp_path, monkeypatch):
+def stopped(died, tmp_path):
     """A folder whose run died behind step 9, one step behind the checkpoint of step 8."""
-    train_until(9, short_recipe("simclr"), tmp_path / "stopped", monkeypatch)
-    return tmp_path / "stopped"
+    return shutil.copytree(died, tmp_path / "stopped")
 
 
 def test_resume_needs_the_folder_alone(stopped, whole, capsys):
@@ -205,8 +213,8 @@ class TestSignals:
 
         monkeypatch.setattr(loop.Training, "_train_step", receiving)
 
-    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-    @pytest.mark.parametrize("step", [0, 6, 9])  # 9 is the last of an epoch
+    # Step 9 is the last of an epoch.
+    @pytest.mark.parametrize(("number", "step"), [(signal.SIGINT, 0), (signal.SIGTERM, 6), (signal.SIGTERM, 9)])
     def test_saves_at_the_end_of_the_step_and_goes_on_from_there(self, number, step, tmp_path, monkeypatch, whole):
         handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
         with monkeypatch.context() as patch:
@@ -289,15 +297,14 @@ def test_frozen_prototypes_gather_no_momentum():
         assert weight.item() == pytest.approx(-41.38, abs=0.01)
 
 
-@pytest.mark.parametrize(
-    ("variable", "value"),
-    [("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4"), ("ACCELERATE_MIXED_PRECISION", "bf16"), ("ACCELERATE_DYNAMO_BACKEND", "eager")],
-)
-def test_the_environment_does_not_overrule_the_recipe(variable, value, whole, tmp_path, monkeypatch, caplog):
-    monkeypatch.setenv(variable, value)
+def test_the_environment_does_not_overrule_the_recipe(whole, tmp_path, monkeypatch, caplog):
+    variables = {"GRADIENT_ACCUMULATION_STEPS": "4", "MIXED_PRECISION": "bf16", "DYNAMO_BACKEND": "eager"}
+    for name, value in variables.items():
+        monkeypatch.setenv(f"ACCELERATE_{name}", value)
     train(short_recipe("simclr"), tmp_path)
     assert same_weights(tmp_path, whole)
-    assert f"{variable}={value} is ignored" in caplog.text and os.environ[variable] == value
+    for name, value in variables.items():
+        assert f"ACCELERATE_{name}={value} is ignored" in caplog.text and os.environ[f"ACCELERATE_{name}"] == value
 
 
 @pytest.mark.parametrize("variable", ["ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"])
