@@ -4,7 +4,9 @@ import os
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
+from contextlib import suppress
 from pathlib import Path
+from threading import Event
 
 import gradio as gr
 from board import Board, Listing, benchmark, chosen, columns, splits, table, value
@@ -196,4 +198,6 @@ def _cost(rows: list[tuple[Entry, str]]) -> Figure | None:
 
 
 if __name__ == "__main__":
-    serve(Board())
+    print(f"The leaderboard is at {serve(Board(), prevent_thread_lock=True)} (Ctrl-C ends it)", flush=True)
+    with suppress(KeyboardInterrupt):
+        Event().wait()

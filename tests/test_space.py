@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -448,3 +450,12 @@ def test_recent_keeps_the_last_few():
         recent.get("x", lambda: (_ for _ in ()).throw(InputError("x")))
     recent.get("x", lambda: made.append("x"))
     assert made[-1] == "x", "an error is not remembered"
+
+
+def test_started_by_hand_the_page_says_where_it_is_and_ends_with_an_interrupt():
+    command = [sys.executable, str(TESTS.parent / "space" / "app.py")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "GRADIO_SERVER_NAME": "127.0.0.1"}) as process:
+        address = re.search(r"http://\S+", process.stdout.readline())[0]
+        assert "leaderboard" in httpx2.get(address).text.lower()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=600) == 0
