@@ -46,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate = commands.add_parser("evaluate", help="measure an encoder")
     evaluate.add_argument("model", help="a run folder or Hub id")
     evaluate.add_argument("--on", metavar="DATA", help="a data set (default: the one it was trained on)")
-    evaluate.add_argument("--protocol", nargs="+", metavar="NAME", help="default: those of the recipe, else knn-instdisc-v1")
+    evaluate.add_argument("--protocol", nargs="+", metavar="NAME", help="default: those of the recipe, else knn-instdisc-v2")
     evaluate.add_argument("--train-split")
     evaluate.add_argument("--test-split")
     evaluate.add_argument("--image-column")

@@ -33,7 +33,7 @@ from sslzoo.recipe import Recipe, write_recipe
 from sslzoo.run import CHECKPOINTS, RECIPE, Run, environment, with_provenance
 from sslzoo.views import Renderer
 
-PROTOCOL = "knn-instdisc-v1"
+PROTOCOL = "knn-instdisc-v2"
 # On the tiny ResNet reading the signs costs 0.24 % of the steps at the default log_every, 1.2 % at every 10 steps.
 _SIGN_IMAGES = 256
 

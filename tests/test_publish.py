@@ -348,7 +348,7 @@ def test_numbers_on_data_sets_of_the_hub_go_where_it_collects_them(server, clien
     file = ".eval_results/sslzoo.yaml"
     entries = parse_eval_result_entries(yaml.safe_load(published(server, "sslzoo/collected")[file]))
     assert [(entry.dataset_id, entry.value) for entry in entries] == [("someone/pictures", 76.54), ("someone/pictures", 50.0)]
-    assert all("knn-instdisc-v1" in entry.notes and entry.source_url.endswith("/sslzoo/collected") for entry in entries)
+    assert all("knn-instdisc-v2" in entry.notes and entry.source_url.endswith("/sslzoo/collected") for entry in entries)
     client(tmp_path / "run")
     assert file not in published(server, "sslzoo/collected"), "not asked for any more"
 
@@ -364,7 +364,7 @@ def imported(folder: Path) -> Run:
     }  # fmt: skip
     provenance = {"weights_sha256": run.weights_sha256, "train_images": 5, "test_images": 4, "code": "0", "date": "2026-11-24"}
     number = {
-        "protocol": "knn-instdisc-v1", "dataset": "digits", "split": "test", "metric": "knn_top1", "value": 0.25, "when": "last",
+        "protocol": "knn-instdisc-v2", "dataset": "digits", "split": "test", "metric": "knn_top1", "value": 0.25, "when": "last",
         "arguments": {"k": 20, "temperature": 0.1}, "provenance": provenance,
     }  # fmt: skip
     run.write_results({"training": {}, "numbers": [number], "imported": about})

@@ -254,7 +254,7 @@ def test_compare_shows_two_models_side_by_side(opened, digit):
     expect(table.locator("th")).to_have_text(["", RES, VIT])
     rows = dict(row.split("\t", 1) for row in table.locator("tbody tr").all_inner_texts())
     assert rows["Encoder"] == "res6\tvit-xs4"
-    assert rows["kNN top-1 (k=200, temperature=0.1, knn-instdisc-v1, digits test)"] == "50.00\t50.00"
+    assert rows["kNN top-1 (k=200, temperature=0.1, knn-instdisc-v2, digits test)"] == "50.00\t50.00"
     expect(page.locator(".js-plotly-plot:visible")).to_have_count(2)
     expect(page.locator(".js-plotly-plot:visible").first.locator(".legend .traces")).to_have_count(2)
     page.locator("#compare-image input[type=file]").set_input_files(digit[0])
@@ -305,14 +305,14 @@ def listed(runs, name: str = RES, **block) -> Listed:
 
 
 def test_numbers_of_different_protocols_settings_and_splits_never_share_a_column_or_a_row(runs, monkeypatch):
-    monkeypatch.setattr(board, "PROTOCOLS", {"knn-instdisc-v1": None, "linear-a": None, "linear-b": None})
+    monkeypatch.setattr(board, "PROTOCOLS", {"knn-instdisc-v2": None, "linear-a": None, "linear-b": None})
     one = {"metric": "linear_top1", "when": "last", "protocol": "linear-a", "split": "test", "dataset": "digits"}
 
     def model(name: str, weights: str, *numbers: dict):
         own = [{**one, "arguments": {}, **number} for number in numbers]
         return listed(runs, name, numbers=own, weights_sha256=weights * 64, reference={"knn_top1": 0.9, "linear_top1": 0.95})
 
-    knn = {"metric": "knn_top1", "protocol": "knn-instdisc-v1"}
+    knn = {"metric": "knn_top1", "protocol": "knn-instdisc-v2"}
     sound, broken = entries([
         model("a/one", "1", {"value": 0.1}, {**knn, "value": 0.2, "arguments": {"k": 20, "temperature": 0.1}}),
         model("a/two", "2", {"value": 0.3, "protocol": "linear-b"}, {**knn, "value": 0.4, "arguments": {"k": 200, "temperature": 0.1}}),
