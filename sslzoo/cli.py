@@ -152,12 +152,12 @@ def _reproduce(options: argparse.Namespace) -> int:
     from sslzoo.reproduce import DIFFERENT, reproduce
 
     _quiet()
-    findings = reproduce(options.model, options.on, cpu=options.cpu)
-    for finding in findings:
+    findings, main = reproduce(options.model, options.on, cpu=options.cpu), int(os.environ.get("RANK", 0)) == 0
+    for finding in findings if main else []:
         line = f"{finding.verdict:18} {finding.what}: {_short(finding.claimed)} -> {_short(finding.found)}"
         print(json.dumps(finding._asdict()) if options.json else line)
     counts = Counter(finding.verdict for finding in findings)
-    if not options.json:
+    if main and not options.json:
         print(", ".join(f"{count} {verdict}" for verdict, count in counts.items()))
     return int(counts[DIFFERENT] > 0)
 

@@ -26,7 +26,7 @@ from sslzoo.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from sslzoo.data import Batch, ImageSet, load_images
 from sslzoo.encoders import compiled_parts, features
 from sslzoo.errors import InputError, TrainingError
-from sslzoo.evaluation import Preprocessing, collapse_signs, data_facts, likely_collapse, make_data, measure, quiet_session
+from sslzoo.evaluation import Preprocessing, collapse_signs, data_facts, likely_collapse, make_data, measure, protocol_named, quiet_session
 from sslzoo.method import Method, Progress
 from sslzoo.optim import lr_factor, make_optimizer, peak_lr, set_learning_rates
 from sslzoo.recipe import Recipe, write_recipe
@@ -256,6 +256,8 @@ class _Training:
             self.method.save_pretrained(self.run.folder)
             self.preprocessing.write(self.run.folder)
         numbers = self._evaluate(self.recipe.epochs - 1) if self.data is not None else []
+        facts = data_facts(self.data) if numbers else {}
+        facts["precision"] = protocol_named(PROTOCOL).precision_on(self.accelerator)
         if main:
             trained = self.steps * self.recipe.batch_size
             training = {
@@ -265,7 +267,6 @@ class _Training:
                 "peak_memory_bytes": _peak_memory(device), "processes": self.accelerator.num_processes,
                 "environment": environment(device), "files": self.run.digests(),
             }  # fmt: skip
-            facts = data_facts(self.data) if numbers else {}
             last = with_provenance(numbers, "last", self.run.weights_sha256, self.recipe.seed, device, facts)
             best = with_provenance(list(self.best.values()), "best", None, self.recipe.seed, device, facts)
             self.run.write_results({"training": training, "numbers": last + best})

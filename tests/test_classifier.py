@@ -374,14 +374,17 @@ class TestResuming:
         assert "No space left" in caplog.text
 
 
+def short_linear():
+    return replace(CLASSIFIER_PROTOCOLS["linear-mae-v1"], epochs=2, warmup_epochs=1, batch_size=9)
+
+
 def short_trainings():
     """What this process finds of each; an odd batch, and test images that do not divide by two."""
     if distributed.is_initialized():  # Accelerate asks the environment how many processes there are
         rank, processes = str(distributed.get_rank()), str(distributed.get_world_size())
         os.environ.update(RANK=rank, LOCAL_RANK=rank, WORLD_SIZE=processes, MASTER_ADDR="127.0.0.1", MASTER_PORT="0")
-    mae = replace(CLASSIFIER_PROTOCOLS["linear-mae-v1"], epochs=2, warmup_epochs=1, batch_size=9)
     found = {}
-    for name, protocol, encoder in (("linear", mae, "res6"), ("finetune", replace(SHORT, epochs=2), "vit-xs4")):
+    for name, protocol, encoder in (("linear", short_linear(), "res6"), ("finetune", replace(SHORT, epochs=2), "vit-xs4")):
         training = trained(protocol, to_plain(encoder_named(encoder)), digits(20, 11))
         assert training.session.accelerator.num_processes == (distributed.get_world_size() if distributed.is_initialized() else 1)
         found[name] = {"history": training.history, "network": training.network.state_dict()}

@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from sslzoo.errors import InputError
+from sslzoo.processes import all_or_none
 
 from .features import extract
 from .metrics import TopAccuracy, top_counts
@@ -40,9 +41,11 @@ class KNNProtocol(Protocol):
         bank, bank_labels = extract(encoder, data.train, data.preprocessing, done=session.bar.update)
         queries, labels = extract(encoder, data.test, data.preprocessing, done=session.bar.update)
         labels = data.classes.of_test.to(labels.device)[labels]
+        with all_or_none():
+            accuracy = knn_accuracy(bank, bank_labels, queries, labels, self, data.classes.count)
         return [
             Measured(f"knn_{metric}", {"k": k, "temperature": temperature}, value)
-            for (metric, k, temperature), value in knn_accuracy(bank, bank_labels, queries, labels, self, data.classes.count).items()
+            for (metric, k, temperature), value in accuracy.items()
         ]
 
 
