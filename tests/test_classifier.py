@@ -285,6 +285,18 @@ class TestNumbers:
         with pytest.raises(TrainingError, match="linear-simclr-v1.*nan before step 1"):
             CLASSIFIER_PROTOCOLS["linear-simclr-v1"].measure(encoder, digits(8, 5), session())
 
+    @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+    def test_are_not_told_where_the_loss_is_not_finite(self, value, monkeypatch):
+        entropy = classifier.F.cross_entropy
+        monkeypatch.setattr(classifier.F, "cross_entropy", lambda *given, **named: entropy(*given, **named) + value)
+        with pytest.raises(TrainingError, match=f"the loss is {value} before step 1,"):
+            CLASSIFIER_PROTOCOLS["linear-simclr-v1"].measure(encoder_named("res6"), digits(8, 5), session())
+
+    def test_every_epoch_has_an_order_of_its_own_of_every_image_once(self):
+        training = classifier._Training(replace(SHORT, batch_size=9), encoder_named("vit-xs4"), digits(27, 5), session())
+        orders = [torch.cat(list(training._positions(epoch))).tolist() for epoch in (0, 1, 0)]
+        assert orders[0] == orders[2] != orders[1] and sorted(orders[0]) == sorted(orders[1]) == list(range(27))
+
     def test_progress_counts_every_image_once(self):
         protocol, written = replace(CLASSIFIER_PROTOCOLS["linear-simclr-v1"], epochs=2, batch_size=16), io.StringIO()
         with tqdm(file=written, mininterval=0) as bar:

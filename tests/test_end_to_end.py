@@ -90,7 +90,7 @@ class Person:
 
     def __exit__(self, *_) -> None:
         self._process.stdin.close()
-        self._process.wait(timeout=20)
+        self._process.wait(timeout=600)
 
 
 def holds_token(data: bytes) -> bool:

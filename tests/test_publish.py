@@ -75,7 +75,7 @@ def client(server, tmp_path_factory):
 
     yield publish
     process.stdin.close()
-    process.wait(timeout=20)
+    process.wait(timeout=600)
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +175,7 @@ def test_what_is_published_loads_in_plain_transformers_and_whole_in_sslzoo(serve
     assert files.keys() == FILES, "neither checkpoints nor code nor anybody's notes"
     assert files == {name: (folder / name).read_bytes() for name in FILES}
     assert commits(server, repository) == 1
-    done = server.run_python(PLAIN.replace("FOLDER", repr(str(folder))), tmp_path / "plain", timeout=300)
+    done = server.run_python(PLAIN.replace("FOLDER", repr(str(folder))), tmp_path / "plain", timeout=600)
     assert done.returncode == 0, done.stderr
     assert done.stderr == "", "silently"
     assert json.loads(done.stdout) == {
