@@ -70,7 +70,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.set_float32_matmul_precision("highest")  # all three in float32, as `knn_accuracy` is in any case
-    protocol = KNN_PROTOCOLS["knn-instdisc-v1"]
+    protocol = KNN_PROTOCOLS["knn-instdisc-v2"]
     bank, bank_labels, queries, labels = problem(10000 if options.whole else 2000, options.rows, options.width, options.device)
     found: dict[str, dict] = {"sslzoo": {}, "loop": {}}
 

@@ -68,7 +68,7 @@ def untrained(recipe: Recipe, bank: ImageSet, queries: ImageSet) -> float:
 
 def accuracy(bank: torch.Tensor, bank_images: ImageSet, queries: torch.Tensor, query_images: ImageSet) -> float:
     """kNN top-1 at k = 20, temperature 0.1."""
-    found = knn_accuracy(bank, bank_images.labels, queries, query_images.labels, KNN_PROTOCOLS["knn-instdisc-v1"])
+    found = knn_accuracy(bank, bank_images.labels, queries, query_images.labels, KNN_PROTOCOLS["knn-instdisc-v2"])
     return found["top1", 20, 0.1]
 
 

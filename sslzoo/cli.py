@@ -54,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate = commands.add_parser("evaluate", help="measure an encoder")
     evaluate.add_argument("model", help="a run folder or Hub id")
     evaluate.add_argument("--on", metavar="DATA", help="a data set (default: the one it was trained on)")
-    evaluate.add_argument("--protocol", nargs="+", metavar="NAME", help="default: those of the recipe, else knn-instdisc-v1")
+    evaluate.add_argument("--protocol", nargs="+", metavar="NAME", help="default: those of the recipe, else knn-instdisc-v2")
     evaluate.add_argument("--train-split")
     evaluate.add_argument("--test-split")
     evaluate.add_argument("--image-column")
@@ -166,12 +166,12 @@ def _reproduce(options: argparse.Namespace) -> int:
     from sslzoo.reproduce import DIFFERENT, reproduce
 
     _quiet()
-    findings = reproduce(options.model, options.on, cpu=options.cpu)
-    for finding in findings:
+    findings, main = reproduce(options.model, options.on, cpu=options.cpu), int(os.environ.get("RANK", 0)) == 0
+    for finding in findings if main else []:
         line = f"{finding.verdict:18} {finding.what}: {_short(finding.claimed)} -> {_short(finding.found)}"
         print(json.dumps(finding._asdict()) if options.json else line)
     counts = Counter(finding.verdict for finding in findings)
-    if not options.json:
+    if main and not options.json:
         print(", ".join(f"{count} {verdict}" for verdict, count in counts.items()))
     return int(counts[DIFFERENT] > 0)
 

@@ -3,23 +3,21 @@
 import hashlib
 import json
 import logging
-import os
 import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from huggingface_hub import cached_assets_path
 from tqdm import tqdm
 
+from sslzoo.accelerator import make_accelerator, on_cpu
 from sslzoo.data import load_images
 from sslzoo.encoders import load_stored, model_folder
 from sslzoo.errors import InputError
 from sslzoo.evaluation import Data, Preprocessing, Session, data_facts, make_data, measure, protocol_named, write_features
+from sslzoo.processes import all_or_none, check_alike, rank
 from sslzoo.recipe import Recipe, read_recipe, shipped_recipes
 from sslzoo.run import RECIPE, RESULTS, Run, code_version, with_provenance
 
@@ -37,15 +35,17 @@ def evaluate(
     A local run folder's results.json gets the numbers of each protocol as it is done. A measurement that takes long and was stopped goes
     on where it was when it is asked for again. Raises `InputError`.
     """
-    folder = model_folder(name)
-    run, has_recipe = Run(folder), (folder / RECIPE).is_file()
-    recipe = run.recipe if has_recipe else None
-    if on is None and recipe is None:
-        raise InputError(f"{name} has no {RECIPE} that would name a data set: say which with --on")
-    protocols = protocols or (recipe or Recipe).protocols
-    for protocol in protocols:
-        protocol_named(protocol)
-    own = recipe if on is None else _recipe_for(on)
+    make_accelerator("fp32", cpu)  # which connects the processes: from here on, what one meets is told to all
+    with all_or_none():
+        folder = model_folder(name)
+        run, has_recipe = Run(folder), (folder / RECIPE).is_file()
+        recipe = run.recipe if has_recipe else None
+        if on is None and recipe is None:
+            raise InputError(f"{name} has no {RECIPE} that would name a data set: say which with --on")
+        protocols = protocols or (recipe or Recipe).protocols
+        for protocol in protocols:
+            protocol_named(protocol)
+        own = recipe if on is None else _recipe_for(on)
     splits = train_split or (own.train_split if own else "train"), test_split or (own and own.test_split) or "test"
     data = load_data(
         folder, own.dataset if own else on, splits, image_column or (own and own.image_column), label_column or (own and own.label_column),
@@ -56,8 +56,9 @@ def evaluate(
         _log.warning("%d of the %d test images are training images too", facts["test_images_in_train"], facts["test_images"])
     for protocol in protocols:
         found = measure_stored(folder, data, facts, protocol, recipe.seed if recipe else 0, cpu)
-        if Path(name).is_dir() and (folder / RESULTS).exists() and int(os.environ.get("RANK", 0)) == 0:
-            run.add_numbers(found)
+        with all_or_none():
+            if rank() == 0 and Path(name).is_dir() and (folder / RESULTS).exists():
+                run.add_numbers(found)
         numbers += found
     return numbers
 
@@ -65,28 +66,34 @@ def evaluate(
 def load_data(
     folder: Path, dataset: str, splits: tuple[str, str], image_column: str | None, label_column: str | None, canvas: int | None, cpu: bool
 ) -> Data:
-    """Training and test images, to be seen as the encoder in `folder` wants them. Raises `InputError`."""
-    device = _accelerator("fp32", cpu).device
-    train, test = (
-        load_images(dataset, split, image_column=image_column, label_column=label_column, canvas=canvas, device=device) for split in splits
-    )
-    return make_data(train, test, Preprocessing.read(folder))
+    """Training and test images, to be seen as the encoder in `folder` wants them; in all processes. Raises `InputError`."""
+    device = make_accelerator("fp32", cpu).device
+    with all_or_none():
+        train, test = (
+            load_images(dataset, split, image_column=image_column, label_column=label_column, canvas=canvas, device=device)
+            for split in splits
+        )
+        preprocessing = Preprocessing.read(folder)
+    return make_data(train, test, preprocessing)
 
 
 def measure_stored(folder: Path, data: Data, facts: dict[str, Any], protocol: str, seed: int, cpu: bool) -> list[dict[str, Any]]:
-    """Every number of a protocol for the encoder in `folder`, with its provenance. Raises `InputError`.
+    """Every number of a protocol for the encoder in `folder`, with its provenance; in all processes. Raises `InputError`.
 
     facts: of the data, from `data_facts`. What a stopped measurement had done is kept in the cache of the Hub's client until it is done.
     """
-    accelerator = _accelerator(protocol_named(protocol).precision, cpu)
-    weights = Run(folder).weights_sha256
-    key = [protocol, weights, seed, code_version(), data.train.fingerprint, data.test.fingerprint, *map(str, data.preprocessing)]
-    state = cached_assets_path("sslzoo", "evaluation", hashlib.sha256(json.dumps(key).encode()).hexdigest()[:24])
-    encoder = load_stored(folder).to(accelerator.device)
+    accelerator = make_accelerator("fp32" if on_cpu(cpu) else protocol_named(protocol).precision, cpu)
+    with all_or_none():
+        weights = Run(folder).weights_sha256
+        key = [protocol, weights, seed, code_version(), data.train.fingerprint, data.test.fingerprint, *map(str, data.preprocessing)]
+        state = cached_assets_path("sslzoo", "evaluation", hashlib.sha256(json.dumps(key).encode()).hexdigest()[:24])
+        encoder = load_stored(folder).to(accelerator.device)
+    check_alike("the weights", weights)
     with _bar("images", 0, protocol) as bar:
         found = measure(encoder, data, protocol, Session(accelerator, seed, bar, state))
     if accelerator.is_main_process:
         shutil.rmtree(state, ignore_errors=True)
+    facts = {**facts, "precision": protocol_named(protocol).precision_on(accelerator)}
     return with_provenance(found, "last", weights, seed, accelerator.device, facts)
 
 
@@ -97,7 +104,7 @@ def embed(
     if output.suffix != ".parquet" or not output.absolute().parent.is_dir():
         raise InputError(f"cannot write '{output}': a file name that ends in .parquet, in a folder that exists, is needed")
     folder = model_folder(name)
-    device = _accelerator("fp32", cpu).device
+    device = make_accelerator("fp32", cpu).device
     images = load_images(source, split, image_column=image_column, device=device)
     encoder = load_stored(folder).to(device)
     with _bar("images", len(images), output.name) as bar:
@@ -108,12 +115,6 @@ def _recipe_for(dataset: str) -> Recipe | None:
     """A shipped recipe for the data set of this name, which knows its columns and splits; None where a file or folder is called so."""
     of = [file for name, file in shipped_recipes().items() if name.partition("/")[0] == dataset]
     return read_recipe(of[0]) if of and not Path(dataset).exists() else None
-
-
-def _accelerator(precision: str, cpu: bool) -> Accelerator:
-    cpu = cpu or not torch.accelerator.is_available()
-    AcceleratorState._reset_state()  # its precision, too, would stay for good
-    return Accelerator(cpu=cpu, mixed_precision="no" if cpu or precision == "fp32" else precision, step_scheduler_with_optimizer=False)
 
 
 def _bar(unit: str, total: int, what: str) -> tqdm:

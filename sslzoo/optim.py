@@ -50,7 +50,8 @@ def make_optimizer(
 ) -> torch.optim.Optimizer:
     """SGD with momentum, Adam (its weight decay is a term of the gradient), AdamW or LARS over the groups.
 
-    `set_learning_rates` gives them their learning rates before each step.
+    `set_learning_rates` gives them their learning rates before each step. A step drops the gradients of a group whose rate is 0, as DINO
+    and SwAV do with what is frozen.
     """
     settings = [
         {
@@ -64,23 +65,28 @@ def make_optimizer(
         if group.parameters
     ]
     if name == "adamw":
-        return torch.optim.AdamW(settings, lr=0.0, betas=betas, foreach=True)
-    if name == "adam":
-        return torch.optim.Adam(settings, lr=0.0, betas=betas, foreach=True)
-    if name == "lars":
-        return LARS(settings, momentum=momentum)
-    return torch.optim.SGD(settings, lr=0.0, momentum=momentum, foreach=True)
+        optimizer = torch.optim.AdamW(settings, lr=0.0, betas=betas, foreach=True)
+    elif name == "adam":
+        optimizer = torch.optim.Adam(settings, lr=0.0, betas=betas, foreach=True)
+    elif name == "lars":
+        optimizer = LARS(settings, momentum=momentum)
+    else:
+        optimizer = torch.optim.SGD(settings, lr=0.0, momentum=momentum, foreach=True)
+    optimizer.register_step_pre_hook(_drop_frozen_gradients)
+    return optimizer
 
 
 def set_learning_rates(optimizer: torch.optim.Optimizer, peak: float, factor: float, epoch: int) -> None:
-    """Gives each group `peak * factor`, or what is special about it. Called between the backward pass and the optimiser's step.
-
-    The gradients of a group that is frozen are dropped, as DINO and SwAV do: at a learning rate of 0 alone its momentum would fill
-    meanwhile, and be let go in the first steps after.
-    """
+    """Gives each group `peak * factor`, or what is special about it; 0 while it is frozen."""
     for group in optimizer.param_groups:
-        group["lr"] = peak * group["lr_factor"] * (1.0 if group["constant_lr"] else factor)
-        if epoch < group["frozen_epochs"]:
+        frozen = epoch < group["frozen_epochs"]
+        group["lr"] = 0.0 if frozen else peak * group["lr_factor"] * (1.0 if group["constant_lr"] else factor)
+
+
+def _drop_frozen_gradients(optimizer: torch.optim.Optimizer, *_: object) -> None:
+    """Else momentum would fill while nothing moves, and be let go in the first steps after."""
+    for group in optimizer.param_groups:
+        if group["lr"] == 0:
             for parameter in group["params"]:
                 parameter.grad = None
 

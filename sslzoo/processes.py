@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as distributed
+from torch import Tensor
 
 from sslzoo.errors import InputError, TrainingError, first_line
 
@@ -29,6 +30,44 @@ def rank() -> int:
     return distributed.get_rank() if distributed.is_initialized() else 0
 
 
+def from_all(value: T) -> list[T]:
+    """What each process has, in the order of their numbers, in all of them."""
+    values = [value] * world_size()
+    if len(values) > 1:
+        distributed.all_gather_object(values, value)
+    return values
+
+
+def check_alike(what: str, value: Any) -> None:
+    """Raises `InputError` in all processes where they differ in `value`, which each of them found for itself; `what` names it.
+
+    Of a dict the error tells only what differs.
+    """
+    values = from_all(value)
+    other = next((number for number, found in enumerate(values) if found != values[0]), None)
+    if other is not None:
+        first, found = values[0], values[other]
+        if isinstance(first, dict):
+            apart = [key for key in {**first, **found} if first.get(key) != found.get(key)]
+            first, found = ({key: side.get(key) for key in apart} for side in (first, found))
+        raise InputError(f"{what} must be alike for all processes: {first} in process 0, {found} in process {other}")
+
+
+def equal_share(count: int) -> Tensor:
+    """This process's positions of `count` >= 1 in all, int64; as many in each process, filled up with the last position."""
+    share = -(-count // world_size())
+    return torch.arange(rank() * share, (rank() + 1) * share).clamp(max=count - 1)
+
+
+def joined(rows: Tensor, count: int) -> Tensor:
+    """The rows (count, ...) of which each process has its `equal_share`, in order, in all of them; without gradient."""
+    if world_size() == 1:
+        return rows
+    parts = [torch.empty_like(rows) for _ in range(world_size())]
+    distributed.all_gather(parts, rows.contiguous())
+    return torch.cat(parts)[:count]
+
+
 @contextmanager
 def all_or_none() -> Iterator[None]:
     """A block that all processes finish, or none: an error in one is raised there, and in the others one of its kind that tells it.
@@ -41,15 +80,27 @@ def all_or_none() -> Iterator[None]:
         yield
     except Exception as raised:  # told to the others, then raised
         error = raised
-    if world_size() > 1:
-        told: list[tuple[bool, str] | None] = [None] * world_size()
-        distributed.all_gather_object(told, error and (isinstance(error, InputError), first_line(error)))
-        failed = [(number, *said) for number, said in enumerate(told) if said is not None]
-        if error is None and failed:
-            number, of_input, message = failed[0]
-            raise (InputError if of_input else TrainingError)(f"process {number}: {message}")
+    told = from_all(error and (isinstance(error, InputError), first_line(error)))
+    failed = [(number, *said) for number, said in enumerate(told) if said is not None]
+    if error is None and failed:
+        number, of_input, message = failed[0]
+        raise (InputError if of_input else TrainingError)(f"process {number}: {message}")
     if error is not None:
         raise error
+
+
+def from_main(tensors: dict[str, Tensor] | None, device: torch.device) -> dict[str, Tensor] | None:
+    """The main process's tensors, on each process's device; None where it has none. What the others give does not count."""
+    if world_size() == 1:
+        return tensors
+    shapes = main_decides(lambda: tensors and {name: (value.shape, value.dtype) for name, value in tensors.items()})
+    if shapes is None:
+        return None
+    received = {}
+    for name, (shape, dtype) in shapes.items():
+        received[name] = tensors[name].contiguous() if rank() == 0 else torch.empty(shape, dtype=dtype, device=device)
+        distributed.broadcast(received[name], 0)
+    return received
 
 
 def main_decides(decide: Callable[[], T]) -> T:
@@ -61,24 +112,6 @@ def main_decides(decide: Callable[[], T]) -> T:
     if world_size() > 1:
         distributed.broadcast_object_list(value, 0)
     return value[0]
-
-
-def agree(what: str, value: Any) -> None:
-    """Raises `InputError` in all processes where they differ in `value`, which each of them found for itself; `what` names it.
-
-    Of a dict the error tells only what differs.
-    """
-    if world_size() == 1:
-        return
-    values: list[Any] = [None] * world_size()
-    distributed.all_gather_object(values, value)
-    other = next((number for number, found in enumerate(values) if found != values[0]), None)
-    if other is not None:
-        first, found = values[0], values[other]
-        if isinstance(first, dict):
-            apart = [key for key in {**first, **found} if first.get(key) != found.get(key)]
-            first, found = ({key: side.get(key) for key in apart} for side in (first, found))
-        raise InputError(f"{what} differs between the processes: {first} in process 0, {found} in process {other}")
 
 
 @contextmanager

@@ -79,7 +79,7 @@ class Recipe:
     precision: str = "fp32"
     compile: bool = False
     seed: int = 0
-    protocols: tuple[str, ...] = ("knn-instdisc-v1",)
+    protocols: tuple[str, ...] = ("knn-instdisc-v2",)
     knn_every: int = 1
     log_every: int = 50
     checkpoint_every: int = 1000

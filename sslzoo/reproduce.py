@@ -4,12 +4,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sslzoo.accelerator import make_accelerator
 from sslzoo.data import EMBEDDED, hub_id, source_name
 from sslzoo.encoders import model_folder
 from sslzoo.errors import InputError
 from sslzoo.evaluation import data_facts, protocol_named
 from sslzoo.hub import card_claims, metric_label
 from sslzoo.inference import load_data, measure_stored
+from sslzoo.processes import all_or_none, check_alike
 from sslzoo.recipe import recipe_text
 from sslzoo.run import CARD, RECIPE, RESULTS, Run, identity
 
@@ -35,15 +37,18 @@ def reproduce(name: str, on: Sequence[str] = (), *, cpu: bool = False) -> list[F
     on: data sets to be found elsewhere than the claim says, each called like the one it stands for (its last part).
     Raises `InputError` for a folder that claims nothing, and for a data set that cannot be had.
     """
-    folder = model_folder(name)
-    run = Run(folder)
-    results = run.results()
-    if not results["numbers"]:
-        raise InputError(f"{name} claims no numbers: its {RESULTS} has none")
-    findings = [*_files(run, results["training"])]
-    if (folder / CARD).is_file():
-        findings += [_exact(claim.what, claim.card, claim.results) for claim in card_claims(run)]
-    last = [number for number in results["numbers"] if number["when"] == "last"]
+    make_accelerator("fp32", cpu)  # which connects the processes: from here on, what one meets is told to all
+    with all_or_none():
+        folder = model_folder(name)
+        run = Run(folder)
+        results = run.results()
+        if not results["numbers"]:
+            raise InputError(f"{name} claims no numbers: its {RESULTS} has none")
+        findings = [*_files(run, results["training"])]
+        if (folder / CARD).is_file():
+            findings += [_exact(claim.what, claim.card, claim.results) for claim in card_claims(run)]
+        last = [number for number in results["numbers"] if number["when"] == "last"]
+    check_alike("the numbers", last)
     findings += _measured_again(folder, run, last, on, cpu)
     return findings + [*_earlier(run, [number for number in results["numbers"] if number["when"] == "best"])]
 
@@ -67,7 +72,8 @@ def _measured_again(folder: Path, run: Run, numbers: list[dict[str, Any]], on: S
         groups.setdefault(key, []).append(number)
     for group in groups.values():
         protocol, provenance = group[0]["protocol"], group[0]["provenance"]
-        place, read_as = _place(group[0]["dataset"], run, on), provenance["read_as"] or {}
+        with all_or_none():
+            place, read_as = _place(group[0]["dataset"], run, on), provenance["read_as"] or {}
         splits = provenance["train_split"], group[0]["split"]
         data = load_data(folder, place, splits, read_as.get("image_column"), read_as.get("label_column"), read_as.get("canvas"), cpu)
         facts = data_facts(data)

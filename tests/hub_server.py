@@ -204,7 +204,7 @@ class HubServer:
         chosen |= {f"HF_HUB_DISABLE_{name}": "1" for name in ("XET", "TELEMETRY", "PROGRESS_BARS")}
         return kept | chosen | ({"HF_TOKEN": token} if token else {})
 
-    def run_python(self, code: str, home: Path, token: str | None = None, timeout: float = 120) -> subprocess.CompletedProcess:
+    def run_python(self, code: str, home: Path, token: str | None = None, timeout: float = 600) -> subprocess.CompletedProcess:
         environment = self.environment(home, token)
         return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=timeout)
 

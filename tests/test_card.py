@@ -60,7 +60,7 @@ def number(run: Run, when: str = "last", k: int = 20, value: float = 0.5, metric
         "date": "2026-11-24", "train_fingerprint": FOREVER,
     }  # fmt: skip
     return {
-        "protocol": "knn-instdisc-v1", "dataset": source_name(run.recipe.dataset), "split": "test", "metric": metric, "value": value,
+        "protocol": "knn-instdisc-v2", "dataset": source_name(run.recipe.dataset), "split": "test", "metric": metric, "value": value,
         "when": when, "arguments": {"k": k, "temperature": 0.1, **arguments},
         "provenance": provenance,
     }  # fmt: skip
@@ -88,8 +88,8 @@ def test_metadata_is_read_back_by_the_hubs_client(card):
     found = [(one.metric_name, one.metric_value, one.metric_args, one.metric_config) for one in data.eval_results]
     arguments = [{"k": k, "temperature": 0.1} for k in (20, 200)]
     assert found == [
-        ("kNN top-1 (k=20, T=0.1)", 76.54, arguments[0], "knn-instdisc-v1"),
-        ("kNN top-1 (k=200, T=0.1)", 50.0, arguments[1], "knn-instdisc-v1"),
+        ("kNN top-1 (k=20, T=0.1)", 76.54, arguments[0], "knn-instdisc-v2"),
+        ("kNN top-1 (k=200, T=0.1)", 50.0, arguments[1], "knn-instdisc-v2"),
     ], "the last numbers, in percent, and not the best ones"
     assert {(one.dataset_type, one.dataset_split, one.metric_type) for one in data.eval_results} == {("digits", "test", "accuracy")}
 
@@ -115,8 +115,8 @@ def test_card_tells_what_it_is_how_to_load_it_and_its_numbers(card):
     assert f"[{paper.title}](https://arxiv.org/abs/2002.05709)" in card and "arXiv preprint arXiv:2002.05709" in card
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in card.splitlines() if line.startswith("| kNN")]
     assert rows == [
-        ["kNN top-1", "k=20, T=0.1", "76.54", "81.00 (3)", "–", "digits, test", "1,297 / 500", "knn-instdisc-v1"],
-        ["kNN top-1", "k=200, T=0.1", "50.00", "–", "90.00", "digits, test", "1,297 / 500", "knn-instdisc-v1"],
+        ["kNN top-1", "k=20, T=0.1", "76.54", "81.00 (3)", "–", "digits, test", "1,297 / 500", "knn-instdisc-v2"],
+        ["kNN top-1", "k=200, T=0.1", "50.00", "–", "90.00", "digits, test", "1,297 / 500", "knn-instdisc-v2"],
     ]
     blocks = re.findall(r"```(\w+)\n(.*?)```", card, re.DOTALL)
     assert [language for language, _ in blocks] == ["python", "python", "bash", "bibtex"]

@@ -285,6 +285,18 @@ class TestNumbers:
         with pytest.raises(TrainingError, match="linear-simclr-v1.*nan before step 1"):
             CLASSIFIER_PROTOCOLS["linear-simclr-v1"].measure(encoder, digits(8, 5), session())
 
+    @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+    def test_are_not_told_where_the_loss_is_not_finite(self, value, monkeypatch):
+        entropy = classifier.F.cross_entropy
+        monkeypatch.setattr(classifier.F, "cross_entropy", lambda *given, **named: entropy(*given, **named) + value)
+        with pytest.raises(TrainingError, match=f"the loss is {value} before step 1,"):
+            CLASSIFIER_PROTOCOLS["linear-simclr-v1"].measure(encoder_named("res6"), digits(8, 5), session())
+
+    def test_every_epoch_has_an_order_of_its_own_of_every_image_once(self):
+        training = classifier._Training(replace(SHORT, batch_size=9), encoder_named("vit-xs4"), digits(27, 5), session())
+        orders = [torch.cat(list(training._positions(epoch))).tolist() for epoch in (0, 1, 0)]
+        assert orders[0] == orders[2] != orders[1] and sorted(orders[0]) == sorted(orders[1]) == list(range(27))
+
     def test_progress_counts_every_image_once(self):
         protocol, written = replace(CLASSIFIER_PROTOCOLS["linear-simclr-v1"], epochs=2, batch_size=16), io.StringIO()
         with tqdm(file=written, mininterval=0) as bar:
@@ -374,14 +386,17 @@ class TestResuming:
         assert "No space left" in caplog.text
 
 
+def short_linear():
+    return replace(CLASSIFIER_PROTOCOLS["linear-mae-v1"], epochs=2, warmup_epochs=1, batch_size=9)
+
+
 def short_trainings():
     """What this process finds of each; an odd batch, and test images that do not divide by two."""
     if distributed.is_initialized():  # Accelerate asks the environment how many processes there are
         rank, processes = str(distributed.get_rank()), str(distributed.get_world_size())
         os.environ.update(RANK=rank, LOCAL_RANK=rank, WORLD_SIZE=processes, MASTER_ADDR="127.0.0.1", MASTER_PORT="0")
-    mae = replace(CLASSIFIER_PROTOCOLS["linear-mae-v1"], epochs=2, warmup_epochs=1, batch_size=9)
     found = {}
-    for name, protocol, encoder in (("linear", mae, "res6"), ("finetune", replace(SHORT, epochs=2), "vit-xs4")):
+    for name, protocol, encoder in (("linear", short_linear(), "res6"), ("finetune", replace(SHORT, epochs=2), "vit-xs4")):
         training = trained(protocol, to_plain(encoder_named(encoder)), digits(20, 11))
         assert training.session.accelerator.num_processes == (distributed.get_world_size() if distributed.is_initialized() else 1)
         found[name] = {"history": training.history, "network": training.network.state_dict()}

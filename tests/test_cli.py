@@ -142,7 +142,7 @@ def test_wrong_input_is_one_line_and_exit_code_2(arguments, message, capsys, tmp
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["evaluate", "{run}", "--protocol", "knn-instdisc-v2"], "unknown protocol 'knn-instdisc-v2': did you mean 'knn-instdisc-v1'?"),
+        (["evaluate", "{run}", "--protocol", "knn-instdisc-v1"], "unknown protocol 'knn-instdisc-v1': did you mean 'knn-instdisc-v2'?"),
         (["evaluate", "{run}", "--test-split", "tset"], "unknown split 'tset': did you mean 'test'?"),
         (["embed", "{run}", "digits", "--output", "features.csv"], "must end"),
         (["train", "digits/simclr", "--output", "{run}"], "--resume"),

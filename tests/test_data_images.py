@@ -294,7 +294,7 @@ class TestStreaming:
 
         worker = threading.Thread(target=leave, daemon=True)
         worker.start()
-        worker.join(20)
+        worker.join(600)
         assert not worker.is_alive(), "it hangs"
         assert len(taken) <= 3
         assert set(threading.enumerate()) <= before
@@ -313,7 +313,7 @@ class TestAhead:
 
         def work(item):
             if item == 0:
-                assert later.wait(10)
+                assert later.wait(600)
             later.set()
             return item * item
 
@@ -339,7 +339,7 @@ class TestAhead:
 
         def work(item):
             begun.append(item)
-            assert item == 0 or held.wait(10)
+            assert item == 0 or held.wait(600)
 
         with ThreadPoolExecutor(1) as pool:
             results = ahead(pool, work, range(100), 5)

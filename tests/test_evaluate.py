@@ -51,9 +51,9 @@ def test_measured_again_a_number_takes_the_others_place_whatever_it_has_selected
 
 
 def test_without_a_protocol_it_is_the_recipes(tmp_path):
-    run = make_run(tmp_path / "run", protocols=["linear-features-v1", "knn-instdisc-v1"])
+    run = make_run(tmp_path / "run", protocols=["linear-features-v1", "knn-instdisc-v2"])
     assert main(["evaluate", str(run.folder), "--on", str(make_pets(tmp_path / "pets")), "--cpu"]) == 0
-    assert [number["protocol"] for number in numbers_on(run, "pets")] == ["linear-features-v1"] + 4 * ["knn-instdisc-v1"]
+    assert [number["protocol"] for number in numbers_on(run, "pets")] == ["linear-features-v1"] + 4 * ["knn-instdisc-v2"]
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_what_a_stopped_measurement_left_is_found_by_the_same_one_alone_and_remo
     command = ["evaluate", str(run.folder), "--on", str(pets), "--cpu", "--protocol"]
     with monkeypatch.context() as patch:
         patch.setattr(inference, "measure", stopped)
-        for protocol in ("linear-features-v1", "linear-features-v1", "knn-instdisc-v1"):
+        for protocol in ("linear-features-v1", "linear-features-v1", "knn-instdisc-v2"):
             assert main([*command, protocol]) == 130
         assert places[0] == places[1] != places[2] and (places[0] / "half").exists()
         shutil.copy(pets / "test/cats/0.png", pets / "test/cats/more.png")

@@ -32,7 +32,7 @@ def naive(bank, bank_labels, queries, labels, k, temperature, classes, first):
         votes = [0.0] * classes
         for cosine, its_label in sorted(cosines, reverse=True)[:k]:
             votes[its_label] += math.exp(cosine / temperature)
-        right += label in sorted(range(classes), key=lambda one: -votes[one])[:first]
+        right += label in sorted((one for one in range(classes) if votes[one]), key=lambda one: -votes[one])[:first]
     return right / len(labels)
 
 
@@ -60,12 +60,29 @@ class TestAccuracy:
                 assert accuracy["top1", k, temperature] == pytest.approx(top1, abs=1e-6), (k, temperature)
         assert len({value for (metric, *_), value in accuracy.items() if metric == "top1"}) >= 3, "the settings matter"
 
-    def test_top5_equals_the_loop_where_five_classes_have_votes(self):
+    @pytest.mark.parametrize("k", [1, 3, 8, 60])
+    def test_top5_equals_the_loop(self, k):
         bank, bank_labels, queries, labels = problem(9, count=60)
-        accuracy = knn_accuracy(bank, bank_labels, queries, labels, KNNProtocol((60,), (0.07, 0.5), ""))
+        accuracy = knn_accuracy(bank, bank_labels, queries, labels, KNNProtocol((k,), (0.07, 0.5), ""))
         for temperature in (0.07, 0.5):
-            expected = naive(bank, bank_labels, queries, labels, 60, temperature, 9, 5)
-            assert accuracy["top5", 60, temperature] == pytest.approx(expected, abs=1e-6) and 0 < expected < 1
+            expected = naive(bank, bank_labels, queries, labels, k, temperature, 9, 5)
+            assert accuracy["top5", k, temperature] == pytest.approx(expected, abs=1e-6) and 0 < expected < 1
+
+    def test_a_class_without_a_vote_is_never_among_the_first_five(self):
+        """20 neighbours of class 9 in a bank of 20 and of 200; a query of each class."""
+        for others in (0, 180):
+            bank = torch.cat([torch.tensor([[1.0, 0.0]]).repeat(20, 1), torch.tensor([[-1.0, 0.1]]).repeat(others, 1)])
+            bank_labels = torch.cat([torch.full((20,), 9), torch.arange(others) % 9])
+            queries, labels = torch.tensor([[1.0, 0.2]]).repeat(10, 1), torch.arange(10)
+            accuracy = knn_accuracy(bank, bank_labels, queries, labels, KNNProtocol((20, 500), (0.07,), ""), 10)
+            assert accuracy["top1", 20, 0.07] == accuracy["top5", 20, 0.07] == 0.1
+            assert accuracy["top5", 500, 0.07] == (0.5 if others else 0.1), "of all 200: class 9, and the lowest four of equal ones"
+
+    def test_a_vote_that_rounds_to_zero_is_a_vote(self):
+        """Class 5 has one neighbour, on the other side; exp(-2 / 0.001) is no float32. Classes 0 to 4 have none, class 6 is near."""
+        bank, labels = torch.tensor([[1.0, 0.0], [-1.0, 0.0]]), torch.tensor([6, 5])
+        accuracy = knn_accuracy(bank, labels, bank[:1].repeat(3, 1), torch.tensor([6, 5, 0]), KNNProtocol((2,), (0.001,), ""))
+        assert accuracy == {("top1", 2, 0.001): pytest.approx(1 / 3), ("top5", 2, 0.001): pytest.approx(2 / 3)}
 
     def test_votes_are_weighed_by_the_temperature(self):
         """One near neighbour of class 1 against two of class 0 at cosine 0.8: the near one wins only where the temperature is low."""
@@ -124,7 +141,7 @@ class TestAccuracy:
             knn_accuracy(bank, labels, queries, labels, KNNProtocol((1,), (0.1,), ""))
 
     def test_the_protocol_is_instdiscs(self):
-        protocol = KNN_PROTOCOLS["knn-instdisc-v1"]
+        protocol = KNN_PROTOCOLS["knn-instdisc-v2"]
         assert 200 in protocol.k and 20 in protocol.k and {0.07, 0.1} <= set(protocol.temperature)
 
 
@@ -266,7 +283,7 @@ class TestMeasure:
         train, test = Pictures(6), Pictures(4)
         data = make_data(train, test, Preprocessing(18, 16))
         bar = tqdm(file=io.StringIO())
-        numbers = KNN_PROTOCOLS["knn-instdisc-v1"].measure(small_encoder(), data, session()._replace(bar=bar))
+        numbers = KNN_PROTOCOLS["knn-instdisc-v2"].measure(small_encoder(), data, session()._replace(bar=bar))
         assert (bar.n, bar.total) == (10, 10)
         for metric in ("knn_top1", "knn_top5"):  # the largest label is 50
             settings = {(number.arguments["k"], number.arguments["temperature"]) for number in numbers if number.metric == metric}
@@ -284,13 +301,13 @@ class TestMeasure:
 
     def test_numbers_say_how_they_were_measured(self):
         data = make_data(Pictures(6), Pictures(4), Preprocessing(18, 16))
-        numbers = measure(small_encoder(), data, "knn-instdisc-v1", session())
+        numbers = measure(small_encoder(), data, "knn-instdisc-v2", session())
         for number in numbers:
-            assert number["protocol"] == "knn-instdisc-v1" and number["dataset"] == "pictures" and number["split"] == "test"
+            assert number["protocol"] == "knn-instdisc-v2" and number["dataset"] == "pictures" and number["split"] == "test"
         assert len(numbers) == 8 and json.loads(json.dumps(numbers)) == numbers
 
     def test_an_unknown_protocol_is_told_the_nearest(self):
-        with pytest.raises(InputError, match="knn-instdisc-v1"):
+        with pytest.raises(InputError, match="knn-instdisc-v2"):
             measure(small_encoder(), make_data(Pictures(2), Pictures(2), Preprocessing(16, 16)), "knn-instdisc", session())
 
 

@@ -118,7 +118,7 @@ class Recording(FeatureLinearProtocol):
     """Keeps what its classifiers were trained on."""
 
     def fit(self, features, labels, rows, classes, settings, generator, done=lambda count: None):
-        EVENTS.append((len(settings), rows))
+        EVENTS.append((len(settings), rows, generator.initial_seed()))
         return super().fit(features, labels, rows, classes, settings, generator, done)
 
 
@@ -154,6 +154,19 @@ class TestChoice:
         for seed in (0, 0, 1):
             recording.choose(features, labels, 3, seed)
         assert torch.equal(EVENTS[0][1], EVENTS[1][1]) and set(EVENTS[0][1].tolist()) != set(EVENTS[2][1].tolist())
+
+    def test_is_made_with_the_sessions_seed(self, recording, monkeypatch):
+        features, labels = problem()
+        embedded(monkeypatch, features.float(), features.float())
+        chosen_on, trained_in = [], []
+        for seed in (3, 4):
+            EVENTS.clear()
+            recording.measure(None, data_of(labels, labels), session(seed=seed))
+            recording.choose(features, labels, 3, seed)
+            assert torch.equal(EVENTS[1][1], EVENTS[-1][1]), "as `choose` draws with this seed"
+            chosen_on.append(set(EVENTS[1][1].tolist()))
+            trained_in.append(EVENTS[2][2])
+        assert chosen_on[0] != chosen_on[1] and trained_in == [3, 4]
 
     def test_is_what_is_right_on_the_images_held_out_not_on_those_trained_on(self, recording):
         """With the learning rate 0 a classifier always says class 0, which only the images held out have."""

@@ -1,21 +1,29 @@
-"""Two processes find what one finds: losses, gradients and states of every method, features, and trained classifiers."""
+"""Two processes find what one finds, and what one of them meets ends both: methods, features, trained classifiers, kept states."""
 
 import functools
 import tempfile
+from datetime import timedelta
+from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as distributed
 import torch.multiprocessing as multiprocessing
-from test_classifier import short_trainings
+from safetensors import SafetensorError
+from test_classifier import encoder_named, session, short_linear, short_trainings
 from test_contract import BATCH, build, every_method, optimizer_of, progress, random_views, snapshot, without_scalars
-from test_knn import features_of_five
+from test_knn import Pictures, features_of_five, small_encoder
 from test_parts import gathered, rows
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from sslzoo import method_names
+from sslzoo.errors import InputError
+from sslzoo.evaluation import Preprocessing, classifier, data_facts, extract, linear_features, make_data
+from sslzoo.evaluation.leaks import count_shared
+from sslzoo.processes import check_alike, main_decides
 
 STEPS = 2
+AS_IT_IS = Preprocessing(16, 16)
 
 
 def synchronised_steps(name, rank, world):
@@ -56,30 +64,143 @@ def _synchronised_steps(method, name, rank, world):
 
 def _process(rank, folder):
     torch.set_num_threads(1)
-    distributed.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    distributed.init_process_group(  # a process that waits in vain shall fail
+        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2, timeout=timedelta(seconds=120)
+    )
     results = {name: synchronised_steps(name, rank, 2) for name in method_names()}
-    torch.save({"methods": results, "parts": _parts(rank)}, f"{folder}/{rank}.pt")
+    torch.save({"methods": results, "parts": _parts(rank, Path(folder, f"state{rank}"))}, f"{folder}/{rank}.pt")
     distributed.barrier()
     distributed.destroy_process_group()
 
 
-def _parts(rank):
-    """What is shared out or put together, beside the methods' losses."""
-    return {"gather": gathered(rank), "extract": features_of_five(), "classifiers": short_trainings()}
+def _parts(rank, state):
+    """What is shared out or put together, beside the methods' losses. state: a folder of this process's own."""
+    with pytest.MonkeyPatch.context() as patch:
+        return {
+            "gather": gathered(rank), "extract": features_of_five(), "classifiers": short_trainings(), "shared": _shared(rank),
+            "errors": _errors(rank), "features": _kept_features(rank, state / "features", patch),
+            "resumed": _resumed_classifier(rank, state / "classifier", patch),
+        }  # fmt: skip
+
+
+class Watched(Pictures):
+    """Tells which positions were read; where it is `broken`, the image at position 4 is."""
+
+    def __init__(self, count, broken=False):
+        super().__init__(count)
+        self.broken, self.read = broken, []
+
+    def batches(self, order):
+        for positions in order:
+            self.read += positions.tolist()
+            if self.broken and 4 in positions:
+                raise InputError("picture 4 cannot be read")
+            yield from super().batches([positions])
+
+
+def _shared(rank):
+    train, test = Watched(6), Watched(5)
+    train.skipped, test.skipped = ["a", "b"][: rank + 1], ["c"][rank:]
+    return data_facts(make_data(train, test, AS_IT_IS)) | {"read": (train.read, test.read)}
+
+
+def _errors(rank):
+    """What each process is told when one fails."""
+
+    def told(work):
+        try:
+            work()
+        except (InputError, RuntimeError, ZeroDivisionError) as error:
+            return f"{type(error).__name__}: {error}"
+
+    broken, encoder = Watched(5, broken=True), small_encoder()
+    training = classifier._Training(short_linear(), encoder_named("res6"), make_data(Pictures(20), broken, AS_IT_IS), session())
+    return {
+        "extract": told(lambda: extract(encoder, broken, AS_IT_IS)),
+        "count_shared": told(lambda: count_shared(Pictures(3), broken)),
+        "test": told(training._test),
+        "images": told(lambda: make_data(Pictures(6), Pictures(5 + rank), AS_IT_IS)),
+        "value": told(lambda: check_alike("weights", "abc" if rank else "abd")),
+        "decision": told(lambda: main_decides(lambda: 1 / 0)),
+        "after": main_decides(lambda: 7 + rank),
+    }
+
+
+def _kept_features(rank, state, patch):
+    """Features and how many images were read for them: kept in vain, kept, found, damaged, and found by the wrong process alone."""
+    state.mkdir(parents=True)
+    encoder, stored, found = small_encoder(), state / "train_features.safetensors", []
+
+    def again():
+        data = make_data(Watched(6), Pictures(4), AS_IT_IS)
+        values = linear_features._train_features(encoder, data, session(state=state))
+        found.append((*values, len(data.train.read), [file.name for file in state.iterdir()]))
+
+    def full(tensors, file):
+        Path(file).write_bytes(b"half")
+        raise SafetensorError("No space left on device")
+
+    with patch.context() as disk:
+        disk.setattr(linear_features, "save_file", full)
+        again()
+    again()
+    again()
+    if rank == 0:
+        whole = stored.read_bytes()
+        stored.write_bytes(whole[:-9])
+    again()
+    stored.unlink() if rank == 0 else stored.write_bytes(b"of an earlier launch")
+    again()
+    return found
+
+
+def _resumed_classifier(rank, state, patch):
+    """Stopped behind the first epoch, whose checkpoint is on the main process's disk alone, and gone on with; and on a full disk."""
+    state.mkdir(parents=True)
+
+    def training(**changes):
+        protocol, data = short_linear(), make_data(Pictures(20), Pictures(1), AS_IT_IS)
+        return classifier._Training(protocol, encoder_named("res6"), data, session(**changes))
+
+    whole, stopped = training(), training(state=state)
+    whole.run_to_end()
+    stopped._train_epoch(0)
+    stopped.history.append(stopped._test())
+    stopped._save()
+    kept, resumed = [file.name for file in state.iterdir()], training(state=state)
+    begun = len(resumed.history)
+    resumed.run_to_end()
+
+    def full(*arguments):
+        raise OSError("No space left on device")
+
+    patch.setattr(classifier, "save_checkpoint", full)
+    on_full_disk = training(state=state).run_to_end()
+    weights = [one.network.classifier.state_dict() for one in (whole, resumed)]
+    return {"kept": kept, "begun": begun, "histories": (whole.history, resumed.history, on_full_disk), "weights": weights}
 
 
 @functools.cache
-def two_processes():
-    """What each of two gloo processes found."""
-    for attempt in range(2):  # gloo aborts once in a while when processes start and end in the wrong moment
+def _outcome():
+    """What each of two gloo processes found, or the error that ended them."""
+    for _ in range(2):  # gloo aborts once in a while when processes start and end in the wrong moment
         with tempfile.TemporaryDirectory() as folder:
             try:
                 multiprocessing.spawn(_process, (folder,), nprocs=2)
-            except multiprocessing.ProcessExitedException:
-                if attempt:
-                    raise
-                continue
-            return [torch.load(f"{folder}/{rank}.pt") for rank in range(2)]
+                return [torch.load(f"{folder}/{rank}.pt") for rank in range(2)]
+            except multiprocessing.ProcessExitedException as error:
+                aborted = error
+            except multiprocessing.ProcessRaisedException as error:
+                return error
+    return aborted
+
+
+def two_processes():
+    """What each of two gloo processes found."""
+    found = _outcome()
+    if isinstance(found, Exception):
+        raise found
+    return found
 
 
 def distances(found, expected):
@@ -124,3 +245,43 @@ def test_classifiers_end_with_the_weights_of_one():
             assert found["history"] == alone["history"]
             for key, value in alone["network"].items():
                 assert torch.allclose(found["network"][key], value, rtol=1e-3, atol=1e-4), (name, key)
+
+
+def test_test_images_that_were_trained_on_are_counted_once_by_each_process_for_its_part():
+    for process, results in enumerate(two_processes()):
+        facts = results["parts"]["shared"]
+        assert facts["test_images_in_train"] == 5 and facts["read"] == [([0, 1, 2], [0, 1, 2]), ([3, 4, 5], [3, 4, 4])][process]
+        assert facts["skipped"] == 3, "a, b and c, each of which both or one have met"
+
+
+def test_what_one_process_meets_is_told_to_both():
+    for process, results in enumerate(two_processes()):
+        told, from_other = results["parts"]["errors"], "" if process else "process 1: "
+        for name in ("extract", "count_shared", "test"):
+            assert told[name] == f"InputError: {from_other}picture 4 cannot be read", name
+        for name, what in (("images", "images"), ("value", "weights")):
+            assert told[name].startswith(f"InputError: {what} must be alike for all processes: ")
+        assert told["decision"] == ("TrainingError: process 0:" if process else "ZeroDivisionError:") + " division by zero"
+        assert told["after"] == 7, "the main process's"
+
+
+def test_features_that_the_main_process_kept_are_for_all_and_what_others_keep_counts_for_nothing():
+    one, labels = extract(small_encoder(), Pictures(6), AS_IT_IS)
+    file = "train_features.safetensors"
+    for process, results in enumerate(two_processes()):
+        for features, found, _, _ in results["parts"]["features"]:
+            torch.testing.assert_close(features, one)
+            assert torch.equal(found, labels)
+        read, kept = [[step[place] for step in results["parts"]["features"]] for place in (2, 3)]
+        assert read == [3, 3, 0, 3, 3]
+        assert kept == ([[], [], [], [], [file]] if process else [[], [file], [file], [file], [file]])
+
+
+def test_a_classifier_goes_on_from_the_main_processs_checkpoint():
+    for process, results in enumerate(two_processes()):
+        found = results["parts"]["resumed"]
+        assert found["kept"] == ([] if process else ["step-2"]) and found["begun"] == 1
+        whole, resumed, on_full_disk = found["histories"]
+        assert whole == resumed == on_full_disk and len(whole) == 2
+        assert all(torch.equal(found["weights"][0][name], found["weights"][1][name]) for name in found["weights"][0])
+        assert whole == two_processes()[0]["parts"]["resumed"]["histories"][0]

@@ -75,7 +75,7 @@ def client(server, tmp_path_factory):
 
     yield publish
     process.stdin.close()
-    process.wait(timeout=20)
+    process.wait(timeout=600)
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +175,7 @@ def test_what_is_published_loads_in_plain_transformers_and_whole_in_sslzoo(serve
     assert files.keys() == FILES, "neither checkpoints nor code nor anybody's notes"
     assert files == {name: (folder / name).read_bytes() for name in FILES}
     assert commits(server, repository) == 1
-    done = server.run_python(PLAIN.replace("FOLDER", repr(str(folder))), tmp_path / "plain", timeout=300)
+    done = server.run_python(PLAIN.replace("FOLDER", repr(str(folder))), tmp_path / "plain", timeout=600)
     assert done.returncode == 0, done.stderr
     assert done.stderr == "", "silently"
     assert json.loads(done.stdout) == {
@@ -348,7 +348,7 @@ def test_numbers_on_data_sets_of_the_hub_go_where_it_collects_them(server, clien
     file = ".eval_results/sslzoo.yaml"
     entries = parse_eval_result_entries(yaml.safe_load(published(server, "sslzoo/collected")[file]))
     assert [(entry.dataset_id, entry.value) for entry in entries] == [("someone/pictures", 76.54), ("someone/pictures", 50.0)]
-    assert all("knn-instdisc-v1" in entry.notes and entry.source_url.endswith("/sslzoo/collected") for entry in entries)
+    assert all("knn-instdisc-v2" in entry.notes and entry.source_url.endswith("/sslzoo/collected") for entry in entries)
     client(tmp_path / "run")
     assert file not in published(server, "sslzoo/collected"), "not asked for any more"
 
@@ -364,7 +364,7 @@ def imported(folder: Path) -> Run:
     }  # fmt: skip
     provenance = {"weights_sha256": run.weights_sha256, "train_images": 5, "test_images": 4, "code": "0", "date": "2026-11-24"}
     number = {
-        "protocol": "knn-instdisc-v1", "dataset": "digits", "split": "test", "metric": "knn_top1", "value": 0.25, "when": "last",
+        "protocol": "knn-instdisc-v2", "dataset": "digits", "split": "test", "metric": "knn_top1", "value": 0.25, "when": "last",
         "arguments": {"k": 20, "temperature": 0.1}, "provenance": provenance,
     }  # fmt: skip
     run.write_results({"training": {}, "numbers": [number], "imported": about})

@@ -71,7 +71,7 @@ def replace(file: Path, before: str, after: str) -> None:
 def test_an_honest_run_holds(copied, capsys):
     code, verdicts = reproduce(copied, capsys)
     assert code == 0 and set(verdicts.values()) == {"equal", "cannot be repeated"}
-    measured = [what for what in verdicts if what.endswith(", knn-instdisc-v1")]
+    measured = [what for what in verdicts if what.endswith(", knn-instdisc-v2")]
     assert len(measured) == 8, "top-1 at two k and two temperatures, on two data sets"
     repeated = [what for what, verdict in verdicts.items() if verdict == "cannot be repeated"]
     assert len(repeated) == 4 and all("weights are not kept" in what for what in repeated)

@@ -294,7 +294,7 @@ def test_frozen_prototypes_gather_no_momentum():
             optimizer.step()
             assert step >= 50 or weight.item() == 0
         # The sum over ten steps of (1 - 0.9^n) / (1 - 0.9), by hand.
-        assert weight.item() == pytest.approx(-41.38, abs=0.01)
+        assert weight.item() == pytest.approx(-41.38, abs=0.01), name
 
 
 def test_the_environment_does_not_overrule_the_recipe(whole, tmp_path, monkeypatch, caplog):

@@ -1,11 +1,11 @@
 """The loop: run folders, resuming, several processes, precision, and what it refuses."""
 
+import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,9 @@ from safetensors.torch import load_file
 
 import sslzoo
 from sslzoo import checkpoint as checkpoints
+from sslzoo.data.resident import ResidentImages
 from sslzoo.errors import InputError, TrainingError
+from sslzoo.evaluation import knn
 from sslzoo.methods import method_names
 from sslzoo.recipe import read_recipe
 from sslzoo.run import Run
@@ -95,25 +97,42 @@ def test_an_evaluation_is_not_lost_between_two_epochs(tmp_path, monkeypatch):
     ]
     assert values[0] == values[1]
     keys = [[(line["step"], line.get("knn_top1 k=20 T=0.1")) for line in Run(tmp_path / name).metrics()] for name in ("whole", "stopped")]
-    assert keys[0] == keys[1] and sum(value is not None for _, value in keys[0]) == 3
+    assert keys[0] == keys[1] and sum(value is not None for _, value in keys[0]) == 4
+
+
+# Ends itself without warning when it is about to sync a file of the checkpoint behind FIRST whole ones, the others of which are synced.
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from sslzoo.cli import main
+
+folder, first, sync, synced = Path(sys.argv[1]) / "checkpoints", int(sys.argv[2]), os.fsync, []
+
+def fsync(handle):
+    if list(folder.glob(".step-*.new")) and len(list(folder.glob("step-*"))) > 1:
+        synced.append(handle)
+        if len(synced) == first:
+            os.kill(os.getpid(), signal.SIGKILL)
+    sync(handle)
+
+os.fsync = fsync
+sys.exit(main(["train", "digits/simclr", "--cpu", "--resume", "--output", sys.argv[1], "--set", *sys.argv[3:]]))
+"""
 
 
 def test_a_killed_process_loses_nothing_that_was_saved(tmp_path):
-    recipe = short_recipe("simclr", epochs=6, checkpoint_every=1)
+    changes, folder = {**SHORT, "epochs": 4, "checkpoint_every": 1}, tmp_path / "killed"
+    recipe = short_recipe("simclr", **changes)
     train(recipe, tmp_path / "whole")
-    command = [
-        sys.executable, "-m", "sslzoo.cli", "train", "digits/simclr", "--cpu", "--resume", "--output", str(tmp_path / "killed"), "--set",
-        *(f"{key}={value}" for key, value in {**SHORT, "epochs": 6, "checkpoint_every": 1}.items()),
-    ]  # fmt: skip
-    for least in (3, 15):
-        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + 60
-        # Saving after every step, the process is nearly always in the middle of a checkpoint.
-        while not any(int(place.name[5:]) >= least for place in (tmp_path / "killed" / "checkpoints").glob("step-*")):
-            assert process.poll() is None and time.monotonic() < deadline
-            time.sleep(0.002)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+    reached = [0]
+    # The first file of a checkpoint; after some more, the third of another.
+    for count in (1, 5 * 4 + 3):
+        command = [sys.executable, "-c", KILLED, str(folder), str(count), *(f"{key}={value}" for key, value in changes.items())]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == -signal.SIGKILL, done.stderr
+        assert list((folder / "checkpoints").glob(".step-*.new")), "in the middle of a checkpoint"
+        reached.append(max(int(place.name[5:]) for place in (folder / "checkpoints").glob("step-*")))
+    assert reached == sorted(set(reached)) and reached[-1] < 20
     assert not (tmp_path / "killed" / WEIGHTS[0]).exists()
     train(recipe, tmp_path / "killed", resume=True)
     assert same_weights(tmp_path / "whole", tmp_path / "killed")
@@ -268,12 +287,12 @@ def test_the_run_folder_is_whole(tmp_path):
         assert number["provenance"]["weights_sha256"] == (run.weights_sha256 if number["when"] == "last" else None)
     lines = run.metrics()
     assert [line["step"] for line in lines] == sorted(line["step"] for line in lines)
-    assert sum("knn_top1 k=20 T=0.1" in line for line in lines) == 2
+    assert [line["step"] for line in lines if "knn_top1 k=20 T=0.1" in line] == [0, 10, 15]
     assert read_recipe(run.folder / "recipe.yaml").flat() == short_recipe("dino", knn_every=2).flat()
 
 
 def test_the_best_epoch_is_kept_beside_the_last(tmp_path, monkeypatch):
-    values = iter([0.5, 0.9, 0.4])
+    values = iter([0.95, 0.5, 0.9, 0.4])  # the first is of the untrained encoder
 
     def measured(*arguments):
         arguments = {"k": 1, "temperature": 1}
@@ -383,3 +402,59 @@ def test_labels_never_reach_training(tmp_path, monkeypatch):
     monkeypatch.setattr(images, "load_images", shuffled)
     train(recipe, tmp_path / "shuffled")
     assert same_weights(tmp_path / "labelled", tmp_path / "shuffled")
+
+
+def test_every_epoch_has_every_image_once_in_an_order_of_its_own(tmp_path, monkeypatch):
+    read, original = [], ResidentImages.batches
+
+    def watched(self, order):
+        for batch in original(self, order):
+            read.append(batch.samples.tolist())
+            yield batch
+
+    monkeypatch.setattr(ResidentImages, "batches", watched)
+    for seed in (0, 1):
+        train(short_recipe("simclr", test_split=None, epochs=2, seed=seed), tmp_path / str(seed))
+    orders = [sum(read[first : first + 5], []) for first in range(0, 20, 5)]
+    assert len(read) == 20 and all(len(set(order)) == 5 * 256 for order in orders)
+    for first, second in itertools.combinations(orders, 2):
+        assert sum(one == other for one, other in zip(first, second, strict=True)) < 20, "one in 1,297 by chance"
+        assert set(first) != set(second), "other images are left out"
+
+
+def test_what_is_logged_between_two_checkpoints_is_not_lost(tmp_path, monkeypatch):
+    """A checkpoint behind step 3, a line behind step 4: it holds the means over all four, three of which were done before."""
+    recipe = short_recipe("simclr", test_split=None, epochs=1, log_every=4, checkpoint_every=3)
+    train(recipe, tmp_path / "whole")
+    train_until(3, recipe, tmp_path / "stopped", monkeypatch)
+    train(recipe, tmp_path / "stopped", resume=True)
+    lines = [[{key: value for key, value in line.items() if key != "images_per_second"} for line in Run(folder).metrics()]
+             for folder in (tmp_path / "whole", tmp_path / "stopped")]  # fmt: skip
+    assert lines[0] == lines[1] and [line["step"] for line in lines[0]] == [4, 5]
+
+
+def test_the_best_epoch_before_a_stop_stays_the_best(tmp_path, monkeypatch):
+    recipe = short_recipe("simclr", knn_every=1, checkpoint_every=5)
+    values = iter([0.95, 0.9, 0.5, 0.4])  # the first is of the untrained encoder
+    monkeypatch.setattr(knn, "knn_accuracy", lambda *arguments: {("top1", 20, 0.1): next(values)})
+    train_until(7, recipe, tmp_path / "run", monkeypatch)
+    numbers = train(recipe, tmp_path / "run", resume=True).results()["numbers"]
+    assert [(number["when"], number["value"], number["arguments"].get("epoch")) for number in numbers] == [
+        ("last", 0.4, None), ("best", 0.9, 0),
+    ]  # fmt: skip
+
+
+def test_what_is_frozen_for_an_epoch_moves_in_the_next(tmp_path):
+    changes = {"optimizer": "sgd", "lr": 0.1, "warmup_epochs": 0, "frozen_epochs": 1, "test_split": None}
+    moved = {}
+    for epochs in (1, 2):
+        recipe = short_recipe("dino", epochs=epochs, **changes)
+        torch.manual_seed(recipe.seed)
+        method = recipe.make_method()
+        names = {id(parameter): name for name, parameter in method.named_parameters()}
+        frozen = [names[id(parameter)] for group in method.parameter_groups() if group.frozen_epochs for parameter in group.parameters]
+        start = {name: value.clone() for name, value in method.state_dict().items()}
+        end = sslzoo.load(train(recipe, tmp_path / str(epochs)).folder).state_dict()
+        moved[epochs] = {name in frozen for name, value in end.items() if not torch.equal(value, start[name])}
+        assert frozen
+    assert moved == {1: {False}, 2: {False, True}}

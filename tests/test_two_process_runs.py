@@ -152,7 +152,7 @@ def test_a_run_comes_to_its_end(name, both):
 @pytest.mark.parametrize(
     ("name", "main", "other"),
     [
-        ("other recipes", *["InputError: the recipe differs .*: .'lr': 0.1. in process 0, .'lr': 0.2. in process 1"] * 2),
+        ("other recipes", *["InputError: the recipe must be alike .*: .'lr': 0.1. in process 0, .'lr': 0.2. in process 1"] * 2),
         ("lock refused", "InputError: another process is training", "InputError: process 0: another process is training"),
         ("missing on one machine", "InputError: process 1: no such folder here", "InputError: no such folder here"),
         ("disk full at the end", "TrainingError: .*No space left.*step 5 is saved", "TrainingError: process 0: .*No space left"),

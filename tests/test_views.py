@@ -331,6 +331,14 @@ def test_where_no_try_fits_the_box_is_central(size, scale, padding, expected):
     assert boxes_of(torch.tensor([size]), scale, padding=padding)[0].tolist() == expected
 
 
+@pytest.mark.parametrize("ratio", [(20.0, 30.0), (1 / 30, 1 / 20), (4.0, 5.0), (1 / 5, 1 / 4)])
+@pytest.mark.parametrize("size", [(2, 30), (30, 2), (1, 9), (9, 1), (3, 3), (1, 1)])
+def test_a_box_of_a_tiny_image_is_never_empty(size, ratio):
+    top, left, height, width = boxes_of(torch.tensor([size]).repeat(200, 1), (0.01, 1.0), ratio).unbind(1)
+    assert (height >= 1).all() and (width >= 1).all()
+    assert (top >= 0).all() and (top + height <= size[0]).all() and (left >= 0).all() and (left + width <= size[1]).all()
+
+
 def test_a_border_lets_boxes_shift_and_zoom_out():
     sizes = torch.tensor([[32, 32]]).repeat(4000, 1)
     boxes = boxes_of(sizes, (1.0, 1.0), (1.0, 1.0), padding=0.125)  # the usual crop of 32 px from a border of 4 px
@@ -600,13 +608,16 @@ def test_crops_tell_where_each_view_was_cut():
         assert 0 < place[:, 5].sum() < 64
 
 
-def test_solarize_may_come_before_the_blur():
+@pytest.mark.parametrize("first", [False, True])
+def test_solarize_comes_behind_the_blur_unless_it_shall_come_first(first):
     pixels, sizes, samples = random_pixels(8), torch.full((8, 2), 12), torch.arange(8)
-    view = View(12, scale=(1, 1), ratio=(1, 1), horizontal_flip=0.0, blur=1.0, blur_sigma=(1.0, 1.0), solarize=1.0, solarize_first=True)
+    view = View(12, scale=(1, 1), ratio=(1, 1), horizontal_flip=0.0, blur=1.0, blur_sigma=(1.0, 1.0), solarize=1.0, solarize_first=first)
     (result,) = Renderer([view], seed=0)(pixels, sizes, samples, 0)
-    inverted = solarize(pixels.float(), torch.ones(8, dtype=torch.bool))
-    expected = normalize(blur(inverted, torch.ones(8), torch.float32))
-    assert torch.allclose(result, expected, atol=1e-4)
+    images, every = pixels.float(), torch.ones(8, dtype=torch.bool)
+    blurred_then_inverted = normalize(solarize(blur(images.clone(), torch.ones(8)), every))
+    inverted_then_blurred = normalize(blur(solarize(images.clone(), every), torch.ones(8)))
+    expected, other = (inverted_then_blurred, blurred_then_inverted) if first else (blurred_then_inverted, inverted_then_blurred)
+    assert torch.allclose(result, expected, atol=1e-4) and not torch.allclose(result, other, atol=0.1)
 
 
 def random_pixels(count: int) -> torch.Tensor:

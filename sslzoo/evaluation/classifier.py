@@ -29,6 +29,7 @@ from sslzoo.data import Batch
 from sslzoo.encoders import blocks, depths, drop_path, feature_width, features
 from sslzoo.errors import InputError, TrainingError, first_line
 from sslzoo.optim import ParameterGroup, decayed_and_not, lr_factor, make_optimizer, peak_lr, set_learning_rates
+from sslzoo.processes import all_or_none, main_decides
 from sslzoo.views import RandAugment, RandomErasing, TrainingCrops, View, uniform
 
 from .metrics import TopAccuracy, top_counts
@@ -137,21 +138,22 @@ class _Training:
                 f"{len(data.train)} training images are too few for {session.accelerator.num_processes} processes: take fewer processes"
             )
         accelerator, size = session.accelerator, data.preprocessing.crop
-        self.network = _Network(protocol, encoder, data.classes.count, session.seed)
-        if protocol.trains_encoder:
-            _freeze_unused(self.network, size)
-            if accelerator.device.type == "cuda" and accelerator.num_processes > 1:
-                self.network = nn.SyncBatchNorm.convert_sync_batchnorm(self.network)
-        optimizer = make_optimizer(
-            _groups(self.network, protocol.layer_decay), protocol.optimizer, protocol.weight_decay, protocol.momentum, protocol.betas,
-            decay_norm_and_bias=False,
-        )  # fmt: skip
+        with all_or_none():
+            self.network = _Network(protocol, encoder, data.classes.count, session.seed)
+            if protocol.trains_encoder:
+                _freeze_unused(self.network, size)
+                if accelerator.device.type == "cuda" and accelerator.num_processes > 1:
+                    self.network = nn.SyncBatchNorm.convert_sync_batchnorm(self.network)
+            optimizer = make_optimizer(
+                _groups(self.network, protocol.layer_decay), protocol.optimizer, protocol.weight_decay, protocol.momentum, protocol.betas,
+                decay_norm_and_bias=False,
+            )  # fmt: skip
         self.model, self.optimizer = accelerator.prepare(self.network, optimizer)
         view = View(size, scale=protocol.scale, ratio=protocol.ratio, interpolation=protocol.interpolation)
         mean, std = data.preprocessing.mean, data.preprocessing.std
         self.crops = TrainingCrops(view, session.seed, protocol.rand_augment, protocol.erasing, mean, std)
         self.history: list[dict[str, int]] = []  # of each epoch, how many test images were right
-        checkpoint = load_checkpoint(session.state) if session.state else None
+        checkpoint = main_decides(lambda: load_checkpoint(session.state)) if session.state else None
         if checkpoint is not None:
             self._restore(checkpoint)
 
@@ -241,11 +243,12 @@ class _Training:
         # All zero, and all a process adds that has no images.
         right = top_counts(torch.zeros(0, data.classes.count), torch.zeros(0, dtype=torch.int64))
         mine = self._share(torch.arange(len(data.test)))
-        for batch in data.test.batches(mine.split(self.protocol.batch_size)):
-            scores = self.network(data.preprocessing(batch.pixels, batch.sizes))
-            for name, count in top_counts(scores, of_test[batch.labels]).items():
-                right[name] += count
-            self.session.bar.update(len(scores) * accelerator.num_processes)
+        with all_or_none():
+            for batch in data.test.batches(mine.split(self.protocol.batch_size) if len(mine) else ()):
+                scores = self.network(data.preprocessing(batch.pixels, batch.sizes))
+                for name, count in top_counts(scores, of_test[batch.labels]).items():
+                    right[name] += count
+                self.session.bar.update(len(scores) * accelerator.num_processes)
         total = accelerator.reduce(torch.tensor(list(right.values()), device=accelerator.device), reduction="sum")
         return dict(zip(right, total.tolist(), strict=True))
 
@@ -262,16 +265,16 @@ class _Training:
     def _save(self) -> None:
         """A checkpoint; a full disk costs a warning, not the measurement."""
         accelerator = self.session.accelerator
-        if accelerator.is_main_process:
-            optimizer = {"optimizer": self.optimizer.state_dict()}
-            if accelerator.scaler is not None:
-                optimizer["scaler"] = accelerator.scaler.state_dict()
-            checkpoint = Checkpoint(self.network.trained.state_dict(), optimizer, {"history": self.history})
-            try:
-                save_checkpoint(self.session.state, len(self.history) * self.steps_per_epoch, checkpoint)
-            except OSError as error:
-                _log.warning("no checkpoint of %s in %s: %s", self.protocol.name, self.session.state, first_line(error))
-        accelerator.wait_for_everyone()
+        with all_or_none():
+            if accelerator.is_main_process:
+                optimizer = {"optimizer": self.optimizer.state_dict()}
+                if accelerator.scaler is not None:
+                    optimizer["scaler"] = accelerator.scaler.state_dict()
+                checkpoint = Checkpoint(self.network.trained.state_dict(), optimizer, {"history": self.history})
+                try:
+                    save_checkpoint(self.session.state, len(self.history) * self.steps_per_epoch, checkpoint)
+                except OSError as error:
+                    _log.warning("no checkpoint of %s in %s: %s", self.protocol.name, self.session.state, first_line(error))
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         self.network.trained.load_state_dict(checkpoint.tensors)

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.distributed as distributed
 import transformers
 from PIL import Image
 from torch import Tensor
@@ -17,6 +16,7 @@ from transformers.image_processing_backends import PilBackend
 from sslzoo.data import ImageSet
 from sslzoo.encoders import features
 from sslzoo.errors import InputError, first_line
+from sslzoo.processes import all_or_none, equal_share, joined, world_size
 from sslzoo.views import IMAGENET_MEAN, IMAGENET_STD, center_crop
 
 
@@ -140,31 +140,21 @@ def extract(
 ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
     """Features float32 (len(images), width) on the device and labels int64 (len(images),), in the order of the data set.
 
-    The encoder is in evaluation mode meanwhile. Each process takes its part; all get the whole. done: told how many images are done.
+    The encoder is in evaluation mode meanwhile. Each process takes its part; all get the whole, or an error where one meets it.
+    done: told how many images are done.
     """
     device = next(encoder.parameters()).device
-    world, rank = (distributed.get_world_size(), distributed.get_rank()) if distributed.is_initialized() else (1, 0)
-    share = -(-len(images) // world)
-    # The last part is filled up with the last image, so that all parts are of one size; what is too much is cut off below.
-    mine = torch.arange(rank * share, (rank + 1) * share).clamp(max=len(images) - 1)
     training = encoder.training
     encoder.eval()
     found, labels = [], []
     try:
-        for batch in images.batches(mine.split(batch_size)):
-            pixels = preprocessing(batch.pixels, batch.sizes).to(device)
-            found.append(features(encoder, pixels).float())
-            labels.append(batch.labels)
-            done(len(pixels) * world)
+        with all_or_none():
+            for batch in images.batches(equal_share(len(images)).split(batch_size)):
+                pixels = preprocessing(batch.pixels, batch.sizes).to(device)
+                found.append(features(encoder, pixels).float())
+                labels.append(batch.labels)
+                done(len(pixels) * world_size())
     finally:
         encoder.train(training)
-    every = _all(torch.cat(found))[: len(images)]
-    return every, None if images.labels is None else _all(torch.cat(labels).to(device))[: len(images)]
-
-
-def _all(rows: Tensor) -> Tensor:
-    if not distributed.is_initialized() or distributed.get_world_size() == 1:
-        return rows
-    parts = [torch.empty_like(rows) for _ in range(distributed.get_world_size())]
-    distributed.all_gather(parts, rows.contiguous())
-    return torch.cat(parts)
+    every = joined(torch.cat(found), len(images))
+    return every, None if images.labels is None else joined(torch.cat(labels).to(device), len(images))

@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from sslzoo.errors import InputError
+from sslzoo.processes import all_or_none
 
 from .features import extract
 from .metrics import TopAccuracy, top_counts
@@ -23,7 +24,10 @@ _VOTES = 4096  # queries whose votes for all classes are in memory at once
 
 @dataclass(frozen=True)
 class KNNProtocol(Protocol):
-    """k nearest by cosine; each votes for its class with exp(similarity / temperature). All k and temperatures are of one search."""
+    """k nearest by cosine; each votes for its class with exp(similarity / temperature). All k and temperatures are of one search.
+
+    A class without any vote is never among the first: of k neighbours of one class, the others' images are wrong in top-5, too.
+    """
 
     k: tuple[int, ...]
     temperature: tuple[float, ...]
@@ -37,13 +41,15 @@ class KNNProtocol(Protocol):
         bank, bank_labels = extract(encoder, data.train, data.preprocessing, done=session.bar.update)
         queries, labels = extract(encoder, data.test, data.preprocessing, done=session.bar.update)
         labels = data.classes.of_test.to(labels.device)[labels]
+        with all_or_none():
+            accuracy = knn_accuracy(bank, bank_labels, queries, labels, self, data.classes.count)
         return [
             Measured(f"knn_{metric}", {"k": k, "temperature": temperature}, value)
-            for (metric, k, temperature), value in knn_accuracy(bank, bank_labels, queries, labels, self, data.classes.count).items()
+            for (metric, k, temperature), value in accuracy.items()
         ]
 
 
-KNN_PROTOCOLS = {"knn-instdisc-v1": KNNProtocol((20, 200), (0.1, 0.07), "exp(cosine / temperature)")}
+KNN_PROTOCOLS = {"knn-instdisc-v2": KNNProtocol((20, 200), (0.1, 0.07), "exp(cosine / temperature)")}
 
 
 @torch.no_grad()
@@ -109,6 +115,7 @@ def knn_accuracy(
     """Shares of queries whose class is first ("top1") and among the first five ("top5"), by (metric, k, temperature).
 
     bank (m, d), queries (n, d): features, not normalised; labels int64. A k above m counts all m; "top5" is left out below six classes.
+    A class that no neighbour votes for is never a hit, however few the others are.
     classes: how many there are, None: as many as the labels tell. Raises `InputError` for features that are not finite.
     """
     for name, rows in (("train", bank), ("test", queries)):
@@ -125,8 +132,11 @@ def knn_accuracy(
         for k in protocol.k:
             counts, images = [], []
             for candidates, weights, true in zip(*(rows.split(_VOTES) for rows in (neighbours[:, :k], votes[:, :k], labels)), strict=True):
-                scores = weights.new_zeros(len(weights), classes).scatter_add_(1, candidates, weights)
-                counts.append(top_counts(scores, true))
+                # Below all votes, of which those from far away may round to zero.
+                scores = weights.new_full((len(weights), classes), -1.0)
+                scores.scatter_(1, candidates, 0.0).scatter_add_(1, candidates, weights)
+                voted = (candidates == true[:, None]).any(dim=1)
+                counts.append(top_counts(scores[voted], true[voted]))
                 images.append(len(true))
             for name in counts[0]:
                 found = metric.compute(correct=[count[name] for count in counts], images=images)

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from sslzoo.data import ImageSet
+from sslzoo.processes import all_or_none, equal_share, joined
 
 _BATCH = 256  # images
 _PRODUCTS = 2**21  # int64 in memory at once, or one image's
@@ -14,15 +15,18 @@ def count_shared(train: ImageSet, test: ImageSet) -> int:
     """How many test images have the size and, pixel for pixel, the content of a training image.
 
     Images are compared by 64 bits each. That two different ones have the same has a chance below 2^-50: 1 in 10,000 for a pair of splits
-    like ImageNet's. Reads both splits once; a streamed one is decoded again.
+    like ImageNet's. Reads both splits once, each process its part, and so is called by all; a streamed one is decoded again.
     """
-    return int(torch.isin(_digests(test), _digests(train)).sum())
+    with all_or_none():
+        digests = [_digests(images, equal_share(len(images))) for images in (train, test)]
+    of_train, of_test = (joined(mine, len(images)) for mine, images in zip(digests, (train, test), strict=True))
+    return int(torch.isin(of_test, of_train).sum())
 
 
-def _digests(images: ImageSet) -> Tensor:
-    """int64 (len(images),): a sum of all pixels and the size, each times a factor of its place, that wraps around."""
+def _digests(images: ImageSet, positions: Tensor) -> Tensor:
+    """int64 (len(positions),): a sum of all pixels and the size, each times a factor of its place, that wraps around."""
     factors, digests = None, []
-    for batch in images.batches(torch.arange(len(images)).split(_BATCH)):
+    for batch in images.batches(positions.split(_BATCH)):
         channels, height, width = batch.pixels.shape[1:]
         if factors is None or factors.shape[1:] != (height, width):
             # By place and not by position in memory, as canvases differ; what is outside of an image is zero and adds nothing.

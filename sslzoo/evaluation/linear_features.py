@@ -1,10 +1,10 @@
 """Linear classifiers on stored features, a whole grid of settings at once (as Oquab and others, 2023, arXiv:2304.07193, "DINOv2")."""
 
 import logging
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -15,7 +15,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from sslzoo.errors import InputError, first_line
+from sslzoo.files import whole
 from sslzoo.optim import lr_factor
+from sslzoo.processes import all_or_none, from_main
 
 from .features import extract
 from .metrics import TopAccuracy, top_counts
@@ -97,12 +99,14 @@ class FeatureLinearProtocol(Protocol):
             raise InputError(f"{data.train.source} ({data.train.split}) has one image: one to train on and one to choose on are needed")
         bar.reset(total=3 * images + len(data.test))  # each of the two trainings counts as much as embedding its images
         features, labels = _train_features(encoder, data, session)
-        setting = self.choose(features, labels, classes, session.seed, bar.update)
-        generator = torch.Generator().manual_seed(session.seed)
-        classifier = self.fit(features, labels, torch.arange(images), classes, [setting], generator, bar.update)
+        with all_or_none():
+            setting = self.choose(features, labels, classes, session.seed, bar.update)
+            generator = torch.Generator().manual_seed(session.seed)
+            classifier = self.fit(features, labels, torch.arange(images), classes, [setting], generator, bar.update)
         features, labels = extract(encoder, data.test, data.preprocessing, done=bar.update)
-        _check_finite(features, "test")
-        counts = top_counts(classifier.scores(features).squeeze(1), data.classes.of_test.to(labels.device)[labels])
+        with all_or_none():
+            _check_finite(features, "test")
+            counts = top_counts(classifier.scores(features).squeeze(1), data.classes.of_test.to(labels.device)[labels])
         if session.state is not None and session.accelerator.is_main_process:
             (session.state / _STORED).unlink(missing_ok=True)
         arguments = {"selected_lr": setting.lr, "selected_weight_decay": setting.weight_decay}
@@ -177,27 +181,44 @@ FEATURE_PROTOCOLS = {
 
 
 def _train_features(encoder: PreTrainedModel, data: Data, session: Session) -> tuple[Tensor, Tensor]:
-    """From the state where an earlier measurement, which was stopped, has left them."""
-    accelerator, stored = session.accelerator, session.state and session.state / _STORED
-    if stored and stored.exists():
-        try:
-            found = load_file(stored, device=str(accelerator.device))
-        except (OSError, SafetensorError) as error:
-            _log.warning("embedding the training images again, for %s cannot be read: %s", stored, first_line(error))
-        else:
-            session.bar.update(len(data.train))
-            return found["features"], found["labels"]
+    """From the state where an earlier measurement, which was stopped, has left them; the main process alone reads and writes it."""
+    accelerator, count = session.accelerator, len(data.train)
+    stored = session.state / _STORED if session.state and accelerator.is_main_process else None
+    with all_or_none():
+        kept = _read(stored, count, accelerator.device) if stored else None
+    kept = from_main(kept, accelerator.device)
+    if kept is not None:
+        session.bar.update(count)
+        return kept["features"], kept["labels"]
     features, labels = extract(encoder, data.train, data.preprocessing, done=session.bar.update)
-    _check_finite(features, "train")
-    if stored:
-        if accelerator.is_main_process:
-            beside = stored.with_name(f".{stored.name}.new")
-            save_file({"features": features.contiguous(), "labels": labels.contiguous()}, beside)
-            with open(beside, "rb") as opened:
-                os.fsync(opened.fileno())
-            os.replace(beside, stored)
-        accelerator.wait_for_everyone()
+    with all_or_none():
+        _check_finite(features, "train")
+        if stored:
+            _write(stored, {"features": features.contiguous(), "labels": labels.contiguous()})
     return features, labels
+
+
+def _read(stored: Path, count: int, device: torch.device) -> dict[str, Tensor] | None:
+    """The features and labels of `count` images; None, with a warning where there is a file, if they cannot be had."""
+    if not stored.exists():
+        return None
+    try:
+        found = load_file(stored)
+        if {name: len(value) for name, value in found.items()} != {"features": count, "labels": count}:
+            raise ValueError("it holds something else")
+        return {name: value.to(device) for name, value in found.items()}  # of several on CPUs, "cpu:0" is one that safetensors refuses
+    except (OSError, ValueError, SafetensorError) as error:
+        _log.warning("embedding the training images again, for %s cannot be read: %s", stored, first_line(error))
+        return None
+
+
+def _write(stored: Path, tensors: dict[str, Tensor]) -> None:
+    """A full disk costs a warning, not the measurement."""
+    try:
+        with whole(stored) as beside:
+            save_file(tensors, beside)
+    except OSError as error:
+        _log.warning("features are not kept in %s: %s", stored, first_line(error))
 
 
 def _check_finite(features: Tensor, split: str) -> None:

@@ -6,6 +6,7 @@ from transformers import PreTrainedModel
 
 from sslzoo.data import ImageSet
 from sslzoo.errors import unknown
+from sslzoo.processes import check_alike, from_all, others_may_end
 
 from .classes import classes_of
 from .classifier import CLASSIFIER_PROTOCOLS
@@ -26,31 +27,37 @@ def protocol_named(name: str) -> Protocol:
 
 
 def make_data(train: ImageSet, test: ImageSet, preprocessing: Preprocessing) -> Data:
-    """What is measured on. Raises `InputError` for splits without labels or with classes of their own."""
+    """What is measured on; called by all processes, since they must have the same.
+
+    Raises `InputError` for splits without labels or with classes of their own.
+    """
+    check_alike("the images", [(images.fingerprint, len(images)) for images in (train, test)])
+    check_alike("the preprocessing", preprocessing)
     return Data(train, test, classes_of(train, test), preprocessing)
 
 
 def measure(encoder: PreTrainedModel, data: Data, protocol: str, session: Session) -> list[dict[str, Any]]:
     """Every number of a protocol: {"protocol", "dataset", "split", "metric", "arguments", "value"}; values are fractions.
 
-    Raises `InputError`.
+    Called by all processes; an error in one of them ends all. Raises `InputError`.
     """
-    return [
-        {"protocol": protocol, "dataset": data.test.source, "split": data.test.split, **measured._asdict()}
-        for measured in protocol_named(protocol).measure(encoder, data, session)
-    ]
+    with others_may_end():
+        found = protocol_named(protocol).measure(encoder, data, session)
+    return [{"protocol": protocol, "dataset": data.test.source, "split": data.test.split, **measured._asdict()} for measured in found]
 
 
 def data_facts(data: Data) -> dict[str, Any]:
     """What was measured on, as a number's provenance holds it: fingerprints, counts and preprocessing.
 
-    "test_images_in_train": how many test images are, pixel for pixel, training images too. Looks at every image once.
+    "test_images_in_train": how many test images are, pixel for pixel, training images too. Looks at every image once; called by all
+    processes, each of which looks at its part.
     """
     train, test, preprocessing = data.train, data.test, data.preprocessing
     shared = count_shared(train, test)
+    skipped = [{name for names in from_all(images.skipped) for name in names} for images in (train, test)]
     return {
         "train_split": train.split, "train_fingerprint": train.fingerprint, "test_fingerprint": test.fingerprint,
-        "train_images": len(train), "test_images": len(test), "skipped": len(train.skipped) + len(test.skipped),
+        "train_images": len(train), "test_images": len(test), "skipped": sum(map(len, skipped)),
         "read_as": test.read_as, "classes": data.classes.count, "test_images_in_train": shared,
         "preprocessing": {key: list(value) if isinstance(value, tuple) else value for key, value in preprocessing._asdict().items()},
     }  # fmt: skip

@@ -54,6 +54,10 @@ class Protocol(ABC):
     def measure(self, encoder: PreTrainedModel, data: Data, session: Session) -> list[Measured]:
         """Every number of the protocol, in every process. The encoder, on the accelerator's device, is left as it was."""
 
+    def precision_on(self, accelerator: Accelerator) -> str:
+        """What networks really compute in when this accelerator measures, as a number's provenance says it: "fp32", "fp16" or "bf16"."""
+        return "fp32" if self.precision == "fp32" or accelerator.mixed_precision == "no" else accelerator.mixed_precision
+
 
 def quiet_session(accelerator: Accelerator, seed: int) -> Session:
     """A session without a progress bar that keeps no state."""

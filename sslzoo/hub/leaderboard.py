@@ -23,7 +23,7 @@ from sslzoo.recipe import Recipe, read_recipe, shipped_recipes
 from .markdown import one_line
 
 OWN_NAMESPACE = "sslzoo"
-KNN_PROTOCOL, KNN_SETTING = "knn-instdisc-v1", (("k", 200), ("temperature", 0.1))  # kNN as the page has it nearly everywhere
+KNN_PROTOCOL, KNN_SETTING = "knn-instdisc-v2", (("k", 200), ("temperature", 0.1))  # kNN as the page has it nearly everywhere
 _PAGES_PROTOCOLS = (KNN_PROTOCOL, "linear-simclr-v1", "linear-mae-v1", "finetune-simclr-v1", "finetune-mae-v1")
 _LAST = (("of", "last epoch"),)
 _MOST_MODELS, _MOST_NUMBERS, _MOST_ARGUMENTS, _MOST_DEPTH = 10_000, 500, 16, 20

@@ -100,6 +100,7 @@ def provenance_lines(numbers: list[dict[str, Any]]) -> list[str]:
         if number["when"] == "last":
             splits = ", ".join(f"{split} {_short(provenance.get(f'{split}_fingerprint'))}" for split in ("train", "test"))
             where = (provenance.get("environment") or {}).get("hardware", "hardware not recorded")
+            where += f", {provenance['precision']}" if provenance.get("precision") else ""
             when = f"{provenance.get('date')}, sslzoo {provenance.get('code')}, seed {provenance.get('seed')}"
             weights = _short(provenance["weights_sha256"])
             lines.append(f"{number['protocol']} on {source_name(number['dataset'])} ({splits}): {where}, {when}, weights {weights}")

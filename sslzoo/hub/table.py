@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from .leaderboard import Entry
 
 _COLUMNS = {
-    "kNN, k = 20": ("knn-instdisc-v1", (("k", 20), ("temperature", 0.1))),
-    "kNN, k = 200": ("knn-instdisc-v1", (("k", 200), ("temperature", 0.1))),
+    "kNN, k = 20": ("knn-instdisc-v2", (("k", 20), ("temperature", 0.1))),
+    "kNN, k = 200": ("knn-instdisc-v2", (("k", 200), ("temperature", 0.1))),
     "linear, fast": ("linear-features-v1", ()),
 }
 

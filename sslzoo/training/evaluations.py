@@ -11,7 +11,7 @@ from sslzoo.recipe import Recipe
 
 from .logs import Logs
 
-PROTOCOL = "knn-instdisc-v1"
+PROTOCOL = "knn-instdisc-v2"
 
 
 class Evaluations:

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 import torch
 
 from sslzoo.errors import TrainingError, first_line
-from sslzoo.evaluation import Preprocessing, data_facts
+from sslzoo.evaluation import Preprocessing, data_facts, protocol_named
 from sslzoo.processes import all_or_none
 from sslzoo.run import environment, with_provenance
 
+from .evaluations import PROTOCOL
 from .folder import tidy
 from .states import save
 
@@ -27,7 +28,7 @@ def finish(training: "Training") -> None:
         if accelerator.is_main_process:
             _on_disk(training, lambda: _write_model(training))
     numbers = training.evaluations.measure(training.step, recipe.epochs - 1) if training.data is not None else []
-    facts = data_facts(training.data) if numbers else {}
+    facts = data_facts(training.data) | {"precision": protocol_named(PROTOCOL).precision_on(accelerator)} if numbers else {}
     training.logs.end_trackers()
     with all_or_none():
         if accelerator.is_main_process:

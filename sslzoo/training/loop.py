@@ -18,7 +18,7 @@ from sslzoo.encoders import compiled_parts
 from sslzoo.errors import InputError
 from sslzoo.method import Method, Progress
 from sslzoo.optim import lr_factor, make_optimizer, peak_lr, set_learning_rates
-from sslzoo.processes import StopRequest, agree, all_or_none
+from sslzoo.processes import StopRequest, all_or_none
 from sslzoo.recipe import Recipe
 from sslzoo.run import Run
 from sslzoo.views import Renderer
@@ -36,10 +36,9 @@ class Training:
 
     def __init__(self, recipe: Recipe, run: Run, accelerator: Accelerator):
         self.recipe, self.run, self.accelerator = recipe, run, accelerator
+        self.images, self.data = load_split_pair(recipe, accelerator.device)
         with all_or_none():
-            self.images, self.data = load_split_pair(recipe, accelerator.device)
             self.micro_batch, self.steps_per_epoch = _divided(recipe, len(self.images), accelerator.num_processes)
-        agree(f"the fingerprint of {recipe.dataset}", self.images.fingerprint)
         self.steps = self.steps_per_epoch * recipe.epochs
         torch.manual_seed(recipe.seed)
         self.method = _prepared(recipe.make_method(), accelerator, recipe.compile)
@@ -83,7 +82,8 @@ class Training:
         for _ in range(first, self.steps_per_epoch):
             factor = lr_factor(recipe.schedule, self.step, self.steps_per_epoch, recipe.epochs, recipe.warmup_epochs, recipe.final_lr)
             peak = peak_lr(recipe.lr, recipe.lr_scaling, recipe.batch_size)
-            views = self._train_step(epoch, batches, peak, factor)
+            set_learning_rates(self.optimizer, peak, factor, epoch)
+            views = self._train_step(epoch, batches)
             self.step += 1
             bar.update()
             if self.step % recipe.log_every == 0 or self.step % self.steps_per_epoch == 0:
@@ -99,7 +99,7 @@ class Training:
             if self.step % recipe.checkpoint_every == 0 and self.step % self.steps_per_epoch:
                 save(self)
 
-    def _train_step(self, epoch: int, batches: Iterator[Batch], peak: float, factor: float) -> list[Tensor]:
+    def _train_step(self, epoch: int, batches: Iterator[Batch]) -> list[Tensor]:
         """One optimiser step, over all its micro-batches; reads nothing back from the device. Returns the last micro-batch's views."""
         recipe, outs = self.recipe, []
         for part in range(recipe.accumulate):
@@ -114,7 +114,6 @@ class Training:
             outs.append({name: value.detach() for name, value in out.items()})
         if recipe.clip_norm is not None:
             self.accelerator.clip_grad_norm_(self.model.parameters(), recipe.clip_norm)
-        set_learning_rates(self.optimizer, peak, factor, epoch)
         self.optimizer.step()
         self.optimizer.zero_grad()
         merged = {name: torch.cat([out[name] for out in outs]) for name, value in outs[0].items() if value.ndim}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from sslzoo.accelerator import make_accelerator
 from sslzoo.errors import InputError
-from sslzoo.processes import agree, main_decides, others_may_end
+from sslzoo.processes import check_alike, main_decides, others_may_end
 from sslzoo.recipe import Recipe
 from sslzoo.run import Run
 
@@ -27,7 +27,7 @@ def train(recipe: Recipe, folder: str | Path, *, resume: bool = False, cpu: bool
         raise InputError(f"the tracker '{recipe.tracker}' is not installed: pip install 'sslzoo[{recipe.tracker}]'")
     accelerator = make_accelerator(recipe.precision, cpu, tracker=recipe.tracker, folder=run.folder)
     with others_may_end():
-        agree("the recipe", recipe.flat())
+        check_alike("the recipe", recipe.flat())
         with locked(run.folder):
             recipe = main_decides(lambda: recipe_for(run, recipe, resume))
             if recipe is None:

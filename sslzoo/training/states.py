@@ -9,7 +9,7 @@ import torch
 
 from sslzoo.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from sslzoo.errors import InputError, StoppedError, first_line
-from sslzoo.processes import agree, all_or_none, main_decides
+from sslzoo.processes import all_or_none, check_alike, main_decides
 from sslzoo.recipe import write_recipe
 from sslzoo.run import CHECKPOINTS, RECIPE
 
@@ -47,7 +47,7 @@ def restore(training: "Training") -> None:
     folder = training.run.folder
     with all_or_none():
         checkpoint = load_checkpoint(folder / CHECKPOINTS)
-    agree(f"the newest checkpoint in {folder}, which all must see,", checkpoint and checkpoint.state["step"])
+    check_alike(f"the newest checkpoint in {folder}", checkpoint and checkpoint.state["step"])
     with all_or_none():
         if checkpoint is not None:
             _load(training, checkpoint)

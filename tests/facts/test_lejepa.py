@@ -103,7 +103,12 @@ def test_defaults_are_the_papers_and_the_pages():
     config = LeJEPAConfig()
     assert (config.gaussian_weight, config.knots, config.reach) == (0.05, 17, 3.0)
     assert (config.hidden_dim, config.projection_dim) == (2048, 64)
-    assert [view.count for view in LeJEPA.views(224).values()] == [2, 6]
+    views = LeJEPA.views(224)
+    assert {name: (view.count, view.size, view.scale) for name, view in views.items()} == {
+        "global": (2, 224, (0.3, 1.0)), "local": (6, 96, (0.05, 0.3)),
+    }  # fmt: skip
+    # Of smaller images as large a share, in whole patches of 4 px, of which there is one at least.
+    assert [LeJEPA.views(size)["local"].size for size in (96, 64, 32, 16, 4)] == [40, 28, 12, 8, 4]
 
 
 @pytest.mark.slow
