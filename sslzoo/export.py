@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import warnings
 from pathlib import Path
 
@@ -10,9 +9,10 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from sslzoo.encoders import features, load_stored, model_folder
+from sslzoo.encoders import features, model_folder
 from sslzoo.errors import InputError, first_line
-from sslzoo.evaluation import Preprocessing
+from sslzoo.evaluation import Preprocessing, encoder_for
+from sslzoo.files import whole
 
 _TOLERANCE = 1e-4
 _MOST_BYTES = 2**31  # what one ONNX file holds
@@ -36,13 +36,13 @@ def export_onnx(name: str, file: Path) -> Path:
     if file.suffix != ".onnx" or not file.absolute().parent.is_dir():
         raise InputError(f"cannot write '{file}': a file name that ends in .onnx, in a folder that exists, is needed")
     folder = model_folder(name)
-    encoder, preprocessing = load_stored(folder), Preprocessing.read(folder)
+    preprocessing = Preprocessing.read(folder)
+    encoder = encoder_for(folder, preprocessing)
     size = sum(4 * value.numel() for value in encoder.state_dict().values())
     if size >= _MOST_BYTES:
         raise InputError(f"'{name}' is too large for an ONNX file: its weights take {size / 2**30:.1f} GiB")
-    beside = file.with_name(f".{file.name}.new")
     refusal = f"the encoder '{encoder.config.model_type}' of {name} cannot be exported"
-    try:
+    with whole(file) as beside:
         try:
             program = _program(encoder, preprocessing.crop)
             # Where a local folder lies is nobody's business, nor where this code does.
@@ -56,9 +56,6 @@ def export_onnx(name: str, file: Path) -> Path:
             raise InputError(f"{refusal}: {first_line(_root(error))}") from error
         if not difference <= _TOLERANCE:
             raise InputError(f"{refusal}: onnxruntime's features are {difference:.1e} from its own, more than {_TOLERANCE:.0e}")
-        os.replace(beside, file)
-    finally:
-        beside.unlink(missing_ok=True)
     return file
 
 

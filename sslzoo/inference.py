@@ -17,9 +17,9 @@ from huggingface_hub import cached_assets_path
 from tqdm import tqdm
 
 from sslzoo.data import load_images
-from sslzoo.encoders import load_stored, model_folder
+from sslzoo.encoders import model_folder
 from sslzoo.errors import InputError
-from sslzoo.evaluation import Data, Preprocessing, Session, data_facts, make_data, measure, protocol_named, write_features
+from sslzoo.evaluation import Data, Preprocessing, Session, data_facts, encoder_for, make_data, measure, protocol_named, write_features
 from sslzoo.recipe import Recipe, read_recipe, shipped_recipes
 from sslzoo.run import RECIPE, RESULTS, Run, code_version, with_provenance
 
@@ -82,7 +82,7 @@ def measure_stored(folder: Path, data: Data, facts: dict[str, Any], protocol: st
     weights = Run(folder).weights_sha256
     key = [protocol, weights, seed, code_version(), data.train.fingerprint, data.test.fingerprint, *map(str, data.preprocessing)]
     state = cached_assets_path("sslzoo", "evaluation", hashlib.sha256(json.dumps(key).encode()).hexdigest()[:24])
-    encoder = load_stored(folder).to(accelerator.device)
+    encoder = encoder_for(folder, data.preprocessing).to(accelerator.device)
     with _bar("images", 0, protocol) as bar:
         found = measure(encoder, data, protocol, Session(accelerator, seed, bar, state))
     if accelerator.is_main_process:
@@ -97,11 +97,11 @@ def embed(
     if output.suffix != ".parquet" or not output.absolute().parent.is_dir():
         raise InputError(f"cannot write '{output}': a file name that ends in .parquet, in a folder that exists, is needed")
     folder = model_folder(name)
-    device = _accelerator("fp32", cpu).device
+    device, preprocessing = _accelerator("fp32", cpu).device, Preprocessing.read(folder)
+    encoder = encoder_for(folder, preprocessing).to(device)
     images = load_images(source, split, image_column=image_column, device=device)
-    encoder = load_stored(folder).to(device)
     with _bar("images", len(images), output.name) as bar:
-        return write_features(encoder, images, Preprocessing.read(folder), output, done=bar.update)
+        return write_features(encoder, images, preprocessing, output, done=bar.update)
 
 
 def _recipe_for(dataset: str) -> Recipe | None:
