@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from huggingface_hub import cached_assets_path
+from huggingface_hub import constants
 from tqdm import tqdm
 
 from sslzoo.data import load_images
 from sslzoo.encoders import model_folder
-from sslzoo.errors import InputError
+from sslzoo.errors import InputError, first_line
 from sslzoo.evaluation import Data, Preprocessing, Session, data_facts, encoder_for, make_data, measure, protocol_named, write_features
 from sslzoo.recipe import Recipe, read_recipe, shipped_recipes
 from sslzoo.run import RECIPE, RESULTS, Run, code_version, with_provenance
@@ -34,8 +34,8 @@ def evaluate(
 
     protocols: names of `sslzoo.evaluation.PROTOCOLS`; None: those of the recipe that lies beside the weights, kNN where there is none.
     on: a data set, as `load_images` takes it, or one that recipes come for, such as "cifar10"; None: the one of the recipe.
-    A local run folder's results.json gets the numbers of each protocol as it is done. A measurement that takes long and was stopped goes
-    on where it was when it is asked for again. Raises `InputError`.
+    A local run folder's results.json gets the numbers of each protocol as it is done; where it cannot be written, a warning says so. A
+    measurement that takes long and was stopped goes on where it was when it is asked for again. Raises `InputError`.
     """
     folder = model_folder(name)
     run, has_recipe = Run(folder), (folder / RECIPE).is_file()
@@ -57,7 +57,10 @@ def evaluate(
     for protocol in protocols:
         found = measure_stored(folder, data, facts, protocol, recipe.seed if recipe else 0, cpu)
         if Path(name).is_dir() and (folder / RESULTS).exists() and int(os.environ.get("RANK", 0)) == 0:
-            run.add_numbers(found)
+            try:
+                run.add_numbers(found)
+            except OSError as error:  # a folder that is shared for reading alone
+                _log.warning("the numbers of %s are not stored in %s: %s", protocol, folder / RESULTS, first_line(error))
         numbers += found
     return numbers
 
@@ -81,7 +84,8 @@ def measure_stored(folder: Path, data: Data, facts: dict[str, Any], protocol: st
     accelerator = _accelerator(protocol_named(protocol).precision, cpu)
     weights = Run(folder).weights_sha256
     key = [protocol, weights, seed, code_version(), data.train.fingerprint, data.test.fingerprint, *map(str, data.preprocessing)]
-    state = cached_assets_path("sslzoo", "evaluation", hashlib.sha256(json.dumps(key).encode()).hexdigest()[:24])
+    # Made by the protocol that keeps something there: most keep nothing, and the cache may be unwritable.
+    state = Path(constants.HF_ASSETS_CACHE) / "sslzoo" / "evaluation" / hashlib.sha256(json.dumps(key).encode()).hexdigest()[:24]
     encoder = encoder_for(folder, data.preprocessing).to(accelerator.device)
     with _bar("images", 0, protocol) as bar:
         found = measure(encoder, data, protocol, Session(accelerator, seed, bar, state))

@@ -1,8 +1,8 @@
 """Linear classifiers on stored features, a whole grid of settings at once (as Oquab and others, 2023, arXiv:2304.07193, "DINOv2")."""
 
 import logging
-import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import product
 from typing import NamedTuple
@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from sslzoo.errors import InputError, first_line
+from sslzoo.files import whole
 from sslzoo.optim import lr_factor
 
 from .features import extract
@@ -104,7 +105,8 @@ class FeatureLinearProtocol(Protocol):
         _check_finite(features, "test")
         counts = top_counts(classifier.scores(features).squeeze(1), data.classes.of_test.to(labels.device)[labels])
         if session.state is not None and session.accelerator.is_main_process:
-            (session.state / _STORED).unlink(missing_ok=True)
+            with suppress(OSError):
+                (session.state / _STORED).unlink(missing_ok=True)
         arguments = {"selected_lr": setting.lr, "selected_weight_decay": setting.weight_decay}
         accuracy = TopAccuracy()
         return [
@@ -179,9 +181,11 @@ FEATURE_PROTOCOLS = {
 def _train_features(encoder: PreTrainedModel, data: Data, session: Session) -> tuple[Tensor, Tensor]:
     """From the state where an earlier measurement, which was stopped, has left them."""
     accelerator, stored = session.accelerator, session.state and session.state / _STORED
-    if stored and stored.exists():
+    if stored:
         try:
             found = load_file(stored, device=str(accelerator.device))
+        except FileNotFoundError:
+            pass
         except (OSError, SafetensorError) as error:
             _log.warning("embedding the training images again, for %s cannot be read: %s", stored, first_line(error))
         else:
@@ -191,11 +195,12 @@ def _train_features(encoder: PreTrainedModel, data: Data, session: Session) -> t
     _check_finite(features, "train")
     if stored:
         if accelerator.is_main_process:
-            beside = stored.with_name(f".{stored.name}.new")
-            save_file({"features": features.contiguous(), "labels": labels.contiguous()}, beside)
-            with open(beside, "rb") as opened:
-                os.fsync(opened.fileno())
-            os.replace(beside, stored)
+            try:
+                stored.parent.mkdir(parents=True, exist_ok=True)
+                with whole(stored) as beside:
+                    save_file({"features": features.contiguous(), "labels": labels.contiguous()}, beside)
+            except OSError as error:
+                _log.warning("features are not kept for a measurement that is stopped, in %s: %s", stored, first_line(error))
         accelerator.wait_for_everyone()
     return features, labels
 
