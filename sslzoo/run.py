@@ -14,6 +14,7 @@ import torch
 import sslzoo
 from sslzoo.checkpoint import sha256_of
 from sslzoo.data import source_name
+from sslzoo.encoders import read_json
 from sslzoo.errors import InputError, first_line
 from sslzoo.method import HEADS
 from sslzoo.recipe import Recipe, read_recipe, recipe_text
@@ -101,12 +102,9 @@ class Run:
         file = self.folder / RESULTS
         if not file.exists():
             return {"training": {}, "numbers": []}
-        try:
-            results = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
-            raise InputError(f"cannot read {file}: {first_line(error)}") from error
+        results = read_json(file)
         for key, kind in _PARTS.items():
-            if not isinstance(results, dict) or not isinstance(results.get(key, {} if key == "imported" else None), kind):
+            if not isinstance(results.get(key, {} if key == "imported" else None), kind):
                 raise InputError(f"cannot read {file}: '{key}' must be {'a list' if kind is list else 'keys and values'}")
         for number in results["numbers"]:
             if not isinstance(number, dict) or any(not isinstance(number.get(key), kind) for key, kind in _OF.items()):

@@ -1,6 +1,7 @@
 """Where a model is: a folder on this machine, or a repository of the Hub, whose files are downloaded."""
 
 import json
+import math
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
@@ -90,9 +91,9 @@ def read_config(folder: Path) -> dict:
 
 
 def read_json(file: Path) -> dict:
-    """The object in a JSON file. Raises `InputError`, also for numbers that JSON does not have (NaN, Infinity)."""
+    """The object in a JSON file. Raises `InputError`, also for numbers that JSON does not have (NaN, Infinity) or that no float holds."""
     try:
-        values = json.loads(file.read_text(encoding="utf-8"), parse_constant=_refuse)
+        values = json.loads(file.read_text(encoding="utf-8"), parse_constant=_finite, parse_float=_finite)
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"cannot read {file}: {first_line(error)}") from error
     if not isinstance(values, dict):
@@ -100,5 +101,7 @@ def read_json(file: Path) -> dict:
     return values
 
 
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no number of JSON's")
+def _finite(text: str) -> float:
+    if not math.isfinite(number := float(text)):
+        raise ValueError(f"{text} is no number that can be computed with")
+    return number
