@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import warnings
 from pathlib import Path
 
@@ -10,9 +9,10 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from sslzoo.encoders import features, load_stored, model_folder
+from sslzoo.encoders import features, model_folder
 from sslzoo.errors import InputError, first_line
-from sslzoo.evaluation import Preprocessing
+from sslzoo.evaluation import Preprocessing, encoder_for
+from sslzoo.files import whole
 
 _TOLERANCE = 1e-4
 _MOST_BYTES = 2**31  # what one ONNX file holds
@@ -36,30 +36,35 @@ def export_onnx(name: str, file: Path) -> Path:
     if file.suffix != ".onnx" or not file.absolute().parent.is_dir():
         raise InputError(f"cannot write '{file}': a file name that ends in .onnx, in a folder that exists, is needed")
     folder = model_folder(name)
-    encoder, preprocessing = load_stored(folder), Preprocessing.read(folder)
+    preprocessing = Preprocessing.read(folder)
+    encoder = encoder_for(folder, preprocessing)
     size = sum(4 * value.numel() for value in encoder.state_dict().values())
     if size >= _MOST_BYTES:
         raise InputError(f"'{name}' is too large for an ONNX file: its weights take {size / 2**30:.1f} GiB")
-    beside = file.with_name(f".{file.name}.new")
+    try:
+        with whole(file) as beside:
+            _write_checked(name, folder, encoder, preprocessing, beside)
+    except OSError as error:
+        raise InputError(f"cannot write '{file}': {first_line(error)}") from error
+    return file
+
+
+def _write_checked(name: str, folder: Path, encoder: PreTrainedModel, preprocessing: Preprocessing, file: Path) -> None:
+    """Raises `InputError` where what onnxruntime makes of the file is not what the encoder does."""
     refusal = f"the encoder '{encoder.config.model_type}' of {name} cannot be exported"
     try:
-        try:
-            program = _program(encoder, preprocessing.crop)
-            # Where a local folder lies is nobody's business, nor where this code does.
-            for node in program.model.graph.all_nodes():
-                node.metadata_props.pop("pkg.torch.onnx.stack_trace", None)
-            program.model.metadata_props["sslzoo.source"] = folder.resolve().name if Path(name).expanduser().is_dir() else name
-            program.model.metadata_props["sslzoo.preprocessing"] = json.dumps(preprocessing._asdict())
-            program.save(beside)
-            difference = _difference(encoder, beside, preprocessing.crop)
-        except Exception as error:  # the exporter and onnxruntime have a class for each mishap
-            raise InputError(f"{refusal}: {first_line(_root(error))}") from error
-        if not difference <= _TOLERANCE:
-            raise InputError(f"{refusal}: onnxruntime's features are {difference:.1e} from its own, more than {_TOLERANCE:.0e}")
-        os.replace(beside, file)
-    finally:
-        beside.unlink(missing_ok=True)
-    return file
+        program = _program(encoder, preprocessing.crop)
+        # Where a local folder lies is nobody's business, nor where this code does.
+        for node in program.model.graph.all_nodes():
+            node.metadata_props.pop("pkg.torch.onnx.stack_trace", None)
+        program.model.metadata_props["sslzoo.source"] = folder.resolve().name if Path(name).expanduser().is_dir() else name
+        program.model.metadata_props["sslzoo.preprocessing"] = json.dumps(preprocessing._asdict())
+        program.save(file)
+        difference = _difference(encoder, file, preprocessing.crop)
+    except Exception as error:  # the exporter and onnxruntime have a class for each mishap
+        raise InputError(f"{refusal}: {first_line(_root(error))}") from error
+    if not difference <= _TOLERANCE:
+        raise InputError(f"{refusal}: onnxruntime's features are {difference:.1e} from its own, more than {_TOLERANCE:.0e}")
 
 
 def _program(encoder: PreTrainedModel, size: int) -> torch.onnx.ONNXProgram:

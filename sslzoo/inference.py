@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import cached_assets_path
+from huggingface_hub import constants
 from tqdm import tqdm
 
 from sslzoo.accelerator import make_accelerator, on_cpu
 from sslzoo.data import load_images
-from sslzoo.encoders import load_stored, model_folder
-from sslzoo.errors import InputError
-from sslzoo.evaluation import Data, Preprocessing, Session, data_facts, make_data, measure, protocol_named, write_features
+from sslzoo.encoders import model_folder
+from sslzoo.errors import InputError, first_line
+from sslzoo.evaluation import Data, Preprocessing, Session, data_facts, encoder_for, make_data, measure, protocol_named, write_features
 from sslzoo.processes import all_or_none, check_alike, rank
 from sslzoo.recipe import Recipe, read_recipe, shipped_recipes
 from sslzoo.run import RECIPE, RESULTS, Run, code_version, with_provenance
@@ -32,8 +32,8 @@ def evaluate(
 
     protocols: names of `sslzoo.evaluation.PROTOCOLS`; None: those of the recipe that lies beside the weights, kNN where there is none.
     on: a data set, as `load_images` takes it, or one that recipes come for, such as "cifar10"; None: the one of the recipe.
-    A local run folder's results.json gets the numbers of each protocol as it is done. A measurement that takes long and was stopped goes
-    on where it was when it is asked for again. Raises `InputError`.
+    A local run folder's results.json gets the numbers of each protocol as it is done; where it cannot be written, a warning says so. A
+    measurement that takes long and was stopped goes on where it was when it is asked for again. Raises `InputError`.
     """
     make_accelerator("fp32", cpu)  # which connects the processes: from here on, what one meets is told to all
     with all_or_none():
@@ -58,7 +58,10 @@ def evaluate(
         found = measure_stored(folder, data, facts, protocol, recipe.seed if recipe else 0, cpu)
         with all_or_none():
             if rank() == 0 and Path(name).is_dir() and (folder / RESULTS).exists():
-                run.add_numbers(found)
+                try:
+                    run.add_numbers(found)
+                except OSError as error:  # a folder that is shared for reading alone
+                    _log.warning("the numbers of %s are not stored in %s: %s", protocol, folder / RESULTS, first_line(error))
         numbers += found
     return numbers
 
@@ -86,8 +89,9 @@ def measure_stored(folder: Path, data: Data, facts: dict[str, Any], protocol: st
     with all_or_none():
         weights = Run(folder).weights_sha256
         key = [protocol, weights, seed, code_version(), data.train.fingerprint, data.test.fingerprint, *map(str, data.preprocessing)]
-        state = cached_assets_path("sslzoo", "evaluation", hashlib.sha256(json.dumps(key).encode()).hexdigest()[:24])
-        encoder = load_stored(folder).to(accelerator.device)
+        # Made by the protocol that keeps something there: most keep nothing, and the cache may be unwritable.
+        state = Path(constants.HF_ASSETS_CACHE) / "sslzoo" / "evaluation" / hashlib.sha256(json.dumps(key).encode()).hexdigest()[:24]
+        encoder = encoder_for(folder, data.preprocessing).to(accelerator.device)
     check_alike("the weights", weights)
     with _bar("images", 0, protocol) as bar:
         found = measure(encoder, data, protocol, Session(accelerator, seed, bar, state))
@@ -104,11 +108,11 @@ def embed(
     if output.suffix != ".parquet" or not output.absolute().parent.is_dir():
         raise InputError(f"cannot write '{output}': a file name that ends in .parquet, in a folder that exists, is needed")
     folder = model_folder(name)
-    device = make_accelerator("fp32", cpu).device
+    device, preprocessing = make_accelerator("fp32", cpu).device, Preprocessing.read(folder)
+    encoder = encoder_for(folder, preprocessing).to(device)
     images = load_images(source, split, image_column=image_column, device=device)
-    encoder = load_stored(folder).to(device)
     with _bar("images", len(images), output.name) as bar:
-        return write_features(encoder, images, Preprocessing.read(folder), output, done=bar.update)
+        return write_features(encoder, images, preprocessing, output, done=bar.update)
 
 
 def _recipe_for(dataset: str) -> Recipe | None:

@@ -6,14 +6,26 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from huggingface_hub.dataclasses import strict
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
-from sslzoo.encoders import build_encoder, encoder_config, load_stored, model_folder, read_config, to_plain, without_pooler
+from sslzoo.encoders import (
+    build_encoder,
+    check_finite,
+    encoder_config,
+    load_stored,
+    model_folder,
+    no_larger_than,
+    read_config,
+    to_plain,
+    without_pooler,
+)
 from sslzoo.errors import InputError, first_line
+from sslzoo.files import filled
 from sslzoo.optim import ParameterGroup, decayed_and_not
 from sslzoo.views import View, uniform
 
@@ -157,17 +169,20 @@ class Method(PreTrainedModel):
         """Nothing: encoders and heads have initialised themselves, and a teacher equals its student."""
 
     def save_pretrained(self, save_directory: str | Path, max_shard_size: int | str = "50GB") -> None:
-        """Writes the published encoder as config.json and model.safetensors, plain transformers', and the rest as ssl_heads.safetensors."""
+        """Writes the published encoder as config.json and model.safetensors, plain transformers', and the rest as ssl_heads.safetensors.
+
+        All of it or nothing: what was in the folder stays when it cannot be written, which raises `OSError`.
+        """
         folder = Path(save_directory)
-        folder.mkdir(parents=True, exist_ok=True)
         plain = to_plain(self.published)
         plain.config.sslzoo = {"model_type": self.config.model_type, "image_size": self.config.image_size} | {
             key: getattr(self.config, key) for key in self.config.hyperparameters()
         }
-        plain.save_pretrained(folder, max_shard_size=max_shard_size)
         prefix = self._published_prefix()
         rest = {name: value.cpu().contiguous() for name, value in self.state_dict().items() if not name.startswith(prefix)}
-        save_file(rest, folder / HEADS, metadata={"format": "pt"})
+        with filled(folder) as beside:
+            plain.save_pretrained(beside, max_shard_size=max_shard_size)
+            save_file(rest, beside / HEADS, metadata={"format": "pt"})
 
     @classmethod
     def from_pretrained(
@@ -192,22 +207,25 @@ class Method(PreTrainedModel):
         encoder = copy.deepcopy(plain.config)
         del encoder.sslzoo
         try:
-            method = cls(cls.config_class(encoder=encoder, **values))
-        except InputError:
-            raise
-        except Exception as error:  # of the strict data classes' own kinds, or of whatever layer a value is no size for
-            reason = first_line(error.__cause__ or error)
-            raise InputError(f"cannot build {cls.__name__} from the '{BLOCK}' block of {folder / 'config.json'}: {reason}") from error
-        try:
             rest = load_file(folder / HEADS)
         except (OSError, SafetensorError) as error:
             raise InputError(f"cannot read {folder / HEADS}: {first_line(error)}") from error
-        prefix = method._published_prefix()
+        check_finite(rest, folder / HEADS)
+        try:
+            config = cls.config_class(encoder=encoder, **values)
+            # Without memory at first: a number in a stranger's file may ask for any amount.
+            with torch.device("meta"), no_larger_than({**rest, **plain.state_dict()}):
+                described = cls(config)
+        except Exception as error:  # of the strict data classes' own kinds, or of whatever layer a value is no size for
+            reason = first_line(error.__cause__ or error)
+            raise InputError(f"cannot build {cls.__name__} from the '{BLOCK}' block of {folder / 'config.json'}: {reason}") from error
+        prefix = described._published_prefix()
         state = {**rest, **{prefix + name: value for name, value in without_pooler(plain).items()}}
-        own = method.state_dict()
+        own = described.state_dict()
         wrong = sorted(own.keys() ^ state.keys()) or [name for name in own if own[name].shape != state[name].shape]
         if wrong:
             raise InputError(f"the weights in {folder} do not fit its config.json: {len(wrong)} tensors, the first is '{wrong[0]}'")
+        method = cls(config)
         method.load_state_dict(state)
         return method.train()
 

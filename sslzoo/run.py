@@ -13,6 +13,7 @@ import torch
 import sslzoo
 from sslzoo.checkpoint import sha256_of
 from sslzoo.data import source_name
+from sslzoo.encoders import read_json
 from sslzoo.errors import InputError, first_line
 from sslzoo.files import sync, write_whole
 from sslzoo.method import HEADS
@@ -26,6 +27,8 @@ CARD = "README.md"
 CHECKPOINTS = "checkpoints"
 CONFIG = "config.json"
 PREPROCESSOR = "preprocessor_config.json"
+_PARTS = {"training": dict, "numbers": list, "imported": dict}  # of results.json; the last one in folders of others' weights
+_OF = {"protocol": str, "dataset": str, "split": str, "metric": str, "arguments": dict, "when": str, "provenance": dict}
 
 
 class Run:
@@ -70,12 +73,16 @@ class Run:
         return {**digests, RECIPE: hashlib.sha256(recipe_text(self.recipe.public()).encode()).hexdigest()}
 
     def metrics(self) -> list[dict[str, Any]]:
-        """What was logged, in the order of the steps. Raises `InputError`."""
+        """What was logged, in the order of the steps: each {"step": 20, ...}. Raises `InputError`."""
         file = self.folder / METRICS
         try:
-            return [json.loads(line) for line in file.read_text().splitlines()]
-        except (OSError, ValueError) as error:
+            lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        except (OSError, ValueError, RecursionError) as error:
             raise InputError(f"cannot read {file}: {first_line(error)}") from error
+        for number, line in enumerate(lines, 1):
+            if not isinstance(line, dict) or not isinstance(line.get("step"), int):
+                raise InputError(f"cannot read {file}: line {number} holds no values with their 'step'")
+        return lines
 
     def append_metrics(self, values: dict[str, Any]) -> None:
         """Adds one line to metrics.jsonl; whole, or not at all where it raises `OSError`."""
@@ -108,16 +115,20 @@ class Run:
         return size - len(kept)
 
     def results(self) -> dict[str, Any]:
-        """results.json, empty parts where there is none. Raises `InputError`."""
+        """results.json, empty parts where there is none. Its parts are of their kinds, and every number says what it is of.
+
+        Raises `InputError`.
+        """
         file = self.folder / RESULTS
         if not file.exists():
             return {"training": {}, "numbers": []}
-        try:
-            results = json.loads(file.read_text())
-            if not isinstance(results["training"], dict) or not isinstance(results["numbers"], list):
-                raise ValueError("'training' and 'numbers' are expected")
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"cannot read {file}: {first_line(error)}") from error
+        results = read_json(file)
+        for key, kind in _PARTS.items():
+            if not isinstance(results.get(key, {} if key == "imported" else None), kind):
+                raise InputError(f"cannot read {file}: '{key}' must be {'a list' if kind is list else 'keys and values'}")
+        for number in results["numbers"]:
+            if not isinstance(number, dict) or any(not isinstance(number.get(key), kind) for key, kind in _OF.items()):
+                raise InputError(f"{file}: a number must hold {', '.join(_OF)} and 'value', not {str(number)[:120]!r}: evaluate again")
         return results
 
     def write_results(self, results: dict[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """`sslzoo evaluate` as a whole: which data and protocols it takes, what it keeps, and what it says of test images that were trained on."""
 
+import errno
 import shutil
-from pathlib import Path
 
 import pytest
 from test_card import make_run
@@ -78,15 +78,13 @@ def test_a_data_set_that_recipes_come_for_is_read_as_they_read_it_unless_a_folde
 
 
 def test_what_a_stopped_measurement_left_is_found_by_the_same_one_alone_and_removed_behind_it(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(inference, "cached_assets_path", lambda *names: made(tmp_path / "cache" / names[-1]))
+    monkeypatch.setattr(inference.constants, "HF_ASSETS_CACHE", str(tmp_path / "cache"))
     pets, places = make_pets(tmp_path / "pets"), []
 
-    def made(folder: Path) -> Path:
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
-
     def stopped(encoder, data, protocol, session):
+        assert session.state.exists() == (session.state in places), "made by those protocols alone that keep something"
         places.append(session.state)
+        session.state.mkdir(parents=True, exist_ok=True)
         (session.state / "half").touch()
         raise KeyboardInterrupt
 
@@ -100,6 +98,26 @@ def test_what_a_stopped_measurement_left_is_found_by_the_same_one_alone_and_remo
         assert main([*command, "linear-features-v1"]) == 130 and places[3] not in places[:3]
     assert main([*command, "linear-features-v1"]) == 0
     assert not places[3].exists() and places[0].exists(), "its own alone"
+
+
+def test_where_nothing_can_be_written_numbers_are_printed_and_said_not_to_be_stored(run, tmp_path, capsys, caplog, monkeypatch):
+    """A file stands where the cache's folder would be, and the run folder is someone else's."""
+
+    def refused(*_):
+        raise PermissionError(errno.EACCES, "Permission denied", "results.json")
+
+    monkeypatch.setattr(inference.constants, "HF_ASSETS_CACHE", str(tmp_path / "file"))
+    (tmp_path / "file").touch()
+    command = ["evaluate", str(run.folder), "--on", str(make_pets(tmp_path / "pets")), "--cpu", "--protocol"]
+    assert main([*command, "knn-instdisc-v1", "linear-features-v1"]) == 0, "no cache is needed"
+    before = (run.folder / "results.json").read_bytes()
+    monkeypatch.setattr(Run, "write_results", refused)
+    caplog.clear()
+    assert main([*command, "knn-instdisc-v1"]) == 0
+    assert "knn_top1" in capsys.readouterr().out and (run.folder / "results.json").read_bytes() == before
+    assert [record.getMessage() for record in caplog.records] == [
+        f"the numbers of knn-instdisc-v1 are not stored in {run.folder / 'results.json'}: [Errno 13] Permission denied: 'results.json'"
+    ]
 
 
 def test_every_protocol_has_what_a_card_and_reproduce_need():

@@ -34,9 +34,11 @@ def feature_width(encoder: PreTrainedModel) -> int:
     """How wide `features` are. Raises `InputError` for an encoder that does not say it."""
     config = encoder.config
     for name in ("neck_hidden_sizes", "hidden_sizes", "hidden_size"):
-        if hasattr(config, name):
-            width = getattr(config, name)
-            return width if isinstance(width, int) else width[-1]
+        width = getattr(config, name, None)
+        if isinstance(width, (list, tuple)) and width:
+            width = width[-1]
+        if isinstance(width, int):
+            return width
     raise InputError(f"cannot tell how wide the features of a '{config.model_type}' are: take another encoder")
 
 

@@ -1,67 +1,49 @@
-"""Encoders from a folder or the Hub: safetensors alone, no code of the repository's."""
+"""Encoders from a folder: safetensors alone, no code of the repository's, nothing fetched, no more memory than the weights take."""
 
 import dataclasses
-import json
 from pathlib import Path
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError
-from transformers import AutoModel, PreTrainedModel, ViTConfig, ViTMAEModel, ViTModel
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import MODEL_MAPPING, PreTrainedModel, ViTConfig, ViTMAEModel, ViTModel
 
 from sslzoo.errors import InputError, first_line
 
+from .architecture import architecture, no_larger_than
+from .folder import CONFIG, read_config, read_json
 from .plain import build_encoder
 
-
-def model_folder(
-    name: str | Path, *, revision: str | None = None, token: str | bool | None = None, cache_dir: str | None = None,
-    local_files_only: bool = False,
-) -> Path:  # fmt: skip
-    """The local folder of a model: `name` itself where it is one, else the Hub repository's configuration and weights, downloaded.
-
-    Raises `InputError` when there is neither.
-    """
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        return folder
-    if str(name).startswith((".", "/", "~")):
-        raise InputError(f"no folder '{name}'")
-    try:
-        return Path(
-            snapshot_download(
-                str(name), revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only,
-                allow_patterns=["*.json", "*.jsonl", "*.safetensors", "recipe.yaml", "README.md"],
-            )
-        )  # fmt: skip
-    except HFValidationError as error:
-        raise InputError(f"'{name}' is neither a folder nor a Hub id such as 'sslzoo/dino-res50-imagenet'") from error
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise InputError(f"cannot get the model '{name}' from the Hub: {first_line(error)}") from error
+_WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
+_ADAPTER = "adapter_config.json"  # PEFT's
+_NOT_READ = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".gguf", ".h5", ".msgpack", ".onnx")
 
 
 def load_stored(folder: Path) -> PreTrainedModel:
     """The encoder in `folder` as plain transformers loads it, float32, in evaluation mode.
 
+    Of config.json the architecture alone is used: what it says of attention kernels, remote code, precision and outputs is left aside.
     Of a joint model of images and texts (CLIP, SigLIP) the part that sees images. A masked autoencoder as the ViT that it is: its own
     class masks three patches of four at random in evaluation too.
-    Raises `InputError`, also where a weight is not finite.
+    Raises `InputError`, also where a weight is not finite, and where config.json describes another or a far larger model.
     """
+    weights = _weights(folder)
     try:
-        encoder, report = AutoModel.from_pretrained(
-            folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, output_loading_info=True
-        )
-    except (OSError, SafetensorError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"cannot load the encoder in {folder}: {first_line(error)}") from error
+        config = architecture(read_config(folder), weights)
+        with no_larger_than(weights):
+            encoder, report = MODEL_MAPPING[type(config)].from_pretrained(
+                None, config=config, state_dict=weights, dtype=torch.float32, output_loading_info=True
+            )
+    except Exception as error:  # of whatever layer a value of config.json is no value for
+        reason = error if isinstance(error, InputError) else f"{type(error).__name__}: {first_line(error.__cause__ or error)}"
+        raise InputError(f"cannot load the encoder in {folder}: {reason}") from error
     # What features are made without, so that few files have it.
     missing = sorted(name for name in report["missing_keys"] if not name.startswith("pooler.dense.") and not name.endswith("mask_token"))
     wrong = missing + sorted(str(name) for name in report["mismatched_keys"])
     if wrong:
         raise InputError(f"the weights in {folder} do not fit its config.json: {len(wrong)} tensors, the first is '{wrong[0]}'")
-    broken = [name for name, value in encoder.state_dict().items() if not value.isfinite().all()]
-    if broken:
-        raise InputError(f"the weights in {folder} are not finite: {len(broken)} tensors, the first is '{broken[0]}'")
+    check_finite(encoder.state_dict(), folder / _WEIGHTS)
     if hasattr(encoder, "text_model") and hasattr(encoder, "vision_model"):
         encoder = encoder.vision_model
     if getattr(encoder, "main_input_name", None) != "pixel_values":
@@ -71,20 +53,46 @@ def load_stored(folder: Path) -> PreTrainedModel:
     return encoder.eval()
 
 
+def check_finite(tensors: dict[str, Tensor], file: Path) -> None:
+    """Raises `InputError` where a weight is NaN or infinite."""
+    broken = [name for name, value in tensors.items() if not value.isfinite().all()]
+    if broken:
+        raise InputError(f"the weights in {file} are not finite: {len(broken)} tensors, the first is '{broken[0]}'")
+
+
+def _weights(folder: Path) -> dict[str, Tensor]:
+    """Every tensor in the folder's safetensors, by name. Raises `InputError`."""
+    if (folder / _ADAPTER).exists():
+        raise InputError(f"{folder} holds an adapter of PEFT's ({_ADAPTER}): merge it into its model (merge_and_unload) and save that")
+    files = [_WEIGHTS]
+    if not (folder / _WEIGHTS).exists() and (folder / _INDEX).exists():
+        shards = read_json(folder / _INDEX).get("weight_map")
+        files = sorted({str(name) for name in shards.values()}) if isinstance(shards, dict) else []
+        if not files or any(Path(name).name != name or not name.endswith(".safetensors") for name in files):
+            raise InputError(f"cannot load the encoder in {folder}: {_INDEX} names no files beside it")
+    elif not (folder / _WEIGHTS).exists():
+        raise InputError(f"cannot load the encoder in {folder}: {_without_weights(folder)}")
+    weights: dict[str, Tensor] = {}
+    for name in files:
+        try:
+            weights |= load_file(folder / name)
+        except (OSError, SafetensorError) as error:
+            raise InputError(f"cannot load the encoder in {folder}: cannot read {name}: {first_line(error)}") from error
+    return weights
+
+
+def _without_weights(folder: Path) -> str:
+    other = sorted(file.name for file in folder.iterdir() if file.suffix in _NOT_READ) if folder.is_dir() else []
+    if other:
+        return f"it has no {_WEIGHTS} but {other[0]}, which is not read here (a pickle may run code): convert it to safetensors"
+    if not (folder / CONFIG).exists():
+        return f"it has neither {CONFIG} nor {_WEIGHTS}: is it a model that transformers loads?"
+    return f"it has no {_WEIGHTS}; weights as pickles or GGUF are not read: convert them to safetensors (was the training finished?)"
+
+
 def _as_vit(encoder: ViTMAEModel) -> ViTModel:
     values = encoder.config.to_dict()
     names = {field.name for field in dataclasses.fields(ViTConfig)} - {"model_type", "architectures"}
     vit = build_encoder(ViTConfig(**{name: value for name, value in values.items() if name in names}))
     vit.load_state_dict(encoder.state_dict())
     return vit
-
-
-def read_config(folder: Path) -> dict:
-    """What config.json in `folder` says. Raises `InputError`."""
-    try:
-        values = json.loads((folder / "config.json").read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot read {folder / 'config.json'}: {first_line(error)}") from error
-    if not isinstance(values, dict):
-        raise InputError(f"{folder / 'config.json'} holds no configuration")
-    return values

@@ -1,9 +1,10 @@
 """Features of a whole data set, spread over the processes."""
 
-import json
+import math
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,8 +15,9 @@ from transformers import PreTrainedModel
 from transformers.image_processing_backends import PilBackend
 
 from sslzoo.data import ImageSet
-from sslzoo.encoders import features
+from sslzoo.encoders import feature_width, features, load_stored, read_json
 from sslzoo.errors import InputError, first_line
+from sslzoo.files import write_whole
 from sslzoo.processes import all_or_none, equal_share, joined, world_size
 from sslzoo.views import IMAGENET_MEAN, IMAGENET_STD, center_crop
 
@@ -41,11 +43,13 @@ class Preprocessing(NamedTuple):
         """Writes preprocessor_config.json, which transformers' image processors and pipelines read."""
         from transformers import BitImageProcessorPil
 
+        folder.mkdir(parents=True, exist_ok=True)
         size = {"height": self.resize, "width": self.resize} if self.squash else {"shortest_edge": self.resize}
-        BitImageProcessorPil(
+        processor = BitImageProcessorPil(
             size=size, crop_size={"height": self.crop, "width": self.crop}, do_convert_rgb=True,
             resample=_RESAMPLE[self.interpolation], image_mean=list(self.mean), image_std=list(self.std),
-        ).save_pretrained(folder)  # fmt: skip
+        )  # fmt: skip
+        write_whole(folder / PREPROCESSOR, processor.to_json_string())
 
     @classmethod
     def read(cls, folder: Path) -> "Preprocessing":
@@ -54,7 +58,7 @@ class Preprocessing(NamedTuple):
         transformers' own processor is asked, since it knows what the file leaves out, and then held against the result on an image,
         since classes resize in ways of their own. Raises `InputError` where the two differ or nothing here can do what it does.
         """
-        file = folder / "preprocessor_config.json"
+        file = folder / PREPROCESSOR
         processor = _processor(file)
         try:
             preprocessing = cls._like(processor)
@@ -94,19 +98,22 @@ class Preprocessing(NamedTuple):
             if processor.crop_size.height != processor.crop_size.width:
                 raise InputError(f"crop_size is {dict(processor.crop_size)}: must be a square")
             crop = processor.crop_size.height
-        if max(resize, crop) > _LARGEST:
-            raise InputError(f"images of {max(resize, crop)} px: {_LARGEST} at most")
+        if not 0 < min(resize, crop) <= max(resize, crop) <= _LARGEST:
+            raise InputError(f"images of {resize} px, of which {crop} px are kept: from 1 to {_LARGEST}")
         # Ours are of pixels from 0 to 1.
         scale = round(255 * processor.rescale_factor, 6) if processor.do_rescale else 255
         mean, std = (processor.image_mean, processor.image_std) if processor.do_normalize else ((0.0,) * 3, (1.0,) * 3)
         mean, std = (tuple(float(value) / scale for value in values) for values in (mean, std))
         if len(mean) != 3 or len(std) != 3:
             raise InputError(f"image_mean and image_std are {mean} and {std}: must be of three channels")
+        if not all(math.isfinite(value) for value in mean) or not all(0 < value < math.inf for value in std):
+            raise InputError(f"image_mean and image_std are {mean} and {std}: must be finite, and image_std above 0")
         interpolation = {value: key for key, value in _RESAMPLE.items()}[processor.resample]
         return cls(int(resize), int(crop), interpolation, mean, std, squash)
 
 
 _RESAMPLE = {"bilinear": 2, "bicubic": 3}  # Pillow's numbers, which the file holds
+PREPROCESSOR = "preprocessor_config.json"
 _USUAL = {"do_resize": True, "resample": 2, "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True}
 _CONVNEXT_SQUASHES = 384  # px, from which on ConvNext's processor neither keeps the shape nor crops
 _TOLERANCE = 1.5  # grey levels
@@ -117,11 +124,10 @@ _PROBE = np.stack([128 + 100 * np.sin(_rows / 17 + channel) * np.cos(_columns / 
 
 def _processor(file: Path) -> PilBackend:
     """The image processor that a file is of; one without a class is transformers' plain one. Raises `InputError`."""
-    try:
-        values = json.loads(file.read_text())
-        named = values.get("image_processor_type") or values.get("feature_extractor_type")
-    except (OSError, ValueError, AttributeError) as error:
-        raise InputError(f"cannot tell from {file} how images are prepared: {type(error).__name__}: {first_line(error)}") from error
+    values = read_json(file)
+    named = values.get("image_processor_type") or values.get("feature_extractor_type")
+    # Before transformers' own classes make an image of that size.
+    _check_pixels(file, values)
     try:
         return transformers.AutoImageProcessor.from_pretrained(file.parent, backend="pil", trust_remote_code=False)
     except Exception as error:  # a class of its own code, or one that needs torchvision
@@ -131,6 +137,38 @@ def _processor(file: Path) -> PilBackend:
         return PilBackend.from_dict(_USUAL | values)
     except Exception as error:
         raise InputError(f"cannot tell from {file} how images are prepared: {type(error).__name__}: {first_line(error)}") from error
+
+
+def _check_pixels(file: Path, value: Any, key: str = "") -> None:
+    """Raises `InputError` for a whole number in the file that no image has pixels; `value` is a part of it."""
+    if isinstance(value, (dict, list)):
+        for name, inner in value.items() if isinstance(value, dict) else ((key, inner) for inner in value):
+            _check_pixels(file, inner, name)
+    elif isinstance(value, int) and abs(value) > _LARGEST and not key.startswith("_"):
+        raise InputError(f"{file}: {key} is {value}: {_LARGEST} at most")
+
+
+@torch.no_grad()
+def encoder_for(folder: Path, preprocessing: Preprocessing) -> PreTrainedModel:
+    """The encoder in `folder`, tried on one grey image that is prepared so.
+
+    A stranger's file may hold values that only show then. Raises `InputError`, as `load_stored` does and where there are no features.
+    """
+    encoder = load_stored(folder)
+    image, size = torch.full((1, 3, preprocessing.crop, preprocessing.crop), 128, dtype=torch.uint8), [[preprocessing.crop] * 2]
+    refusal = f"the encoder in {folder} gives no features of images of {preprocessing.crop} px"
+    try:
+        found = features(encoder, preprocessing(image, torch.tensor(size)))
+    except Exception as error:  # of whatever layer a value of config.json is no value for
+        raise InputError(f"{refusal}: {type(error).__name__}: {first_line(error)}") from error
+    if found.ndim != 2 or not found.isfinite().all():
+        raise InputError(f"{refusal} but {'numbers that are not finite' if found.ndim == 2 else f'a tensor {tuple(found.shape)}'}")
+    width = found.shape[1]
+    with suppress(InputError):  # an encoder that does not say it can be measured by kNN all the same
+        width = feature_width(encoder)
+    if found.shape[1] != width:
+        raise InputError(f"{refusal} {width} wide, as its config.json says, but {found.shape[1]}")
+    return encoder
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -108,7 +109,8 @@ class FeatureLinearProtocol(Protocol):
             _check_finite(features, "test")
             counts = top_counts(classifier.scores(features).squeeze(1), data.classes.of_test.to(labels.device)[labels])
         if session.state is not None and session.accelerator.is_main_process:
-            (session.state / _STORED).unlink(missing_ok=True)
+            with suppress(OSError):
+                (session.state / _STORED).unlink(missing_ok=True)
         arguments = {"selected_lr": setting.lr, "selected_weight_decay": setting.weight_decay}
         accuracy = TopAccuracy()
         return [
@@ -215,6 +217,7 @@ def _read(stored: Path, count: int, device: torch.device) -> dict[str, Tensor] |
 def _write(stored: Path, tensors: dict[str, Tensor]) -> None:
     """A full disk costs a warning, not the measurement."""
     try:
+        stored.parent.mkdir(parents=True, exist_ok=True)
         with whole(stored) as beside:
             save_file(tensors, beside)
     except OSError as error:

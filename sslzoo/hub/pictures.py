@@ -16,9 +16,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from sslzoo.data import ImageSet, load_images
-from sslzoo.encoders import features, load_stored
+from sslzoo.encoders import features
 from sslzoo.errors import InputError
-from sslzoo.evaluation import Preprocessing, extract, feature_map, nearest, pca_map
+from sslzoo.evaluation import Preprocessing, encoder_for, extract, feature_map, nearest, pca_map
 from sslzoo.recipe import Recipe
 from sslzoo.run import METRICS, Run
 
@@ -83,7 +83,8 @@ def draw_neighbours(folder: Path, device: torch.device) -> Path:
     recipe = run.recipe
     bank = _load(recipe, recipe.train_split, device)
     asked = _load(recipe, recipe.test_split, device) if recipe.test_split and bank.labels is not None else bank
-    encoder, preprocessing = load_stored(run.folder).to(device), Preprocessing.read(run.folder)
+    preprocessing = Preprocessing.read(run.folder)
+    encoder = encoder_for(run.folder, preprocessing).to(device)
     positions = torch.linspace(0, len(asked) - 1, min(_QUERIES, len(asked))).long()
     queries = _features(encoder, asked, positions, preprocessing)
     bank_features, _ = extract(encoder, bank, preprocessing)
@@ -109,7 +110,8 @@ def draw_maps(folder: Path, device: torch.device) -> Path:
     """
     run = Run(folder)
     images = _load(run.recipe, run.recipe.test_split or run.recipe.train_split, device)
-    encoder, preprocessing = load_stored(run.folder).to(device), Preprocessing.read(run.folder)
+    preprocessing = Preprocessing.read(run.folder)
+    encoder = encoder_for(run.folder, preprocessing).to(device)
     positions = torch.linspace(0, len(images) - 1, min(_QUERIES, len(images))).long()
     (batch,) = images.batches([positions])
     maps = pca_map(feature_map(encoder, preprocessing(batch.pixels, batch.sizes).to(device))).cpu()

@@ -1,0 +1,103 @@
+"""What a stranger's config.json may decide: the architecture, and no more of it than the weights beside it fill."""
+
+import dataclasses
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.modules import module as hooks
+from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
+
+from sslzoo.errors import InputError
+
+# How a model is run, where its code comes from and what it is called: nothing of that is a file's to say.
+_RUNNING = {field.name for field in dataclasses.fields(PreTrainedConfig)} | {
+    "attn_implementation", "auto_map", "distributed_config", "experts_implementation", "fusion_config", "kernel_config",
+    "output_attentions", "per_layer_config", "pruned_heads", "torch_dtype", "torchscript", "tp_plan", "transformers_weights",
+    "trust_remote_code", "use_bfloat16", "use_kernels", "use_return_dict",
+}  # fmt: skip
+_OTHER_LIBRARIES = ("timm_wrapper", "timm_backbone")  # which look elsewhere for what they are to build
+_LAYERS = ("depths", "num_hidden_layers", "num_layers", "encoder_layers", "decoder_num_hidden_layers")
+_ROOM = 1 << 24  # elements that buffers and what the weights lack may take in any case: 64 MiB
+_SMALL = 1 << 16  # whole numbers that are never too large: they may be of pixels or tokens
+
+
+def architecture(values: dict[str, Any], weights: dict[str, Tensor]) -> PreTrainedConfig:
+    """The configuration in config.json's `values`, cleared of all that says how a model is run. Raises `InputError`.
+
+    Numbers that cannot belong to these weights are refused: no layer is wider than there are weights, and none is without one.
+    """
+    model_type = values.get("model_type")
+    if not isinstance(model_type, str) or model_type not in CONFIG_MAPPING:
+        raise InputError(f"its config.json has the model_type {model_type!r}, which transformers does not know")
+    if model_type in _OTHER_LIBRARIES:
+        raise InputError(f"'{model_type}' is built by another library: convert it to one of transformers' own architectures")
+    if values.get("quantization_config"):
+        raise InputError("its weights are quantised: take the model they were made from")
+    values = _cleared(values, CONFIG_MAPPING[model_type])
+    _check_sizes(values, max(_SMALL, sum(value.numel() for value in weights.values())), len(weights))
+    return CONFIG_MAPPING[model_type](**values)
+
+
+def _cleared(values: dict[str, Any], config_class: type[PreTrainedConfig]) -> dict[str, Any]:
+    own = {field.name for field in dataclasses.fields(config_class)} | set(config_class.attribute_map) | {"rope_scaling"}
+    kept = {}
+    for key, value in values.items():
+        if key.startswith("_") or key in _RUNNING or hasattr(config_class, key) and key not in own:
+            continue
+        part = config_class.sub_configs.get(key)
+        if part is not None and isinstance(value, dict):
+            if part is AutoConfig:
+                if value.get("model_type") not in CONFIG_MAPPING:
+                    raise InputError(f"its config.json has a '{key}' of the model_type {value.get('model_type')!r}")
+                kept[key] = {"model_type": value["model_type"], **_cleared(value, CONFIG_MAPPING[value["model_type"]])}
+                continue
+            value = _cleared(value, part)
+        kept[key] = value
+    return kept
+
+
+def _check_sizes(value: Any, most: int, layers: int, key: str = "") -> None:
+    """Raises `InputError` for a whole number above `most`, or of more layers than `layers`; `value` is a part of config.json."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            _check_sizes(inner, most, layers, name)
+    elif isinstance(value, list):
+        for inner in value:
+            _check_sizes(inner, most, layers, key)
+    elif isinstance(value, int) and abs(value) > (limit := layers if key in _LAYERS else most):
+        raise InputError(f"its config.json has {key} {value}, more than its weights can be of ({limit})")
+
+
+@contextmanager
+def no_larger_than(weights: dict[str, Tensor]) -> Iterator[None]:
+    """Modules that are built inside, on the meta device, may ask for about as much as there is; more raises `InputError` on the way.
+
+    So a number in a stranger's file costs neither memory nor time.
+    """
+    elements = 2 * sum(value.numel() for value in weights.values()) + _ROOM
+    count = 64 * len(weights) + 4096
+    thread, used, built = threading.get_ident(), 0, 0
+
+    def check(module: nn.Module, name: str, value: Tensor | nn.Module | None) -> None:
+        nonlocal used, built
+        if threading.get_ident() != thread:
+            return
+        if isinstance(value, nn.Module):
+            built += 1
+        elif value is not None and value.is_meta:  # what is loaded afterwards comes from the file
+            used += value.numel()
+        if used > elements or built > count:
+            raise InputError("its config.json describes a far larger model than its weights are of")
+
+    handles = (
+        hooks.register_module_parameter_registration_hook(check), hooks.register_module_buffer_registration_hook(check),
+        hooks.register_module_module_registration_hook(check),
+    )  # fmt: skip
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

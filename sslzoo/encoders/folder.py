@@ -1,0 +1,107 @@
+"""Where a model is: a folder on this machine, or a repository of the Hub, whose files are downloaded."""
+
+import json
+import math
+from collections.abc import Iterable
+from difflib import get_close_matches
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from sslzoo.errors import InputError, first_line
+
+CONFIG = "config.json"
+_RUNS = Path("runs")  # where training puts what it is not told to put elsewhere
+
+
+def model_folder(
+    name: str | Path, *, revision: str | None = None, token: str | bool | None = None, cache_dir: str | None = None,
+    local_files_only: bool = False,
+) -> Path:  # fmt: skip
+    """The local folder of a model: `name` itself where it is one, else the Hub repository's configuration and weights, downloaded.
+
+    Raises `InputError` when there is neither; the line says what to do.
+    """
+    folder = Path(name).expanduser()
+    if _is_folder(folder):
+        return folder
+    if str(name).startswith((".", "/", "~")):
+        raise InputError(f"no folder '{name}'{_near(folder.parent, folder.name)}")
+    try:
+        return Path(
+            snapshot_download(
+                str(name), revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only,
+                allow_patterns=["*.json", "*.jsonl", "*.safetensors", "recipe.yaml", "README.md"],
+                ignore_patterns=["*/*"],  # other models, and in checkpoints/ the same one again
+            )
+        )  # fmt: skip
+    except Exception as error:  # the client's own kinds, its HTTP library's and the file system's
+        raise InputError(_refusal(name, revision, error)) from error
+
+
+def _refusal(name: str | Path, revision: str | None, error: Exception) -> str:
+    """Why the Hub gives no such model, and what to do, in one line."""
+    near = _near(folder.parent, folder.name) if _is_folder((folder := Path(name)).parent) else ""
+    near = near or _near(_RUNS, folder.name)
+    if isinstance(error, HFValidationError):
+        return f"'{name}' is neither a folder nor a Hub id such as 'sslzoo/dino-res50-imagenet'{near}"
+    if isinstance(error, GatedRepoError):
+        return f"the model '{name}' is gated: ask for access on https://huggingface.co/{name}, then `hf auth login`"
+    if isinstance(error, RepositoryNotFoundError):
+        asked = near or ": is it spelt right, and a model, not a data set? Is it private? Then `hf auth login` first"
+        return f"there is no model '{name}', neither as a folder here nor on the Hub{asked}"
+    if isinstance(error, RevisionNotFoundError):
+        return f"the model '{name}' has no revision '{revision}' on the Hub: give one of its branches, tags or commits"
+    if isinstance(error, (OfflineModeIsEnabled, LocalEntryNotFoundError)):
+        return (
+            f"the model '{name}' is neither a folder here nor in the cache of the Hub's client, and the Hub cannot be reached "
+            f"({first_line(error.__cause__ or error)[:120]}): is there a network, and is HF_HUB_OFFLINE unset?{near}"
+        )
+    return f"cannot get the model '{name}' from the Hub: {first_line(error)}{near}"
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # a name too long for the file system, or with a zero byte
+        return False
+
+
+def _near(folder: Path, name: str) -> str:
+    """ ": did you mean 'runs/simclr-res6-digits'?" where a folder of nearly this name lies in `folder`, else ""."""
+    try:
+        names: Iterable[str] = [found.name for found in folder.iterdir() if (found / CONFIG).is_file()]
+    except (OSError, ValueError):
+        return ""
+    near = get_close_matches(name, names, n=1, cutoff=0.6)
+    return f": did you mean '{(folder / near[0]).as_posix()}'?" if near else ""
+
+
+def read_config(folder: Path) -> dict:
+    """What config.json in `folder` says. Raises `InputError`."""
+    return read_json(folder / CONFIG)
+
+
+def read_json(file: Path) -> dict:
+    """The object in a JSON file. Raises `InputError`, also for numbers that JSON does not have (NaN, Infinity) or that no float holds."""
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"), parse_constant=_finite, parse_float=_finite)
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"cannot read {file}: {first_line(error)}") from error
+    if not isinstance(values, dict):
+        raise InputError(f"cannot read {file}: it must hold an object of keys and values")
+    return values
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(number := float(text)):
+        raise ValueError(f"{text} is no number that can be computed with")
+    return number
