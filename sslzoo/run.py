@@ -16,7 +16,7 @@ from sslzoo.checkpoint import sha256_of
 from sslzoo.data import source_name
 from sslzoo.errors import InputError, first_line
 from sslzoo.method import HEADS
-from sslzoo.recipe import Recipe, read_recipe, recipe_text
+from sslzoo.recipe import Recipe, load_recipe, recipe_text
 
 WEIGHTS = "model.safetensors"
 RECIPE = "recipe.yaml"
@@ -43,7 +43,7 @@ class Run:
         """The recipe that was run. Raises `InputError`."""
         if not (self.folder / RECIPE).is_file():
             raise InputError(f"{self.folder} is no run folder: it has no {RECIPE}")
-        return read_recipe(self.folder / RECIPE)
+        return load_recipe(self.folder / RECIPE)
 
     @property
     def weights_sha256(self) -> str:
