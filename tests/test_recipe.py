@@ -213,8 +213,8 @@ class TestNames:
 
     def test_of_two_local_data_sets_are_two(self):
         places = [
-            "photos", "x/a/photos", "x/b/photos", "/a/photos", "a/train.parquet", "b/train.parquet", "a/train-*.parquet", "日本", "写真", "/",
-            "..", "a" * 300, "a" * 301, "Fotos für alle", "Fotos fur alle",
+            "photos", "x/a/photos", "x/b/photos", "/a/photos", "a/train.parquet", "b/train.parquet", "a/train-*.parquet", "日本", "写真",
+            "/", "..", "a" * 300, "a" * 301, "Fotos für alle", "Fotos fur alle",
         ]  # fmt: skip
         assert len({parse(dataset=place).name for place in places}) == len(places)
         # However it is written, and whether it is there.

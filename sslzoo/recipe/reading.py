@@ -87,11 +87,10 @@ def read_recipe(source: str | Path, changes: dict[str, Any] | None = None) -> Re
 def parse_recipe(values: dict[str, Any], where: str) -> Recipe:
     """A recipe from its flat keys and values; `where` names them in errors. Raises `InputError`."""
     own = {field.name: field for field in dataclasses.fields(Recipe) if field.name not in NESTED}
-    name = values.get("method")
-    if name is None:
+    if values.get("method") is None:
         raise InputError(f"{where}: the key 'method' is missing (one of: {', '.join(method_names())})")
     try:
-        method = method_class(str(name))
+        method = method_class(typed("method", values["method"], str))
         hyperparameters, view_fields = _types(method.config_class), {**_types(View), "size": int | float}
         known = {*own, *method.config_class.hyperparameters(), *_dotted(method)}
         arguments: dict[str, Any] = {"hyperparameters": {}, "views": {}, "reference": {}}

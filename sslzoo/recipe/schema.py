@@ -3,11 +3,13 @@
 import dataclasses
 from typing import Any
 
+import torch
 from huggingface_hub.errors import StrictDataclassFieldValidationError
 
 from sslzoo.data import source_name
+from sslzoo.data.memory import default_budget
 from sslzoo.encoders import ENCODERS
-from sslzoo.errors import InputError, unknown
+from sslzoo.errors import InputError, first_line, unknown
 from sslzoo.evaluation import protocol_named
 from sslzoo.method import Method, MethodConfig
 from sslzoo.methods import method_class, method_names
@@ -128,12 +130,30 @@ class Recipe:
         except InputError:
             raise
         except Exception as error:  # the strict data classes raise kinds of their own
-            field = str(error).split("'")[1] + ": " if isinstance(error, StrictDataclassFieldValidationError) else ""
+            field = str(error).split("'")[1] + " " if isinstance(error, StrictDataclassFieldValidationError) else ""
             raise InputError(field + " ".join(str(error.__cause__ or error).split())) from error
 
     def make_method(self) -> Method:
-        """A fresh method; its weights come from torch's global random numbers."""
+        """A fresh method; its weights come from torch's global random numbers. Raises `InputError` like `method_on_meta`."""
+        self.method_on_meta()
         return method_class(self.method)(self.method_config())
+
+    def method_on_meta(self) -> Method:
+        """The method without its numbers. Raises `InputError` where it cannot be built, or would not fit into memory."""
+        try:
+            with torch.device("meta"):
+                method = method_class(self.method)(self.method_config())
+        except InputError:
+            raise
+        except Exception as error:  # of whatever layer a value is no size for
+            raise InputError(f"recipe '{self.name}': cannot build {self.method}: {first_line(error)}") from error
+        needed = sum(value.numel() * value.element_size() for value in method.state_dict().values())
+        free = 4 * default_budget(torch.device("cpu"))
+        if needed > free:
+            numbers = {key: value for key, value in self.hyperparameters.items() if type(value) is int}
+            told = f"{key} is {numbers[key]}: " if (key := max(numbers, key=numbers.get, default=None)) else ""
+            raise InputError(f"{told}the method takes {needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB of memory are free")
+        return method
 
     def make_views(self) -> dict[str, View]:
         """The method's views with the recipe's values. Raises `InputError`."""
