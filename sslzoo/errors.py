@@ -5,13 +5,20 @@ from difflib import get_close_matches
 
 
 class InputError(ValueError):
-    """What the user gave cannot be used; the message is one line that names it and what to do. The command line exits with 2."""
+    """What the user gave cannot be used; the message is one line that names it and what to do. The command line exits with 2.
+
+    What a terminal does not print, such as a line break in a file's name, is written as Python writes it.
+    """
+
+    def __init__(self, message: str):
+        super().__init__("".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in str(message)))
 
 
 def unknown(kind: str, name: object, choices: Iterable[str]) -> InputError:
     """The error for a `name` that is none of `choices`: says the nearest one, or all of them when none is near."""
-    choices = sorted(choices)
-    near = get_close_matches(str(name), choices, n=1, cutoff=0.4)
+    choices, name = sorted(choices), str(name)
+    near = get_close_matches(name, choices, n=1, cutoff=0.4)
+    name = name if len(name) <= 200 else f"{name[:200]}..."
     hint = f"did you mean '{near[0]}'?" if near else f"choose from: {', '.join(choices) or '(none)'}"
     return InputError(f"unknown {kind} '{name}': {hint}")
 

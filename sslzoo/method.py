@@ -121,7 +121,8 @@ class MethodConfig(PreTrainedConfig):
 class Method(PreTrainedModel):
     """A self-supervised method: an encoder, whatever is trained around it, and three hooks.
 
-    A subclass names its `config_class`, its `paper` and what its authors have `reported`, keeps every state of its own in parameters and
+    A subclass names its `config_class`, its `paper`, what its authors have `reported`, and which of its views may be of any `count`
+    (`varied_views`; the loss is written for the counts of the others), keeps every state of its own in parameters and
     persistent buffers, initialises them itself in `__init__`, and defines `views`, `loss` and `published`.
     """
 
@@ -131,6 +132,7 @@ class Method(PreTrainedModel):
     main_input_name = "views"
     paper: Paper
     reported: tuple[Reported, ...] = ()
+    varied_views: tuple[str, ...] = ()
 
     @staticmethod
     def views(size: int) -> dict[str, View]:

@@ -17,7 +17,7 @@ from sslzoo.encoders import read_json
 from sslzoo.errors import InputError, first_line
 from sslzoo.files import sync, write_whole
 from sslzoo.method import HEADS
-from sslzoo.recipe import Recipe, read_recipe, recipe_text
+from sslzoo.recipe import Recipe, load_recipe, recipe_text
 
 WEIGHTS = "model.safetensors"
 RECIPE = "recipe.yaml"
@@ -51,7 +51,7 @@ class Run:
     @property
     def recipe(self) -> Recipe:
         """The recipe that was run. Raises `InputError`."""
-        return read_recipe(self.recipe_file)
+        return load_recipe(self.recipe_file)
 
     @property
     def weights_sha256(self) -> str:

@@ -109,14 +109,14 @@ def test_where_nothing_can_be_written_numbers_are_printed_and_said_not_to_be_sto
     monkeypatch.setattr(inference.constants, "HF_ASSETS_CACHE", str(tmp_path / "file"))
     (tmp_path / "file").touch()
     command = ["evaluate", str(run.folder), "--on", str(make_pets(tmp_path / "pets")), "--cpu", "--protocol"]
-    assert main([*command, "knn-instdisc-v1", "linear-features-v1"]) == 0, "no cache is needed"
+    assert main([*command, "knn-instdisc-v2", "linear-features-v1"]) == 0, "no cache is needed"
     before = (run.folder / "results.json").read_bytes()
     monkeypatch.setattr(Run, "write_results", refused)
     caplog.clear()
-    assert main([*command, "knn-instdisc-v1"]) == 0
+    assert main([*command, "knn-instdisc-v2"]) == 0
     assert "knn_top1" in capsys.readouterr().out and (run.folder / "results.json").read_bytes() == before
     assert [record.getMessage() for record in caplog.records] == [
-        f"the numbers of knn-instdisc-v1 are not stored in {run.folder / 'results.json'}: [Errno 13] Permission denied: 'results.json'"
+        f"the numbers of knn-instdisc-v2 are not stored in {run.folder / 'results.json'}: [Errno 13] Permission denied: 'results.json'"
     ]
 
 

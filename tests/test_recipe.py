@@ -9,7 +9,7 @@ from huggingface_hub.utils import validate_repo_id
 
 from sslzoo import method_class, method_names
 from sslzoo.errors import InputError
-from sslzoo.recipe import Recipe, parse_changes, parse_recipe, read_recipe, shipped_recipes, write_recipe
+from sslzoo.recipe import Recipe, load_recipe, parse_changes, parse_recipe, read_recipe, shipped_recipes, write_recipe
 from sslzoo.views import View
 
 BASE = {
@@ -191,17 +191,35 @@ class TestNames:
     @pytest.mark.parametrize(
         ("dataset", "name"),
         [
-            ("uoft-cs/cifar10", "cifar10"), ("digits", "digits"), ("/data/My Photos", "my-photos"), ("x/train.parquet", "train"),
-            ("frgfm/imagenette@160px", "imagenette"), ("ILSVRC/imagenet-1k", "imagenet-1k"), ("/", "images"), ("..", "images"),
-            ("a/v1--x_", "v1-x"),
+            ("uoft-cs/cifar10", "cifar10"), ("digits", "digits"), ("My Photos", "my-photos"), ("My Photos/", "my-photos"),
+            ("frgfm/imagenette@160px", "imagenette-160px"), ("ILSVRC/imagenet-1k", "imagenet-1k"), ("photos.parquet", "photos"),
+            ("a/v1--x_", "v1-x"), ("a/v2.1@de/main", "v2-1-de-main"),
         ],
     )  # fmt: skip
     def test_are_method_encoder_dataset(self, dataset, name):
         assert parse(dataset=dataset).name == f"simclr-res6-{name}"
 
-    @pytest.mark.parametrize("dataset", ["a" * 300, "ü/ö", "a..b", "x.git/y.git", "日本", "-", "a" * 83 + "-b"])
+    @pytest.mark.parametrize(
+        "dataset",
+        [
+            "a" * 300, "ü/ö", "a..b", "x.git/y.git", "日本", "-", "a" * 83 + "-b", "/", "..", "x/train-*.parquet", "a/b@" + "c" * 200,
+            "~/Фото/", "a/b@", "." * 200, "x" * 250 + "/" + "y" * 250 + "/z", " x ",
+        ],
+    )  # fmt: skip
     def test_are_names_that_the_hub_takes(self, dataset):
-        validate_repo_id(parse(dataset=dataset).name)
+        name = parse(dataset=dataset).name
+        validate_repo_id(name)
+        assert name.startswith("simclr-res6-") and name != "simclr-res6-"
+
+    def test_of_two_local_data_sets_are_two(self):
+        places = [
+            "photos", "x/a/photos", "x/b/photos", "/a/photos", "a/train.parquet", "b/train.parquet", "a/train-*.parquet", "日本", "写真",
+            "/", "..", "a" * 300, "a" * 301, "Fotos für alle", "Fotos fur alle",
+        ]  # fmt: skip
+        assert len({parse(dataset=place).name for place in places}) == len(places)
+        # However it is written, and whether it is there.
+        assert parse(dataset="a/b/photos/").name == parse(dataset="a/b/photos").name == parse(dataset="a//b/./photos").name
+        assert "secret" not in parse(dataset="/home/secret/photos").name
 
     @pytest.mark.parametrize("name", ["", "a b", "a/b", "-a", "a-", "a.", ".a", "a--b", "a..b", "a.git", "a" * 97, "ä", "../a"])
     def test_that_the_hub_would_not_take_are_refused(self, name):
@@ -211,6 +229,153 @@ class TestNames:
     def test_own_names_stay(self, name):
         validate_repo_id(name)
         assert parse(name=name).name == name
+
+
+PAGE = "simclr-res18-cifar10"
+
+
+class TestIdentity:
+    """A name and the page's numbers are of one run."""
+
+    @pytest.mark.parametrize(
+        ("changes", "name"),
+        [
+            ({"dataset": "My Photos", "encoder": "res6"}, "simclr-res6-my-photos"),
+            ({"epochs": 10}, f"{PAGE}-e10"),
+            ({"batch_size": 256, "epochs": 10}, f"{PAGE}-b256-e10"),
+            ({"image_size": 64}, f"{PAGE}-64px"),
+            ({"dataset": "frgfm/imagenette@160px", "image_size": 64}, "simclr-res18-imagenette-160px-64px"),
+        ],
+        ids=str,
+    )
+    def test_another_run_has_another_name_and_no_reference(self, changes, name, caplog):
+        recipe = read_recipe("cifar10/simclr", changes)
+        assert recipe.name == name and recipe.reference == {}
+        (said,) = caplog.messages
+        assert said == f"name {name}; the page's numbers are of another run and left out: {', '.join(sorted(changes))} changed"
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"lr": 0.1}, {"temperature": 0.1}, {"view.both.blur": 0.5}, {"optimizer": "adamw"}, {"train_split": "test"}, {"accumulate": 2},
+            {"label_column": "fine"}, {"eval_crop": 28}, {"schedule": "constant"}, {"view.both.size": 24}, {"dataset": "someone/cifar10"},
+            {"test_split": None}, {"warmup_epochs": 10}, {"joint_views": True}, {"canvas": 32},
+        ],
+        ids=str,
+    )  # fmt: skip
+    def test_whatever_changes_what_is_learned_or_measured_makes_another_run(self, changes):
+        recipe = read_recipe("cifar10/simclr", changes)
+        assert recipe.name.startswith(f"{PAGE}-") and recipe.reference == {}
+        validate_repo_id(recipe.name)
+        assert recipe.name != read_recipe("cifar10/simclr", {"lr": 0.2}).name
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {}, {"precision": "fp32"}, {"seed": 3}, {"compile": True}, {"knn_every": 0, "log_every": 1, "checkpoint_every": 7},
+            {"tracker": "tensorboard"}, {"protocols": ["linear-features-v1"]}, {"lr": 0.06, "epochs": 200, "view.both.blur": 0},
+            {"momentum": 0.9, "accumulate": 1, "view.both.size": 32, "eval_crop": 32},
+        ],
+        ids=str,
+    )  # fmt: skip
+    def test_how_it_is_computed_and_values_as_they_were_leave_it_the_pages(self, changes, caplog):
+        recipe = read_recipe("cifar10/simclr", changes)
+        assert recipe.name == PAGE and recipe.reference == {"knn_top1": 0.847} and not caplog.messages
+
+    def test_what_the_user_says_himself_stands(self):
+        recipe = read_recipe("cifar10/simclr", {"epochs": 10, "name": PAGE, "reference.knn_top1": 0.5})
+        assert recipe.name == PAGE and recipe.reference == {"knn_top1": 0.5}
+        assert read_recipe("cifar10/simclr", {"name": "mine"}).reference == {"knn_top1": 0.847}
+        some = read_recipe("imagenet1k/simclr", {"epochs": 1, "reference.knn_top1": 0.5})
+        assert some.reference == {"knn_top1": 0.5} and some.name == "simclr-res50-imagenet-e1"
+
+    def test_variants_keep_what_their_names_say(self):
+        assert read_recipe("imagenette/swav-queue", {"epochs": 1}).name == "swav-res18-imagenette-queue-e1"
+        assert read_recipe("imagenette/swav-queue", {"dataset": "photos"}).name == "swav-res18-photos-queue"
+        assert read_recipe("cifar10/simclr-b512-e800", {"epochs": 1}).name == "simclr-res18-cifar10-b512-e1"
+        assert read_recipe("imagenet1k/simclr", {"dataset": "photos"}).name == "simclr-res50-photos"
+
+    def test_no_name_of_a_shipped_recipe_is_given_to_another_run(self):
+        changes = {"dataset": "uoft-cs/cifar10", "encoder": "res18"}
+        assert read_recipe("digits/simclr", changes).name.startswith(f"{PAGE}-")
+        shipped = {read_recipe(name).name for name in shipped_recipes()}
+        assert read_recipe("cifar10/simclr", {"epochs": 800, "batch_size": 512, "lr": 1}).name not in shipped
+
+    def test_a_recipe_without_a_name_and_numbers_is_called_after_what_is_in_it(self, caplog):
+        assert read_recipe("digits/simclr", {"epochs": 1}).name == "simclr-res6-digits"
+        assert read_recipe("digits/simclr", {"dataset": "photos"}).name == "simclr-res6-photos" and not caplog.messages
+
+    def test_a_run_of_an_own_file(self, file):
+        write_recipe(read_recipe("cifar10/simclr"), file)
+        assert read_recipe(file).flat() == read_recipe("cifar10/simclr").flat()
+        recipe = read_recipe(file, {"epochs": 10})
+        assert recipe.name == f"{PAGE}-e10" and recipe.reference == {}
+        write_recipe(recipe, file)
+        assert read_recipe(file, {"epochs": 20}).name == f"{PAGE}-e20"
+        assert read_recipe(file, {"dataset": "photos"}).name == "simclr-res18-photos-e10"
+
+    def test_a_copy_that_was_edited_is_no_longer_the_pages(self, file, caplog):
+        text = shipped_recipes()["cifar10/simclr"].read_text()
+        file.write_text(text)
+        assert read_recipe(file) == read_recipe("cifar10/simclr") and not caplog.messages
+        file.write_text(text.replace("dataset: uoft-cs/cifar10", "dataset: photos").replace("epochs: 200", "epochs: 20"))
+        recipe = read_recipe(file)
+        assert recipe.name == "simclr-res18-photos-e20" and recipe.reference == {}
+        assert "the page's numbers are of another run and left out: dataset, epochs changed" in caplog.text
+        # What has another name is the user's own, and a run folder says what was run.
+        file.write_text(file.read_text().replace(f"name: {PAGE}", "name: mine"))
+        assert read_recipe(file).name == "mine" and read_recipe(file).reference == {"knn_top1": 0.847}
+        file.write_text(file.read_text().replace("name: mine", f"name: {PAGE}"))
+        assert load_recipe(file).name == PAGE and load_recipe(file).reference == {"knn_top1": 0.847}
+
+    def test_a_file_that_needs_the_change(self, file):
+        file.write_text(shipped_recipes()["cifar10/simclr"].read_text().replace(PAGE, "mine").replace("epochs: 200\n", ""))
+        refused(lambda: read_recipe(file), "'epochs' is missing")
+        assert read_recipe(file, {"epochs": 10}).reference == {}
+
+
+class TestSizes:
+    """In px they follow the image size, unless they are given."""
+
+    @pytest.mark.parametrize("name", shipped_recipes())
+    def test_of_every_shipped_recipe_follow_it(self, name, file):
+        recipe = read_recipe(name)
+        write_recipe(recipe, file)
+        for source in (name, file):
+            twice = read_recipe(source, {"image_size": 2 * recipe.image_size})
+            assert (twice.eval_crop, twice.eval_resize) == (2 * recipe.eval_crop, 2 * recipe.eval_resize)
+            for view, before in recipe.make_views().items():
+                # Local views of a fixed share of the image are rounded to px, or to patches.
+                assert abs(twice.make_views()[view].size - 2 * before.size) <= (4 if before.size < recipe.image_size else 0), view
+
+    def test_are_those_of_the_papers(self):
+        def sizes(name, **changes):
+            return [view.size for view in read_recipe(name, changes).make_views().values()]
+
+        assert sizes("imagenet1k/dino") == [224, 224, 96] and sizes("imagenette/swav") == [128, 64]
+        assert sizes("imagenette/swav", image_size=32) == [32, 16] and sizes("imagenette/msn", image_size=112) == [64, 64, 32]
+        assert sizes("imagenet1k/lejepa") == [224, 96] and sizes("digits/msn", image_size=32) == [32, 32, 24]
+
+    def test_given_ones_stay(self):
+        changes = {"image_size": 64, "view.both.size": 48, "eval_crop": 56, "eval_resize": 72, "canvas": 100}
+        recipe = read_recipe("imagenette/simclr", changes)
+        assert recipe.make_views()["both"].size == 48
+        assert (recipe.eval_crop, recipe.eval_resize, recipe.canvas) == (56, 72, 100)
+
+    def test_in_px_of_a_file_keep_their_ratio(self, file):
+        write_recipe(parse(image_size=64, canvas=80, eval_resize=72, view__both__size=48), file)
+        recipe = read_recipe(file, {"image_size": 32})
+        assert (recipe.canvas, recipe.eval_resize, recipe.eval_crop, recipe.make_views()["both"].size) == (40, 36, 32, 24)
+        assert read_recipe(file, {"image_size": 32, "canvas": 80}).canvas == 80
+
+    def test_as_shares(self):
+        recipe = parse(image_size=64, eval_crop=0.75, eval_resize=1.25, view__both__size=0.5)
+        assert (recipe.eval_crop, recipe.eval_resize, recipe.make_views()["both"].size) == (48, 80, 32)
+        in_patches = parse(encoder="vit-s16", image_size=224, view__both__size=0.3)
+        assert in_patches.make_views()["both"].size == 64  # 67.2 px are 4.2 patches
+        for key in ("view.both.size", "eval_crop", "eval_resize"):
+            for wrong in (0.0, -0.5, 4.5, float("nan"), 5000, "half"):
+                refused(lambda key=key, wrong=wrong: parse_recipe({**BASE, key: wrong}, "my.yaml"), key)
 
 
 class TestViews:

@@ -11,6 +11,7 @@ from sslzoo.optim import decayed_and_not
 from sslzoo.parts.gather import gather
 from sslzoo.parts.gram import off_diagonal_squares
 from sslzoo.parts.heads import mlp
+from sslzoo.parts.hyperparameters import dim, layers, weight
 from sslzoo.parts.view_batches import each_view
 from sslzoo.views import View
 
@@ -25,11 +26,11 @@ class BarlowTwinsConfig(MethodConfig):
 
     model_type = "sslzoo-barlowtwins"
 
-    hidden_dim: int = 8192
-    hidden_layers: int = 2
-    projection_dim: int = 8192
-    redundancy_weight: float | int = 0.005
-    norm_and_bias_lr: float | int = 0.024
+    hidden_dim: int = dim(8192)
+    hidden_layers: int = layers(2)
+    projection_dim: int = dim(8192)
+    redundancy_weight: float | int = weight(0.005)
+    norm_and_bias_lr: float | int = weight(0.024)
 
 
 class BarlowTwins(Method):

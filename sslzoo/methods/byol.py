@@ -8,6 +8,7 @@ from sslzoo.encoders import feature_width, features
 from sslzoo.method import Method, MethodConfig, Paper, Reported
 from sslzoo.parts.cosine import negative_cosine
 from sslzoo.parts.heads import mlp
+from sslzoo.parts.hyperparameters import dim, share, weight
 from sslzoo.parts.momentum import cosine_momentum, follow, frozen_copy
 from sslzoo.parts.view_batches import each_view
 from sslzoo.views import View
@@ -26,11 +27,11 @@ class BYOLConfig(MethodConfig):
     model_type = "sslzoo-byol"
 
     joint_views: bool = False
-    hidden_dim: int = 4096
-    projection_dim: int = 256
-    loss_scale: float | int = 4.0
-    teacher_momentum: float | int = 0.996
-    teacher_momentum_end: float | int = 1.0
+    hidden_dim: int = dim(4096)
+    projection_dim: int = dim(256)
+    loss_scale: float | int = weight(4.0)
+    teacher_momentum: float | int = share(0.996)
+    teacher_momentum_end: float | int = share(1.0)
 
 
 class BYOL(Method):

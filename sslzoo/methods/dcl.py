@@ -7,6 +7,7 @@ from sslzoo.encoders import feature_width, features
 from sslzoo.method import Method, MethodConfig, Paper, Reported
 from sslzoo.parts.decoupled import decoupled
 from sslzoo.parts.heads import mlp
+from sslzoo.parts.hyperparameters import dim, positive
 from sslzoo.parts.view_batches import each_view
 from sslzoo.views import View
 
@@ -17,9 +18,9 @@ class DCLConfig(MethodConfig):
 
     model_type = "sslzoo-dcl"
 
-    hidden_dim: int = 2048
-    projection_dim: int = 128
-    temperature: float | int = 0.1
+    hidden_dim: int = dim(2048)
+    projection_dim: int = dim(128)
+    temperature: float | int = positive(0.1)
 
 
 class DCL(Method):

@@ -8,6 +8,7 @@ from sslzoo.method import Method, MethodConfig, Paper
 from sslzoo.parts.decoupled import decoupled
 from sslzoo.parts.gather import gather
 from sslzoo.parts.heads import mlp
+from sslzoo.parts.hyperparameters import dim, positive
 from sslzoo.parts.view_batches import each_view
 from sslzoo.views import View
 
@@ -18,10 +19,10 @@ class DCLWConfig(MethodConfig):
 
     model_type = "sslzoo-dclw"
 
-    hidden_dim: int = 2048
-    projection_dim: int = 128
-    temperature: float | int = 0.1
-    sigma: float | int = 0.5
+    hidden_dim: int = dim(2048)
+    projection_dim: int = dim(128)
+    temperature: float | int = positive(0.1)
+    sigma: float | int = positive(0.5)
 
 
 class DCLW(Method):

@@ -10,6 +10,7 @@ from sslzoo.method import Method, MethodConfig, Paper, Reported
 from sslzoo.optim import ParameterGroup, decayed_and_not
 from sslzoo.parts.gather import gather
 from sslzoo.parts.heads import mlp
+from sslzoo.parts.hyperparameters import count_or_none, dim, layers, positive, rows, share
 from sslzoo.parts.momentum import cosine_momentum, follow, frozen_copy
 from sslzoo.parts.usage import usage_entropy
 from sslzoo.parts.view_batches import each_view
@@ -26,17 +27,17 @@ class DINOConfig(MethodConfig):
 
     model_type = "sslzoo-dino"
 
-    hidden_dim: int = 2048
-    hidden_layers: int = 2
-    bottleneck_dim: int = 256
+    hidden_dim: int = dim(2048)
+    hidden_layers: int = layers(2)
+    bottleneck_dim: int = dim(256)
     head_norm: bool = False
-    prototypes: int = 65536
-    student_temperature: float | int = 0.1
-    teacher_temperature: float | int = 0.04
-    center_momentum: float | int = 0.9
-    teacher_momentum: float | int = 0.996
-    teacher_momentum_end: float | int = 1.0
-    frozen_epochs: int = 1
+    prototypes: int = rows(65536)
+    student_temperature: float | int = positive(0.1)
+    teacher_temperature: float | int = positive(0.04)
+    center_momentum: float | int = share(0.9)
+    teacher_momentum: float | int = share(0.996)
+    teacher_momentum_end: float | int = share(1.0)
+    frozen_epochs: int = count_or_none(1)
     published_branch: str = "teacher"
 
     def validate_published_branch(self):
@@ -53,6 +54,7 @@ class DINO(Method):
         Reported("linear_top1", 0.77, "vit-s16", 800, None, "facebookresearch/dino"),
         Reported("knn_top1", 0.745, "vit-s16", 800, None, "facebookresearch/dino"),
     )
+    varied_views = ("local",)
 
     def __init__(self, config: DINOConfig):
         super().__init__(config)

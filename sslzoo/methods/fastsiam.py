@@ -7,9 +7,11 @@ from huggingface_hub.dataclasses import strict
 from torch import nn
 
 from sslzoo.encoders import feature_width, features
+from sslzoo.errors import InputError
 from sslzoo.method import Method, MethodConfig, Paper
 from sslzoo.parts.cosine import negative_cosine
 from sslzoo.parts.heads import mlp
+from sslzoo.parts.hyperparameters import dim, layers
 from sslzoo.parts.view_batches import each_view
 from sslzoo.views import View
 
@@ -25,11 +27,11 @@ class FastSiamConfig(MethodConfig):
     model_type = "sslzoo-fastsiam"
 
     joint_views: bool = False
-    hidden_dim: int = 2048
-    hidden_layers: int = 2
-    projection_dim: int = 2048
+    hidden_dim: int = dim(2048)
+    hidden_layers: int = layers(2)
+    projection_dim: int = dim(2048)
     last_affine: bool = False
-    predictor_dim: int = 512
+    predictor_dim: int = dim(512)
 
 
 class FastSiam(Method):
@@ -38,6 +40,7 @@ class FastSiam(Method):
         "FastSiam: Resource-Efficient Self-supervised Learning on a Single GPU",
         "Daniel Pototzky and others", 2022, None, doi="10.1007/978-3-031-16788-1_4",
     )  # fmt: skip
+    varied_views = ("all",)
 
     def __init__(self, config: FastSiamConfig):
         super().__init__(config)
@@ -57,6 +60,8 @@ class FastSiam(Method):
         return {"all": View(size, count=4, scale=(0.2, 1.0), horizontal_flip=0.5, blur=0.5, blur_sigma=(0.1, 2.0), **color)}
 
     def loss(self, views, progress):
+        if len(views) < 2:
+            raise InputError("view.all.count is 1: a view needs others whose mean it is told from")
         projected = each_view(lambda view: self.projector(features(self.backbone, view)), views, self.config.joint_views)
         guesses = each_view(self.predictor, projected, self.config.joint_views)
         # The others' mean, not normalised before it is one, less its factor 1 / (views - 1), which the cosine does not see.

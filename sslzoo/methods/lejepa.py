@@ -10,6 +10,7 @@ from sslzoo.encoders import feature_width, features
 from sslzoo.method import Method, MethodConfig, Paper
 from sslzoo.parts.gather import gather
 from sslzoo.parts.heads import mlp
+from sslzoo.parts.hyperparameters import count, dim, positive, share
 from sslzoo.parts.precision import full_precision
 from sslzoo.parts.view_batches import each_view
 from sslzoo.views import View
@@ -26,11 +27,11 @@ class LeJEPAConfig(MethodConfig):
     model_type = "sslzoo-lejepa"
 
     encoder: str | dict | PreTrainedConfig = "vit-s16"
-    hidden_dim: int = 2048
-    projection_dim: int = 64
-    gaussian_weight: float | int = 0.05
-    knots: int = 17
-    reach: float | int = 3.0
+    hidden_dim: int = dim(2048)
+    projection_dim: int = dim(64)
+    gaussian_weight: float | int = share(0.05)
+    knots: int = count(17)
+    reach: float | int = positive(3.0)
 
 
 class LeJEPA(Method):
@@ -39,6 +40,7 @@ class LeJEPA(Method):
         "LeJEPA: Provable and Scalable Self-Supervised Learning Without the Heuristics", "Randall Balestriero and Yann LeCun", 2025,
         "2511.08544",
     )  # fmt: skip
+    varied_views = ("local",)
 
     def __init__(self, config: LeJEPAConfig):
         super().__init__(config)

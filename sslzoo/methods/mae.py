@@ -6,7 +6,9 @@ from torch import nn
 from transformers import PreTrainedConfig, ViTConfig, ViTModel
 
 from sslzoo.encoders import token_grid, tokens
+from sslzoo.errors import InputError
 from sslzoo.method import Method, MethodConfig, Paper, Reported
+from sslzoo.parts.hyperparameters import count, dim, layers, share
 from sslzoo.parts.masking import patchify, place_tokens, split_patches, take
 from sslzoo.parts.positions import sincos_positions
 from sslzoo.views import View
@@ -23,10 +25,10 @@ class MAEConfig(MethodConfig):
     model_type = "sslzoo-mae"
 
     encoder: str | dict | PreTrainedConfig = "vit-b16"
-    mask_ratio: float | int = 0.75
-    decoder_dim: int = 512
-    decoder_depth: int = 8
-    decoder_heads: int = 16
+    mask_ratio: float | int = share(0.75)
+    decoder_dim: int = dim(512)
+    decoder_depth: int = layers(8)
+    decoder_heads: int = count(16)
     normalize_pixels: bool = True
 
     def validate_mask_ratio(self):
@@ -68,6 +70,8 @@ class MAE(Method):
     def loss(self, views, progress):
         (pixels,) = views
         side, patch = token_grid(self.backbone)
+        if pixels.shape[-1] != side * patch:
+            raise InputError(f"view.single.size is {pixels.shape[-1]}: must be the image_size, {side * patch}")
         keep, masked = split_patches(progress.draw(side * side), self.config.mask_ratio)
         guess = self.decoder(tokens(self.backbone, pixels, keep=keep), keep)
         target = take(patchify(pixels, patch), masked)

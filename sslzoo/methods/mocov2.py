@@ -8,6 +8,7 @@ from torch import nn
 from sslzoo.encoders import feature_width, features
 from sslzoo.method import Method, MethodConfig, Paper, Reported
 from sslzoo.parts.heads import mlp
+from sslzoo.parts.hyperparameters import count, dim, positive, rows, share
 from sslzoo.parts.momentum import follow, frozen_copy
 from sslzoo.parts.precision import full_precision
 from sslzoo.parts.queue import Queue
@@ -27,13 +28,13 @@ class MoCoV2Config(MethodConfig):
 
     model_type = "sslzoo-mocov2"
 
-    hidden_dim: int = 2048
-    projection_dim: int = 128
-    temperature: float | int = 0.2
-    queue_length: int = 65536
-    teacher_momentum: float | int = 0.999
+    hidden_dim: int = dim(2048)
+    projection_dim: int = dim(128)
+    temperature: float | int = positive(0.2)
+    queue_length: int = rows(65536)
+    teacher_momentum: float | int = share(0.999)
     symmetric: bool = False
-    batch_norm_splits: int = 1
+    batch_norm_splits: int = count(1)
 
 
 class MoCoV2(Method):

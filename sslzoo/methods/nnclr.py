@@ -9,6 +9,7 @@ from sslzoo.encoders import feature_width, features
 from sslzoo.method import Method, MethodConfig, Paper, Reported
 from sslzoo.parts.gather import gather, rank
 from sslzoo.parts.heads import mlp
+from sslzoo.parts.hyperparameters import dim, layers, positive, rows
 from sslzoo.parts.precision import full_precision
 from sslzoo.parts.queue import Queue
 from sslzoo.parts.view_batches import each_view
@@ -24,12 +25,12 @@ class NNCLRConfig(MethodConfig):
 
     model_type = "sslzoo-nnclr"
 
-    hidden_dim: int = 2048
-    hidden_layers: int = 2
-    projection_dim: int = 256
-    prediction_dim: int = 4096
-    temperature: float | int = 0.1
-    queue_length: int = 98304
+    hidden_dim: int = dim(2048)
+    hidden_layers: int = layers(2)
+    projection_dim: int = dim(256)
+    prediction_dim: int = dim(4096)
+    temperature: float | int = positive(0.1)
+    queue_length: int = rows(98304)
 
 
 class NNCLR(Method):

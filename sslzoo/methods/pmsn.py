@@ -9,6 +9,7 @@ from sslzoo.encoders import feature_width, token_grid, tokens
 from sslzoo.method import Method, MethodConfig, Paper
 from sslzoo.optim import ParameterGroup, decayed_and_not
 from sslzoo.parts.heads import mlp
+from sslzoo.parts.hyperparameters import dim, positive, rows, share, weight
 from sslzoo.parts.masked_siamese import each_masked_view, guess_assignments, keep_patches
 from sslzoo.parts.momentum import cosine_momentum, follow, frozen_copy
 from sslzoo.parts.usage import usage_entropy
@@ -27,17 +28,17 @@ class PMSNConfig(MethodConfig):
     model_type = "sslzoo-pmsn"
 
     encoder: str | dict | PreTrainedConfig = "vit-s16"
-    hidden_dim: int = 2048
-    projection_dim: int = 256
-    prototypes: int = 1024
-    mask_ratio: float | int = 0.15
-    focal_mask_ratio: float | int = 0.0
-    temperature: float | int = 0.1
-    sharpening: float | int = 0.25
-    prior_exponent: float | int = 0.25
-    prior_weight: float | int = 1.0
-    teacher_momentum: float | int = 0.996
-    teacher_momentum_end: float | int = 1.0
+    hidden_dim: int = dim(2048)
+    projection_dim: int = dim(256)
+    prototypes: int = rows(1024)
+    mask_ratio: float | int = share(0.15)
+    focal_mask_ratio: float | int = share(0.0)
+    temperature: float | int = positive(0.1)
+    sharpening: float | int = positive(0.25)
+    prior_exponent: float | int = weight(0.25)
+    prior_weight: float | int = weight(1.0)
+    teacher_momentum: float | int = share(0.996)
+    teacher_momentum_end: float | int = share(1.0)
 
 
 class PMSN(Method):
@@ -45,6 +46,7 @@ class PMSN(Method):
 
     config_class = PMSNConfig
     paper = Paper("The Hidden Uniform Cluster Prior in Self-Supervised Learning", "Mahmoud Assran and others", 2022, "2210.07277")
+    varied_views = ("focal",)
 
     def __init__(self, config: PMSNConfig):
         super().__init__(config)

@@ -8,6 +8,7 @@ from transformers import PreTrainedConfig
 from sslzoo.encoders import token_grid, tokens
 from sslzoo.errors import InputError
 from sslzoo.method import Method, MethodConfig, Paper, Reported
+from sslzoo.parts.hyperparameters import count, share
 from sslzoo.parts.masking import patchify, split_patches
 from sslzoo.views import View
 
@@ -22,8 +23,8 @@ class SimMIMConfig(MethodConfig):
     model_type = "sslzoo-simmim"
 
     encoder: str | dict | PreTrainedConfig = "vit-b16"
-    mask_ratio: float | int = 0.6
-    mask_unit: int = 2
+    mask_ratio: float | int = share(0.6)
+    mask_unit: int = count(2)
 
     def validate_mask_ratio(self):
         if not 0 < self.mask_ratio < 1:
@@ -59,6 +60,8 @@ class SimMIM(Method):
     def loss(self, views, progress):
         (pixels,) = views
         side, patch = token_grid(self.backbone)
+        if pixels.shape[-1] != side * patch:
+            raise InputError(f"view.single.size is {pixels.shape[-1]}: must be the image_size, {side * patch}")
         unit = self.config.mask_unit
         units = side // unit
         _, masked = split_patches(progress.draw(units * units), self.config.mask_ratio)

@@ -10,6 +10,7 @@ from sslzoo.method import Method, MethodConfig, Paper, Reported
 from sslzoo.optim import decayed_and_not
 from sslzoo.parts.cosine import negative_cosine
 from sslzoo.parts.heads import mlp
+from sslzoo.parts.hyperparameters import dim, layers
 from sslzoo.parts.view_batches import each_view
 from sslzoo.views import View
 
@@ -26,11 +27,11 @@ class SimSiamConfig(MethodConfig):
     model_type = "sslzoo-simsiam"
 
     joint_views: bool = False
-    hidden_dim: int = 2048
-    hidden_layers: int = 2
-    projection_dim: int = 2048
+    hidden_dim: int = dim(2048)
+    hidden_layers: int = layers(2)
+    projection_dim: int = dim(2048)
     last_affine: bool = False
-    predictor_dim: int = 512
+    predictor_dim: int = dim(512)
     constant_predictor_lr: bool = True
 
 

@@ -9,6 +9,7 @@ from sslzoo.encoders import feature_width, features
 from sslzoo.method import Method, MethodConfig, Paper
 from sslzoo.parts.gather import gather
 from sslzoo.parts.heads import mlp
+from sslzoo.parts.hyperparameters import count, dim, positive, rows, share
 from sslzoo.parts.kmeans import kmeans
 from sslzoo.parts.momentum import follow, frozen_copy
 from sslzoo.parts.precision import full_precision
@@ -27,15 +28,15 @@ class SMoGConfig(MethodConfig):
 
     model_type = "sslzoo-smog"
 
-    hidden_dim: int = 2048
-    projection_dim: int = 128
-    prediction_dim: int = 2048
-    groups: int = 3000
-    temperature: float | int = 0.1
-    group_momentum: float | int = 0.99
-    teacher_momentum: float | int = 0.99
-    reset_every: int = 300
-    queue_length: int = 10000
+    hidden_dim: int = dim(2048)
+    projection_dim: int = dim(128)
+    prediction_dim: int = dim(2048)
+    groups: int = rows(3000)
+    temperature: float | int = positive(0.1)
+    group_momentum: float | int = share(0.99)
+    teacher_momentum: float | int = share(0.99)
+    reset_every: int = count(300)
+    queue_length: int = rows(10000)
 
 
 class SMoG(Method):

@@ -11,6 +11,7 @@ from sslzoo.encoders import feature_width, features
 from sslzoo.method import Method, MethodConfig, Paper, Reported
 from sslzoo.optim import decayed_and_not
 from sslzoo.parts.heads import mlp
+from sslzoo.parts.hyperparameters import count_or_none, dim, layers, positive, rows, rows_or_none
 from sslzoo.parts.precision import full_precision
 from sslzoo.parts.queue import Queue
 from sslzoo.parts.sinkhorn import sinkhorn
@@ -31,16 +32,16 @@ class SwAVConfig(MethodConfig):
 
     model_type = "sslzoo-swav"
 
-    hidden_dim: int = 2048
-    projection_dim: int = 128
-    prototypes: int = 3000
+    hidden_dim: int = dim(2048)
+    projection_dim: int = dim(128)
+    prototypes: int = rows(3000)
     prototype_bias: bool = False
-    temperature: float | int = 0.1
-    sinkhorn_temperature: float | int = 0.05
-    sinkhorn_iterations: int = 3
-    queue_length: int = 3840
-    queue_from_epoch: int = 15
-    frozen_epochs: int = 1
+    temperature: float | int = positive(0.1)
+    sinkhorn_temperature: float | int = positive(0.05)
+    sinkhorn_iterations: int = layers(3)
+    queue_length: int = rows_or_none(3840)
+    queue_from_epoch: int = count_or_none(15)
+    frozen_epochs: int = count_or_none(1)
 
 
 class SwAV(Method):
@@ -53,6 +54,7 @@ class SwAV(Method):
         Reported("linear_top1", 0.727, "res50", 200, 256, "facebookresearch/swav"),
         Reported("linear_top1", 0.753, "res50", 800, 4096, "facebookresearch/swav"),
     )
+    varied_views = ("local",)
 
     def __init__(self, config: SwAVConfig):
         super().__init__(config)

@@ -10,6 +10,7 @@ from sslzoo.method import Method, MethodConfig, Paper
 from sslzoo.parts.cosine import negative_cosine
 from sslzoo.parts.gather import gather
 from sslzoo.parts.heads import mlp
+from sslzoo.parts.hyperparameters import dim, share, weight
 from sslzoo.parts.momentum import cosine_momentum, follow, frozen_copy
 from sslzoo.parts.precision import full_precision
 from sslzoo.views import View
@@ -24,12 +25,12 @@ class TiCoConfig(MethodConfig):
 
     model_type = "sslzoo-tico"
 
-    hidden_dim: int = 4096
-    projection_dim: int = 256
-    covariance_momentum: float | int = 0.9
-    rho: float | int = 8.0
-    teacher_momentum: float | int = 0.99
-    teacher_momentum_end: float | int = 1.0
+    hidden_dim: int = dim(4096)
+    projection_dim: int = dim(256)
+    covariance_momentum: float | int = share(0.9)
+    rho: float | int = weight(8.0)
+    teacher_momentum: float | int = share(0.99)
+    teacher_momentum_end: float | int = share(1.0)
 
 
 class TiCo(Method):

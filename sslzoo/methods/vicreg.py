@@ -5,6 +5,7 @@ from huggingface_hub.dataclasses import strict
 from sslzoo.encoders import feature_width, features
 from sslzoo.method import Method, MethodConfig, Paper, Reported
 from sslzoo.parts.heads import mlp
+from sslzoo.parts.hyperparameters import dim, layers, weight
 from sslzoo.parts.variance_covariance import vicreg_terms
 from sslzoo.parts.view_batches import each_view
 from sslzoo.views import View
@@ -16,12 +17,12 @@ class VICRegConfig(MethodConfig):
 
     model_type = "sslzoo-vicreg"
 
-    hidden_dim: int = 8192
-    hidden_layers: int = 2
-    projection_dim: int = 8192
-    invariance_weight: float | int = 25.0
-    variance_weight: float | int = 25.0
-    covariance_weight: float | int = 1.0
+    hidden_dim: int = dim(8192)
+    hidden_layers: int = layers(2)
+    projection_dim: int = dim(8192)
+    invariance_weight: float | int = weight(25.0)
+    variance_weight: float | int = weight(25.0)
+    covariance_weight: float | int = weight(1.0)
 
 
 class VICReg(Method):

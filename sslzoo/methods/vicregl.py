@@ -10,6 +10,7 @@ from sslzoo.encoders import feature_width
 from sslzoo.errors import InputError
 from sslzoo.method import Method, MethodConfig, Paper, Reported
 from sslzoo.parts.heads import mlp
+from sslzoo.parts.hyperparameters import count, dim, share, weight
 from sslzoo.parts.masking import take
 from sslzoo.parts.variance_covariance import vicreg_terms
 from sslzoo.parts.view_batches import each_view
@@ -27,21 +28,22 @@ class VICRegLConfig(MethodConfig):
 
     model_type = "sslzoo-vicregl"
 
-    hidden_dim: int = 8192
-    projection_dim: int = 8192
-    local_dim: int = 512
-    forward_matches: int = 20
-    backward_matches: int = 4
-    alpha: float | int = 0.75
-    invariance_weight: float | int = 25.0
-    variance_weight: float | int = 25.0
-    covariance_weight: float | int = 1.0
+    hidden_dim: int = dim(8192)
+    projection_dim: int = dim(8192)
+    local_dim: int = dim(512)
+    forward_matches: int = count(20)
+    backward_matches: int = count(4)
+    alpha: float | int = share(0.75)
+    invariance_weight: float | int = weight(25.0)
+    variance_weight: float | int = weight(25.0)
+    covariance_weight: float | int = weight(1.0)
 
 
 class VICRegL(Method):
     config_class = VICRegLConfig
     paper = Paper("VICRegL: Self-Supervised Learning of Local Visual Features", "Adrien Bardes and others", 2022, "2210.01571")
     reported = (Reported("linear_top1", 0.712, "res50", 300, None, "facebookresearch/VICRegL"),)
+    varied_views = ("global",)
 
     def __init__(self, config: VICRegLConfig):
         super().__init__(config)

@@ -1,12 +1,15 @@
 """What `sslzoo train` calls: from a recipe and a folder to a finished run."""
 
 import importlib.util
+import os
 from pathlib import Path
 
-from sslzoo.accelerator import make_accelerator
+import torch
+
+from sslzoo.accelerator import make_accelerator, on_cpu
 from sslzoo.errors import InputError
 from sslzoo.processes import check_alike, main_decides, others_may_end
-from sslzoo.recipe import Recipe
+from sslzoo.recipe import Recipe, rehearse
 from sslzoo.run import Run
 
 from .folder import locked, recipe_for, tidy
@@ -25,6 +28,9 @@ def train(recipe: Recipe, folder: str | Path, *, resume: bool = False, cpu: bool
     run = Run(folder)
     if recipe.tracker and importlib.util.find_spec(recipe.tracker) is None:
         raise InputError(f"the tracker '{recipe.tracker}' is not installed: pip install 'sslzoo[{recipe.tracker}]'")
+    processes = int(os.environ.get("WORLD_SIZE", 1))
+    device = torch.device("cpu") if on_cpu(cpu) else torch.accelerator.current_accelerator()
+    rehearse(recipe, max(1, recipe.batch_size // (processes * recipe.accumulate)), device)
     accelerator = make_accelerator(recipe.precision, cpu, tracker=recipe.tracker, folder=run.folder)
     with others_may_end():
         check_alike("the recipe", recipe.flat())

@@ -7,8 +7,9 @@ from .rand_augment import RandAugment
 from .random import uniform
 from .render import Renderer
 from .training_crops import TrainingCrops
-from .view import View
+from .view import LARGEST, View
 
 __all__ = [
-    "IMAGENET_MEAN", "IMAGENET_STD", "RandAugment", "RandomErasing", "Renderer", "TrainingCrops", "View", "center_crop", "uniform",
+    "IMAGENET_MEAN", "IMAGENET_STD", "LARGEST", "RandAugment", "RandomErasing", "Renderer", "TrainingCrops", "View", "center_crop",
+    "uniform",
 ]  # fmt: skip

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from sslzoo.errors import InputError, unknown
 
 INTERPOLATIONS = ("bilinear", "bicubic")
+LARGEST = 4096  # px
+_MOST = 100  # views of one kind
 
 
 @dataclass(frozen=True)
@@ -47,20 +49,20 @@ class View:
     solarize_first: bool = False
 
     def __post_init__(self):
-        for field, least in (("size", 1), ("count", 0)):
+        for field, least, most in (("size", 1, LARGEST), ("count", 0, _MOST)):
             value = getattr(self, field)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise _refused(field, value, f"a whole number, at least {least}")
+            if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+                raise _refused(field, value, f"a whole number, at least {least} and at most {most}")
         for field in ("scale", "ratio", "blur_sigma"):
             value = getattr(self, field)
             pair = isinstance(value, list | tuple) and len(value) == 2 and all(map(_is_number, value))
-            if not pair or not 0 < value[0] <= value[1]:
-                raise _refused(field, value, "two numbers [low, high] with 0 < low <= high")
+            if not pair or not 1e-6 <= value[0] <= value[1] <= 1e6:
+                raise _refused(field, value, "two numbers [low, high] with 0 < low <= high (1e-06 to 1e+06)")
             object.__setattr__(self, field, tuple(value))
         for field in ("padding", "horizontal_flip", "vertical_flip", "jitter", "grayscale", "blur", "solarize"):
             self._check_range(field, 1.0, "a number from 0 to 1")
         for field in ("brightness", "contrast", "saturation"):
-            self._check_range(field, math.inf, "a number, at least 0")
+            self._check_range(field, 100.0, "a number, at least 0 and at most 100")
         self._check_range("hue", 0.5, "a number from 0 to 0.5")
         if not isinstance(self.solarize_first, bool):
             raise _refused("solarize_first", self.solarize_first, "true or false")
@@ -74,7 +76,7 @@ class View:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
 
 
 def _refused(field: str, value: object, allowed: str) -> InputError:

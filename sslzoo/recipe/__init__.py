@@ -1,0 +1,10 @@
+"""A recipe: the whole run in one flat file, read, checked, named and written."""
+
+from .reading import load_recipe, parse_changes, parse_recipe, read_recipe, recipe_text, recipes_folder, shipped_recipes, write_recipe
+from .rehearsal import rehearse
+from .schema import METRICS, Recipe
+
+__all__ = [
+    "METRICS", "Recipe", "load_recipe", "parse_changes", "parse_recipe", "read_recipe", "recipe_text", "recipes_folder",
+    "rehearse", "shipped_recipes", "write_recipe",
+]  # fmt: skip

@@ -1,0 +1,200 @@
+"""What a recipe is: its keys, their defaults, and what their values may be."""
+
+import dataclasses
+from typing import Any
+
+import torch
+from huggingface_hub.errors import StrictDataclassFieldValidationError
+
+from sslzoo.data import source_name
+from sslzoo.data.memory import default_budget
+from sslzoo.encoders import ENCODERS
+from sslzoo.errors import InputError, first_line, unknown
+from sslzoo.evaluation import protocol_named
+from sslzoo.method import Method, MethodConfig
+from sslzoo.methods import method_class, method_names
+from sslzoo.optim import LR_SCALINGS, OPTIMIZERS, SCHEDULES
+from sslzoo.views import LARGEST, View
+
+from .names import HUB_NAME, LONGEST, derived_name
+from .values import check_range, pixels
+
+PRECISIONS = ("fp32", "bf16", "fp16")
+TRACKERS = ("tensorboard", "trackio")
+METRICS = ("knn_top1", "knn_top5", "linear_top1", "linear_top5", "finetune_top1", "finetune_top5")
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """One run. Fields without a default must be in the file.
+
+    name: of the run folder, the card and the Hub repository; None: method-encoder-dataset.
+    dataset: a Hub id, a folder, a Parquet file, or "digits"; train_split, test_split (None: no evaluation), image_column, label_column
+        and canvas as in `sslzoo.data.load_images`.
+    image_size: px, of the views and of what the encoder is made for. Sizes of views, eval_resize and eval_crop may be given as shares
+        of it: a fraction such as 0.5, rounded to whole patches of the encoder. Without a size, global views have the image size.
+    eval_resize, eval_crop: px, short side and centre crop in evaluation; None: eval_crop, and image_size.
+    batch_size: images per optimiser step, over all devices and micro-batches. accumulate: micro-batches per step. Losses that compare
+        the images of a batch (contrastive, correlations, prototypes) see one micro-batch at a time, lr_scaling takes the whole batch.
+    lr, lr_scaling, schedule, warmup_epochs, final_lr: see `sslzoo.optim`; final_lr is a multiple of the peak. A run shorter than its
+        warm-up ends on the way up.
+    momentum: of SGD and LARS. betas: of AdamW. decay_norm_and_bias: weight decay for norms and biases too.
+    clip_norm: largest norm of all gradients together, None: any.
+    precision: "fp32", or the type of autocast. compile: torch.compile for views and encoder.
+    protocols: of `sslzoo.evaluation.PROTOCOLS`, what `sslzoo evaluate` measures by where nothing else is asked for.
+    knn_every: epochs between kNN evaluations while training (0: after the last epoch alone).
+    log_every, checkpoint_every: optimiser steps. tracker: "tensorboard" or "trackio" in addition to metrics.jsonl.
+    hyperparameters: the method's own, by the names in its configuration.
+    views: fields of views that differ from the method's, {"local": {"count": 8, "size": 0.5}}; in the file `view.local.count: 8`.
+    reference_k: neighbours of the reference's kNN numbers, whose temperature is 0.1.
+    reference: numbers of the page that the recipe repeats, as fractions; in the file `reference.knn_top1: 0.848`.
+    """
+
+    method: str
+    encoder: str
+    dataset: str
+    image_size: int
+    batch_size: int
+    epochs: int
+    optimizer: str
+    lr: float
+    lr_scaling: str
+    schedule: str
+    weight_decay: float
+    name: str | None = None
+    train_split: str = "train"
+    test_split: str | None = "test"
+    image_column: str | None = None
+    label_column: str | None = None
+    canvas: int | None = None
+    eval_resize: int | float | None = None
+    eval_crop: int | float | None = None
+    accumulate: int = 1
+    warmup_epochs: float = 0.0
+    final_lr: float = 0.0
+    momentum: float = 0.9
+    betas: tuple[float, float] = (0.9, 0.999)
+    decay_norm_and_bias: bool = True
+    clip_norm: float | None = None
+    precision: str = "fp32"
+    compile: bool = False
+    seed: int = 0
+    protocols: tuple[str, ...] = ("knn-instdisc-v2",)
+    knn_every: int = 1
+    log_every: int = 50
+    checkpoint_every: int = 1000
+    tracker: str | None = None
+    reference_k: int = 200
+    hyperparameters: dict[str, Any] = dataclasses.field(default_factory=dict)
+    views: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    reference: dict[str, float] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self):
+        for key, choices in _CHOICES.items():
+            value = getattr(self, key)
+            if value not in choices and not (value is None and key == "tracker"):
+                raise unknown(key, value, choices)
+        for key in ("dataset", "train_split", "test_split", "image_column", "label_column"):
+            if getattr(self, key) is not None and not getattr(self, key).strip():
+                raise InputError(f"{key} is blank: name one, or leave the key out")
+        for key, (low, high) in _RANGES.items():
+            if getattr(self, key) is not None:
+                check_range(key, getattr(self, key), low, high)
+        for metric, value in self.reference.items():
+            check_range(f"reference.{metric}", value, 0, 1)
+        if self.batch_size % self.accumulate:
+            raise InputError(f"batch_size {self.batch_size} cannot be divided into accumulate: {self.accumulate} micro-batches")
+        for key, values in (("momentum", (self.momentum,)), ("betas", self.betas)):
+            if not all(0 <= value < 1 for value in values):
+                raise InputError(f"{key} is {getattr(self, key)}: must be 0 or more and less than 1")
+        if self.name is not None and not HUB_NAME.fullmatch(self.name):
+            allowed = f"letters, digits, '_', and single '-' and '.' between them, {LONGEST} at most"
+            raise InputError(f"name '{self.name}' is not a name for a Hub repository: {allowed}")
+        object.__setattr__(self, "name", self.name or derived_name(self.method, self.encoder, self.dataset))
+        for key, otherwise in (("eval_crop", "image_size"), ("eval_resize", "eval_crop")):
+            size = getattr(self, key)
+            object.__setattr__(self, key, getattr(self, otherwise) if size is None else self._pixels(key, size))
+        for protocol in self.protocols:
+            protocol_named(protocol)
+        self.method_config()
+        self.make_views()
+
+    def _pixels(self, key: str, size: float) -> int:
+        unit = getattr(self.method_config().encoder, "patch_size", 1) if isinstance(size, float) else 1
+        return pixels(key, size, self.image_size, unit)
+
+    def method_config(self) -> MethodConfig:
+        """The method's configuration. Raises `InputError`."""
+        try:
+            return method_class(self.method).config_class(encoder=self.encoder, image_size=self.image_size, **self.hyperparameters)
+        except InputError:
+            raise
+        except Exception as error:  # the strict data classes raise kinds of their own
+            field = str(error).split("'")[1] + " " if isinstance(error, StrictDataclassFieldValidationError) else ""
+            raise InputError(field + " ".join(str(error.__cause__ or error).split())) from error
+
+    def make_method(self) -> Method:
+        """A fresh method; its weights come from torch's global random numbers. Raises `InputError` like `method_on_meta`."""
+        self.method_on_meta()
+        return method_class(self.method)(self.method_config())
+
+    def method_on_meta(self) -> Method:
+        """The method without its numbers. Raises `InputError` where it cannot be built, or would not fit into memory."""
+        try:
+            with torch.device("meta"):
+                method = method_class(self.method)(self.method_config())
+        except InputError:
+            raise
+        except Exception as error:  # of whatever layer a value is no size for
+            raise InputError(f"recipe '{self.name}': cannot build {self.method}: {first_line(error)}") from error
+        needed = sum(value.numel() * value.element_size() for value in method.state_dict().values())
+        free = 4 * default_budget(torch.device("cpu"))
+        if needed > free:
+            numbers = {key: value for key, value in self.hyperparameters.items() if type(value) is int}
+            told = f"{key} is {numbers[key]}: " if (key := max(numbers, key=numbers.get, default=None)) else ""
+            raise InputError(f"{told}the method takes {needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB of memory are free")
+        return method
+
+    def make_views(self) -> dict[str, View]:
+        """The method's views with the recipe's values. Raises `InputError`."""
+        views = method_class(self.method).views(self.image_size)
+        fields = [field.name for field in dataclasses.fields(View)]
+        for name, values in self.views.items():
+            if name not in views:
+                raise unknown(f"view of {self.method}", name, views)
+            for field in values:
+                if field not in fields:
+                    raise unknown(f"field of view.{name}", field, fields)
+            if "size" in values:
+                values = {**values, "size": self._pixels(f"view.{name}.size", values["size"])}
+            try:
+                views[name] = dataclasses.replace(views[name], **values)
+            except InputError as error:
+                raise InputError(f"view.{name}: {error}") from error
+        return views
+
+    def public(self) -> "Recipe":
+        """The recipe as it is published: of a local data set the last part of its place alone."""
+        return dataclasses.replace(self, dataset=source_name(self.dataset))
+
+    def flat(self) -> dict[str, Any]:
+        """Every key and value as `recipe.yaml` holds them, the method's and the views' defaults spelt out."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name not in NESTED}
+        config = self.method_config()
+        values |= {key: getattr(config, key) for key in config.hyperparameters()}
+        for name, view in self.make_views().items():
+            values |= {f"view.{name}.{field}": value for field, value in dataclasses.asdict(view).items()}
+        values |= {f"reference.{metric}": value for metric, value in self.reference.items()}
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+
+
+NESTED = ("hyperparameters", "views", "reference")
+_CHOICES = {
+    "method": method_names(), "encoder": ENCODERS, "optimizer": OPTIMIZERS, "lr_scaling": LR_SCALINGS, "schedule": SCHEDULES,
+    "precision": PRECISIONS, "tracker": TRACKERS,
+}  # fmt: skip
+_RANGES = {
+    "image_size": (1, LARGEST), "canvas": (1, 4 * LARGEST), "batch_size": (1, 2**24), "accumulate": (1, 2**24), "epochs": (1, 10**6),
+    "lr": (0, 1e6), "weight_decay": (0, 1e6), "warmup_epochs": (0, 10**6), "final_lr": (0, 1e6), "clip_norm": (1e-9, 1e9),
+    "seed": (0, 2**32 - 1), "knn_every": (0, 10**9), "log_every": (1, 10**9), "checkpoint_every": (1, 10**9), "reference_k": (1, 10**6),
+}  # fmt: skip

@@ -1,0 +1,86 @@
+"""The value of a key: of its type, and within what can be run."""
+
+import math
+import os
+import types
+import typing
+import unicodedata
+from typing import Any
+
+from sslzoo.errors import InputError
+from sslzoo.views import LARGEST
+
+
+def typed(key: str, value: Any, wanted: Any) -> Any:
+    """`value` as the type `wanted`; whole numbers and texts such as 1e-6, which YAML takes for words, pass as fractions.
+
+    Raises `InputError`.
+    """
+    options = typing.get_args(wanted) if typing.get_origin(wanted) in (types.UnionType, typing.Union) else (wanted,)
+    if value is None and types.NoneType in options:
+        return None
+    if isinstance(value, int) and abs(value) >= 2**63:
+        raise InputError(f"{key} is {shown(value)}: that is too large a number")
+    for option in options:
+        origin, inner = typing.get_origin(option), typing.get_args(option)
+        if origin is tuple or origin is list:
+            if isinstance(value, (list, tuple)) and value and (inner[-1] is Ellipsis or origin is list or len(value) == len(inner)):
+                return tuple(typed(key, item, inner[0]) for item in value)
+        elif option is float and not isinstance(value, bool):
+            try:
+                number = float(value)
+            except (TypeError, ValueError, OverflowError):
+                continue
+            if math.isfinite(number):
+                return number
+        elif option is bool and isinstance(value, bool) or option is int and isinstance(value, int) and not isinstance(value, bool):
+            return value
+        elif option is str and isinstance(value, (str, os.PathLike)) and _is_text(str(value)):
+            return str(value)
+    raise InputError(f"{key} is {shown(value)}: must be {_spelt(options)}")
+
+
+def check_range(key: str, value: float, low: float, high: float) -> None:
+    """Raises `InputError` for a value that is not between the two, which are allowed."""
+    if not low <= value <= high:
+        raise InputError(f"{key} is {shown(value)}: must be from {low} to {high}")
+
+
+def pixels(key: str, value: float, image_size: int, unit: int) -> int:
+    """A size in px, of a whole number of px or of a fraction: a share of the image size, rounded to multiples of `unit` px.
+
+    Raises `InputError`.
+    """
+    if isinstance(value, float):
+        if not 0 < value <= 4:
+            raise InputError(f"{key} is {shown(value)}: must be a whole number of px, or a share of image_size, above 0 and up to 4.0")
+        value = unit * max(1, round(value * image_size / unit))
+    check_range(key, value, 1, LARGEST)
+    return value
+
+
+def shown(value: Any) -> str:
+    """The value for an error, no longer than a line can be read."""
+    try:
+        text = repr(value)
+    except ValueError:  # a number of more digits than Python writes
+        text = "a number of thousands of digits"
+    return text if len(text) <= 80 else f"{text[:60]}... ({len(text)} characters)"
+
+
+def _is_text(text: str) -> bool:
+    """Whether it stays in one line of UTF-8, of a length that a place may have."""
+    return len(text) <= 4096 and not {unicodedata.category(letter) for letter in text} & {"Cc", "Cs", "Zl", "Zp"}
+
+
+def _spelt(options: tuple) -> str:
+    names = {int: "a whole number", float: "a number", str: "text in one line", bool: "true or false", types.NoneType: "null"}
+    spelt = []
+    for option in options:
+        if option in names:
+            spelt.append(names[option])
+        elif (inner := typing.get_args(option))[-1] is Ellipsis:
+            spelt.append("a list with at least one text")
+        else:
+            spelt.append(f"a list of {len(inner)} numbers")
+    return " or ".join(dict.fromkeys(spelt))
