@@ -270,7 +270,7 @@ def test_a_card_on_the_hub_that_says_more_than_was_measured_is_found_out(server,
     finally:
         del server.repositories["models", "eve/simclr"]
     assert "eve/simclr" not in [entry["name"] for entry in listed]
-    assert aside == [["eve/simclr", f"the weights of {MODEL}, which was there first"]]
+    assert aside == [["eve/simclr", f"its card is that of {MODEL}"]]
     different = [finding for finding in answer.rows if finding["verdict"] == "different"]
     assert answer.code == 1 and different and all(finding["what"].startswith("card: ") for finding in different)
 
