@@ -26,7 +26,7 @@ KNN_PROTOCOL, KNN_SETTING = "knn-instdisc-v1", (("k", 200), ("temperature", 0.1)
 _PAGES_PROTOCOLS = (KNN_PROTOCOL, "linear-simclr-v1", "linear-mae-v1", "finetune-simclr-v1", "finetune-mae-v1")
 _LAST = (("of", "last epoch"),)
 _MOST_MODELS, _MOST_NUMBERS, _MOST_ARGUMENTS = 10_000, 500, 16
-_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
+MODEL_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 
 
 class Listed(NamedTuple):
@@ -150,7 +150,7 @@ def catalogue() -> list[dict[str, Any]]:
 def card_models(folder: Path | None = None) -> list[Listed]:
     """The cards in a folder, `<name>/README.md`, as the project's own models. None: those that come with sslzoo."""
     files = sorted((folder or cards_folder()).glob("*/README.md"))
-    return [Listed(f"{OWN_NAMESPACE}/{file.parent.name}", read_card(file)[0], folder=file.parent) for file in files]
+    return [Listed(f"{OWN_NAMESPACE}/{file.parent.name}", _metadata(file), folder=file.parent) for file in files]
 
 
 def hub_models(timeout: float = 10) -> list[Listed]:
@@ -206,12 +206,20 @@ def _measured(entry: Entry, recipe: Recipe) -> dict[str, float]:
     }  # fmt: skip
 
 
+def _metadata(file: Path) -> str:
+    """The YAML at the head of a card, "" where it cannot be read."""
+    try:
+        return read_card(file)[0] if file.is_file() else ""
+    except InputError:
+        return ""
+
+
 class _Imported(Exception):
     """The card is that of weights which others trained: there is nothing to compare."""
 
 
 def _entry(model: Listed) -> Entry:
-    if not isinstance(model.name, str) or not _NAME.fullmatch(model.name):
+    if not isinstance(model.name, str) or not MODEL_NAME.fullmatch(model.name):
         raise InputError("this is no name of a model on the Hub")
     metadata = parsed(model.metadata) if isinstance(model.metadata, str) else model.metadata
     if not isinstance(metadata, dict) or "sslzoo" not in metadata:
