@@ -597,6 +597,7 @@ def imported(folder: Path) -> Run:
 
 def test_weights_of_others_are_published_as_such(server, client, tmp_path):
     run = imported(tmp_path / "simclr-of-others")
+    assert "the weights' source, 'https://example.org/simclr.ckpt'" in client(run.folder, "ada", dry_run=True)["output"]
     answer = client(run.folder, "ada")
     assert answer.get("url", "").endswith("/ada/simclr-of-others"), answer
     files = published(server, "ada/simclr-of-others")

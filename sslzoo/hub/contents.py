@@ -15,6 +15,7 @@ from .card import is_imported
 from .fitness import CODE, has_small_stem
 from .metadata import eval_results_text
 from .pictures import CURVES, IMAGES_SHOWN, MAPS, NEIGHBOURS
+from .recorded import checked_imported
 
 EVAL_RESULTS = ".eval_results/sslzoo.yaml"
 WITHHELD = "name not published"  # of an image that was left out, whose file's name may say more than the image
@@ -72,13 +73,14 @@ def _shown(run: Run, public: bool) -> dict[str, str]:
     columns = [column for column in (recipe and recipe.image_column, recipe and recipe.label_column) if column]
     columns += [column for number in results["numbers"] for column in _columns(number) if column not in columns]
     skipped = len(results["training"].get("skipped_images", ()))
+    source = f", and the weights' source, '{checked_imported(run)['source']}'" if is_imported(run) else ""
     broken = f", {skipped} names of images that were left out" if public and skipped else ""
     named = f"'{own}'" + (f" and of its columns {', '.join(map(repr, dict.fromkeys(columns)))}" if columns else "")
     return {
         CONFIG: "what the encoder and the method are", WEIGHTS: "the encoder's weights", HEADS: "the weights of the rest of the method",
         PREPROCESSOR: "how images are prepared", RECIPE: f"every setting of the run, and the name of the data set, {named}",
         METRICS: "loss, learning rate and accuracies over the steps",
-        RESULTS: f"the numbers on {' and '.join(map(repr, measured)) or 'no data set'}, time, hardware and versions{broken}",
+        RESULTS: f"the numbers on {' and '.join(map(repr, measured)) or 'no data set'}, time, hardware and versions{broken}{source}",
         **dict.fromkeys(CODE, "the small-image stem, for those without sslzoo"),
         CARD: "the card, made anew; what was written into it by hand is gone", CURVES: "the curves of the training",
         NEIGHBOURS: f"{IMAGES_SHOWN[NEIGHBOURS]} images of {own} and the names of their classes",

@@ -24,6 +24,7 @@ from .card import checked_name, is_imported, repository_id, write_card
 from .contents import EVAL_RESULTS, Content, contents, needed_files
 from .fitness import FILES, check_own, check_regular
 from .pictures import IMAGES_SHOWN
+from .recorded import checked_training
 
 _OURS = (*FILES, EVAL_RESULTS)
 _WAITS = (1, 2, 4)  # seconds before the second, third and fourth try
@@ -176,6 +177,7 @@ def _check(run: Run) -> None:
     imported = is_imported(run)
     if not imported:
         run.recipe  # noqa: B018 - the best message for a folder that is no run at all
+        checked_training(run)
     missing = [name for name in needed_files(run) if not (run.folder / name).is_file()]
     if missing:
         raise InputError(f"{run.folder} is not complete: {', '.join(missing)} missing; finish the training with --resume")
