@@ -78,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
 
     card = commands.add_parser("card", help="write the model card of a run folder")
     card.add_argument("folder", type=Path)
+    card.add_argument("--with-images", action="store_true", help="pictures of images also of data that may be private")
     card.set_defaults(run=_card)
 
     publish = commands.add_parser("publish", help="upload a run folder to the Hub")
@@ -85,7 +86,8 @@ def _parser() -> argparse.ArgumentParser:
     publish.add_argument("--all", action="store_true", help="every finished run in the folder")
     publish.add_argument("--to", required=True, metavar="NAMESPACE", help="a user or an organisation")
     publish.add_argument("--private", action="store_true")
-    publish.add_argument("--dry-run", action="store_true", help="say what would be uploaded")
+    publish.add_argument("--dry-run", action="store_true", help="say what would be uploaded, and what it shows")
+    publish.add_argument("--with-images", action="store_true", help="pictures of images also of data that may be private")
     publish.add_argument("--eval-results", action="store_true", help="the numbers also where the Hub's benchmark data sets collect them")
     publish.set_defaults(run=_publish)
 
@@ -198,7 +200,7 @@ def _card(options: argparse.Namespace) -> None:
     from sslzoo.hub import write_card
 
     _quiet()
-    print(write_card(options.folder))
+    print(write_card(options.folder, with_images=options.with_images or None))
 
 
 def _publish(options: argparse.Namespace) -> int:
@@ -206,6 +208,7 @@ def _publish(options: argparse.Namespace) -> int:
 
     _quiet()
     how = {"private": options.private, "dry_run": options.dry_run, "eval_results": options.eval_results}
+    how["with_images"] = options.with_images
     if not options.all:
         print(publish(options.folder, options.to, **how))
         return 0

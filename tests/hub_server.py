@@ -87,6 +87,7 @@ class Repository:
     kind: str  # models, datasets or spaces
     name: str  # namespace/name
     private: bool = False
+    gated: str | bool = False
     created: str = field(default_factory=lambda: _now())
     downloads: int = 0
     likes: int = 0
@@ -530,7 +531,7 @@ class HubServer:
             "author": repository.namespace,
             "sha": commit.sha,
             "private": repository.private,
-            "gated": False,
+            "gated": repository.gated,
             "disabled": False,
             "downloads": repository.downloads,
             "downloadsAllTime": repository.downloads,

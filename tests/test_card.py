@@ -1,9 +1,11 @@
 """The model card says what is in the run folder, is read back by the Hub's client, and refuses numbers of other weights."""
 
 import ast
+import copy
 import json
 import logging
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +16,14 @@ from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 from PIL import Image
 
+from sslzoo.cli import main
 from sslzoo.data import source_name
 from sslzoo.errors import InputError
 from sslzoo.evaluation import Preprocessing
 from sslzoo.hub import pictures, write_card
+from sslzoo.hub.card import card_text
 from sslzoo.hub.pictures import draw_neighbours
+from sslzoo.hub.recorded import checked_metrics
 from sslzoo.methods import method_class
 from sslzoo.recipe import read_recipe, write_recipe
 from sslzoo.run import Run
@@ -47,6 +52,7 @@ def finish(folder: Path, recipe, seed: int = 0) -> Run:
     training = {
         "steps": 20, "images": 1297, "skipped_images": ["a.png", "b.png"], "seconds": 4000.0, "images_per_second": 1234.5,
         "peak_memory_bytes": 3 * 2**29, "processes": 2, "environment": {"python": "3.11", "torch": "2.13", "hardware": "Model 7 processor"},
+        "files": run.digests(),
     }  # fmt: skip
     numbers = [number(run, k=k, value=value) for k, value in ((20, 0.7654321), (200, 0.5))]
     numbers.append(number(run, when="best", value=0.81, epoch=2))
@@ -162,6 +168,10 @@ def test_texts_come_from_the_methods_file(tmp_path):
     ({"value": 76.5}, "is 76.5: must be a fraction"),
     ({"when": "sometimes"}, "must be 'last' or 'best'"),
     ({"arguments": None}, "a number must hold"),
+    ({"arguments": {"k": 20, "temperature": 0.1, "epoch": "2"}}, "has epoch: '2', must be a whole number"),
+    ({"provenance": {"environment": "a machine"}}, "has environment: 'a machine'"),
+    ({"provenance": {"train_fingerprint": 5}}, "has train_fingerprint: 5, must be text"),
+    ({"value": 10**400}, "is a huge number: must be a fraction"),
 ])  # fmt: skip
 def test_wrong_numbers_are_refused_before_anything_is_written(tmp_path, values, said):
     run = make_run(tmp_path)
@@ -280,11 +290,70 @@ def test_a_picture_of_other_weights_does_not_stay(tmp_path):
     assert "neighbours.png" not in write_card(run.folder).read_text() and not (run.folder / "neighbours.png").exists()
 
 
+def test_images_of_a_folder_are_shown_when_that_is_asked_for(tmp_path, caplog):
+    _paint(tmp_path / "data/train", {"red": "a", "blue": "b"}, 4)
+    _paint(tmp_path / "data/test", {"red": "a", "blue": "b"}, 2)
+    run = make_run(tmp_path / "run", dataset=str(tmp_path / "data"), name="colours")
+    with caplog.at_level(logging.WARNING, "sslzoo"):
+        text = write_card(run.folder).read_text()
+    assert "(curves.png)" in text and "neighbours.png" not in text and "maps.png" not in text
+    assert not (run.folder / "neighbours.png").exists() and not (run.folder / "maps.png").exists()
+    assert "'data' is not known to be public: --with-images shows them" in caplog.text and str(tmp_path / "data") not in caplog.text
+    assert main(["card", str(run.folder), "--with-images"]) == 0
+    text = (run.folder / "README.md").read_text()
+    assert "(neighbours.png)" in text and "(maps.png)" in text and (run.folder / "maps.png").is_file()
+    assert main(["card", str(run.folder)]) == 0
+    assert ".png" not in (run.folder / "README.md").read_text().replace("(curves.png)", ""), "what is left from before is not shown"
+
+
+def test_the_card_says_how_small_resnets_start(card, tmp_path):
+    assert "| Initialisation | transformers' own, whose convolutions start about 2.45 times as large" in card
+    assert "2.45" not in card_text(make_run(tmp_path, encoder="vit-xs4"), "ada/vit", {})
+
+
 def test_curves_need_a_loss(tmp_path):
     run = make_run(tmp_path)
     (run.folder / "metrics.jsonl").write_text("")
     with pytest.raises(InputError, match="metrics.jsonl holds no loss"):
         write_card(run.folder)
+
+
+def places(value, at: tuple = ()) -> Iterator[tuple]:
+    """The ways to all values of nested lists and mappings."""
+    for key in value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ():
+        yield (*at, key)
+        yield from places(value[key], (*at, key))
+
+
+NONSENSE = (None, [], {}, [[1]], {"a": [{}]}, 10**30, 10**4000, -1, float("nan"), float("inf"), True, "x" * 5000, "a\nb", "\ud800", 0.5)
+
+
+def test_whatever_results_and_metrics_hold_is_a_card_or_one_line(tmp_path):
+    run = make_run(tmp_path / "run")
+    results = run.results()
+    results["numbers"][0]["provenance"]["environment"] = {"hardware": "x"}
+    results["numbers"] = results["numbers"][::2]
+    ways, refused = [way for way in places(results) if "files" not in way], 0
+    assert len(ways) > 50
+    for count, (*way, last) in enumerate(ways):
+        for value in NONSENSE[count % 3 :: 3]:
+            values = inside = copy.deepcopy(results)
+            for key in way:
+                inside = inside[key]
+            inside[last] = value
+            (run.folder / "results.json").write_text(json.dumps(values))
+            try:
+                text = card_text(run, "ada/run", {})
+                assert ModelCard(text).data["sslzoo"]["method"] == "simclr"
+            except InputError as error:
+                assert "\n" not in str(error) and len(str(error)) < 500
+                refused += 1
+    assert refused > 100
+    lines = (run.folder / "metrics.jsonl").read_text()
+    for line in ('5', '[]', '{"loss": 1}', '{"step": "1", "loss": 1}', '{"step": 1e400, "loss": 1}', '{"step": -1}', "null"):
+        (run.folder / "metrics.jsonl").write_text(lines + line + "\n")
+        with pytest.raises(InputError, match="metrics.jsonl, line 4"):
+            checked_metrics(run)
 
 
 COLOURS = {"red": (250, 0, 0), "blue": (0, 0, 250)}
@@ -303,8 +372,8 @@ def _paint(folder: Path, names: dict[str, str], copies: int) -> None:
     """Images of one colour in the folder of a class: {"red": "class of red"}."""
     for colour, name in names.items():
         (folder / name).mkdir(parents=True, exist_ok=True)
-        for copy in range(copies):
-            Image.new("RGB", (16, 16), COLOURS[colour]).save(folder / name / f"{colour}{copy}.png")
+        for index in range(copies):
+            Image.new("RGB", (16, 16), COLOURS[colour]).save(folder / name / f"{colour}{index}.png")
 
 
 def test_neighbours_are_the_nearest_and_frames_tell_their_class(tmp_path):
@@ -327,7 +396,8 @@ def test_without_labels_an_image_is_not_its_own_neighbour(tmp_path):
     for colour, value in colours.items():
         Image.new("RGB", (16, 16), value).save(tmp_path / "data" / f"{colour}.png")
     run = make_run(tmp_path / "run", dataset=str(tmp_path / "data"), name="colours")
-    draw_neighbours(run.folder, torch.device("cpu"))
+    text = write_card(run.folder, with_images=True).read_text()
+    assert "(neighbours.png)" in text and "(maps.png)" in text and (run.folder / "maps.png").is_file(), "maps need no labels either"
     for colour in colours.values():
         assert 2.5 < _area(run.folder, colour) < 3, "asked about once, and once the neighbour of each of the other two"
     assert _area(run.folder, pictures._RIGHT) == _area(run.folder, pictures._WRONG) == 0

@@ -258,21 +258,25 @@ result = {{
 
 @pytest.mark.slow
 def test_a_card_on_the_hub_that_says_more_than_was_measured_is_found_out(server, stranger, published):
-    """Eve publishes Ada's model as hers, one number of her card 9 points above."""
+    """Eve publishes Ada's model as hers, one number of her card 9 points above, and a line of her own in the code."""
     files = server.files(MODEL)
     value = next(number["value"] for number in json.loads(files["results.json"])["numbers"] if number["when"] == "last")
     card = files["README.md"].decode()
     assert f"value: {value}\n" in card
-    server.add("eve/simclr", files | {"README.md": card.replace(f"value: {value}\n", f"value: {value + 0.09:.3f}\n")})
+    code = "modeling_sslzoo_resnet.py"
+    changed = {"README.md": card.replace(f"value: {value}\n", f"value: {value + 0.09:.3f}\n"), code: files[code] + b"\nimport os\n"}
+    server.add("eve/simclr", files | changed)
     try:
         listed, aside = stranger.succeeds(LIST).result
         answer = stranger.types("reproduce eve/simclr --cpu --json")
     finally:
         del server.repositories["models", "eve/simclr"]
     assert "eve/simclr" not in [entry["name"] for entry in listed]
-    assert aside == [["eve/simclr", f"the weights of {MODEL}, which was there first"]]
+    assert aside == [["eve/simclr", f"its card is that of {MODEL}"]]
     different = [finding for finding in answer.rows if finding["verdict"] == "different"]
-    assert answer.code == 1 and different and all(finding["what"].startswith("card: ") for finding in different)
+    told = {finding["what"] for finding in different}
+    assert answer.code == 1 and {"card: repository", "card: numbers[0].value", code} <= told
+    assert all(what.startswith(("card: ", "text: ", code)) for what in told), "the text names Ada's repository"
 
 
 @pytest.mark.slow

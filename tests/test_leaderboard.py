@@ -19,10 +19,10 @@ def metadata(tmp_path_factory) -> dict:
     return yaml.safe_load(write_card(run.folder).read_text().split("---\n")[1])
 
 
-def changed(metadata: dict, weights: int = 0, **block) -> dict:
-    """A copy with other keys in the block `sslzoo`, and weights of its own."""
+def changed(metadata: dict, repository: str = "eve/bad", **block) -> dict:
+    """The metadata of a card that lies in `repository`, with other keys in its block `sslzoo`."""
     values = copy.deepcopy(metadata)
-    values["sslzoo"] |= {"weights_sha256": f"{weights:064x}", **block}
+    values["sslzoo"] |= {"repository": repository, **block}
     return values
 
 
@@ -71,10 +71,10 @@ def test_only_own_test_numbers_of_the_published_weights_are_compared(metadata):
     first = metadata["sslzoo"]["numbers"][0]
     others = [{"dataset": "other/data"}, {"split": "train"}, {"split": "train-part"}, {"when": "best"}]
     numbers = [first, *({**first, **other} for other in others)]
-    (entry,), _ = entries([Listed("a/b", changed(metadata, numbers=numbers))])
+    (entry,), _ = entries([Listed("a/b", changed(metadata, "a/b", numbers=numbers))])
     assert len(entry.numbers) == 5 and entry.comparable == entry.numbers[:1]
     chosen = {**first, "metric": "linear_top1", "arguments": {"selected_lr": 0.1, "augment": True}}
-    (entry,), _ = entries([Listed("a/b", changed(metadata, numbers=[chosen]))])
+    (entry,), _ = entries([Listed("a/b", changed(metadata, "a/b", numbers=[chosen]))])
     assert entry.numbers[0].setting == (("augment", True),), "what a protocol chose by itself makes no other setting"
 
 
@@ -83,7 +83,7 @@ BLOCKS = {
     "no block": (lambda good: {"tags": ["sslzoo"]}, "no block 'sslzoo'"),
     "no metadata": (lambda good: None, "no block 'sslzoo'"),
     "a list": (lambda good: changed(good) | {"sslzoo": []}, "sslzoo is a list of 0"),
-    "missing key": (lambda good: {"sslzoo": {k: v for k, v in good["sslzoo"].items() if k != "epochs"}}, "lacks 'epochs'"),
+    "missing key": (lambda good: {"sslzoo": {k: v for k, v in changed(good)["sslzoo"].items() if k != "epochs"}}, "lacks 'epochs'"),
     "HTML": (lambda good: changed(good, hardware="<img src=x onerror=alert(1)>"), "hardware: '<img"),
     "link": (lambda good: changed(good, dataset="[digits](javascript:alert(1))"), "dataset: '[digits]"),
     "script as method": (lambda good: changed(good, method="simclr<script>"), "method: 'simclr<script>'"),
@@ -107,7 +107,11 @@ BLOCKS = {
     "twice": (lambda good: changed(good, numbers=good["sslzoo"]["numbers"][:1] * 2), "number 2 stands twice"),
     "many numbers": (lambda good: changed(good, numbers=[{}] * 100_000), "numbers: a list of 100000"),
     "a row that is none": (lambda good: changed(good, numbers=["x"]), "number 1 is 'x'"),
-    "digest": (lambda good: {"sslzoo": {**good["sslzoo"], "weights_sha256": "1"}}, "64 hexadecimal digits"),
+    "digest": (lambda good: changed(good, weights_sha256="1"), "64 hexadecimal digits"),
+    "another's card": (lambda good: good, "its card is that of sslzoo/simclr-res6-digits"),
+    "no repository": (lambda good: changed(good, None), "repository: None"),
+    "a tag of YAML's": (lambda good: "sslzoo: !!bool x", "no YAML"),
+    "a date of YAML's": (lambda good: "sslzoo: !!timestamp x", "no YAML"),
     "10 MB of YAML": (lambda good: "sslzoo:\n" + "  a: b\n" * 1_500_000, "characters or more"),
     "aliases": (lambda good: "a: &a [x, x]\n" + "".join(f"{n}: &{n} [*{p}, *{p}]\n" for p, n in zip("abcdefgh", "bcdefghi", strict=True)),
                 "YAML aliases"),
@@ -122,7 +126,8 @@ BLOCKS = {
 @pytest.mark.parametrize("case", BLOCKS)
 def test_broken_and_hostile_metadata_is_put_aside_and_costs_nobody_else(metadata, case):
     make, reason = BLOCKS[case]
-    models = [Listed("ada/before", changed(metadata, 1)), Listed("eve/bad", make(metadata)), Listed("ada/after", changed(metadata, 2))]
+    models = [Listed(name, changed(metadata, name)) for name in ("ada/before", "ada/after")]
+    models.insert(1, Listed("eve/bad", make(metadata)))
     (sound, broken), calls = counted(models)
     # A sound text takes some 30,000, a block already read a hundredth of it.
     assert calls < 10 * max(counted([Listed("ada/text", yaml.safe_dump(metadata))])[1], counted(models[:1])[1])
@@ -141,27 +146,56 @@ def test_names_that_are_none_are_put_aside(metadata, name):
     assert not sound and "no name of a model" in broken[0].reason and len(broken[0].name) <= 200
 
 
-def test_nobody_passes_for_another(metadata):
-    def listed(name, weights, created):
-        return Listed(name, changed(metadata, weights), 0, created)
+def test_nobody_passes_for_another_or_puts_another_aside(metadata):
+    """The digest of weights that a card tells of is anybody's to write: an older model that claims it costs the real one nothing."""
+    def listed(name, created, repository=None, **block):
+        return Listed(name, changed(metadata, repository or name, **block), 0, created)
 
     models = [
-        listed("eve/copy-of-ours", 1, "2020"), listed("sslzoo/ours", 1, "2026"), listed("eve/copy-of-adas", 2, "2026"),
-        listed("ada/first", 2, "2025"), listed("ada/first", 3, "2027"),
+        listed("eve/older", "2020"), listed("sslzoo/ours", "2026"), listed("ada/real", "2025"), listed("eve/better", "2026", epochs=9),
+        listed("eve/copy-of-ours", "2020", "sslzoo/ours"), listed("ada/real", "2027", images=7), listed("Ada/real", "2024"),
+        listed("eve/sslzoo", "2020", "sslzoo/sslzoo"), listed("Eve/Renamed", "2020", "eve/renamed"),
     ]  # fmt: skip
     sound, broken = entries(models)
-    assert [entry.name for entry in sound] == ["sslzoo/ours", "ada/first"]
+    assert len({entry.weights_sha256 for entry in sound}) == 1
+    assert [entry.name for entry in sound] == ["eve/older", "sslzoo/ours", "ada/real", "eve/better", "Ada/real", "Eve/Renamed"]
+    assert [entry.name for entry in sound if entry.own] == ["sslzoo/ours"]
     assert [tuple(one) for one in broken] == [
-        ("eve/copy-of-ours", "the weights of sslzoo/ours, which was there first"),
-        ("eve/copy-of-adas", "the weights of ada/first, which was there first"),
-        ("ada/first", "the name of ada/first, which was there first"),
-    ]
+        ("eve/copy-of-ours", "its card is that of sslzoo/ours"), ("eve/sslzoo", "its card is that of sslzoo/sslzoo"),
+        ("ada/real", "the name of ada/real, which was there first"),
+    ]  # fmt: skip
+
+
+VALUES = (None, [], {}, [None], {"a": {"b": []}}, 10**30, -1, float("nan"), float("inf"), True, "x" * 5000, "<b>", "\ud800", 2**70 + 0.5)
+
+
+def test_whatever_stands_in_a_card_takes_nobody_down(metadata):
+    """Every value of the metadata replaced by every kind of nonsense: each model is listed or put aside in a line."""
+    def places(value, at=()):
+        if at:
+            yield at
+        for key in value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ():
+            yield from places(value[key], (*at, key))
+
+    models = []
+    for *way, last in places(metadata):
+        for value in VALUES:
+            values = inside = changed(metadata, "eve/bad")
+            for key in way:
+                inside = inside[key]
+            inside[last] = value
+            models.append(Listed(f"eve/bad{len(models)}", values | {"sslzoo": {**values["sslzoo"], "repository": f"eve/bad{len(models)}"}}
+                                 if isinstance(values["sslzoo"], dict) else values))  # fmt: skip
+    sound, broken = entries(models)
+    assert len(sound) + len(broken) == len(models) > 500 and not any("cannot be read" in one.reason for one in broken)
+    assert all(len(one.reason) <= 200 and "\n" not in one.reason for one in broken)
 
 
 def test_ten_times_as_many_models_take_ten_times_the_work(metadata):
     hostile = [make(metadata) for make, _ in BLOCKS.values()]
     models = [
-        Listed(f"eve/m{index}", hostile[index // 2 % len(hostile)] if index % 2 else changed(metadata, index)) for index in range(600)
+        Listed(f"eve/m{index}", hostile[index // 2 % len(hostile)] if index % 2 else changed(metadata, f"eve/m{index}"))
+        for index in range(600)
     ]
     _, few = counted(models[:60])
     (sound, broken), many = counted(models)
@@ -173,7 +207,7 @@ def test_catalogue_has_the_cards_numbers(metadata, tmp_path, monkeypatch):
     assert all(row["measured"] == {} for row in catalogue())
     card = tmp_path / "simclr-res6-digits" / "README.md"
     card.parent.mkdir()
-    metadata = changed(metadata, numbers=metadata["sslzoo"]["numbers"][::-1])
+    metadata = changed(metadata, "sslzoo/simclr-res6-digits", numbers=metadata["sslzoo"]["numbers"][::-1])
     card.write_text(f"---\n{yaml.safe_dump(metadata)}---\n\n# A model\n\n---\n")
     (listed,) = card_models()
     assert listed.name == "sslzoo/simclr-res6-digits" and listed.folder == card.parent

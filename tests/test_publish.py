@@ -1,22 +1,28 @@
 """Publishing against a Hub on loopback: one whole commit or none, and what is published loads in plain transformers."""
 
 import json
+import os
+import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
 from hub_server import HubServer
 from huggingface_hub import ModelCard, parse_eval_result_entries
+from matplotlib.figure import Figure
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from safetensors.torch import load_file, save_file
 from test_card import FOREVER, change, make_run
 
 from sslzoo.encoders import build_encoder, encoder_config, to_plain
 from sslzoo.errors import InputError
 from sslzoo.evaluation import Preprocessing
-from sslzoo.hub import card_claims, publish_all, write_card
+from sslzoo.hub import card_claims, pictures, publish_all, write_card
 from sslzoo.hub.publish import _told
 from sslzoo.run import Run
 
@@ -97,15 +103,28 @@ def run(made, tmp_path, request, server):
     """A copy of the small run of `encoder` under a name of its own: a repository no other test has."""
 
     def copied(encoder: str = "res6", name: str | None = None):
-        name = name or request.node.name.replace("_", "-").replace("[", "-").replace("]", "")[:90]
+        name = name or re.sub(r"[^a-z0-9]+", "-", request.node.name.lower())[:90].strip("-")
         folder = tmp_path / f"{encoder}-{name}"
-        shutil.copytree(made[encoder], folder)
-        recipe = (folder / "recipe.yaml").read_text().splitlines()
-        (folder / "recipe.yaml").write_text("\n".join(f"name: {name}" if line.startswith("name:") else line for line in recipe) + "\n")
-        return folder, f"sslzoo/{name}"
+        return named(shutil.copytree(made[encoder], folder), name), f"sslzoo/{name}"
 
     yield copied
     server._faults.clear()
+
+
+def named(folder: Path, name: str) -> Path:
+    """The run, as if it had been trained under this name."""
+    recipe = (folder / "recipe.yaml").read_text().splitlines()
+    (folder / "recipe.yaml").write_text("\n".join(f"name: {name}" if line.startswith("name:") else line for line in recipe) + "\n")
+    return left_by_training(folder)
+
+
+def left_by_training(folder: Path) -> Path:
+    """Its files as they are now are those that the training left."""
+    run = Run(folder)
+    results = run.results()
+    results["training"]["files"] = run.digests()
+    (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    return folder
 
 
 def train_on(folder: Path) -> None:
@@ -114,6 +133,7 @@ def train_on(folder: Path) -> None:
     for value in heads.values():
         value += sum(map(ord, folder.name))
     save_file(heads, folder / "ssl_heads.safetensors", metadata={"format": "pt"})
+    left_by_training(folder)
 
 
 def commits(server, repository: str) -> int:
@@ -203,10 +223,14 @@ def test_dry_run_asks_the_hub_nothing(server, client, run):
     before = len(server.log)
     answer = client(folder, dry_run=True)
     assert answer["url"] == f"{server.url}/{repository}" and len(server.log) == before and ("models", repository) not in server.repositories
-    listed = dict(reversed(line.split(" bytes  ")) for line in answer["output"].splitlines()[1:])
-    assert {name: int(size.replace(",", "")) for name, size in listed.items()} == {
+    rows = [line.split(maxsplit=3) for line in answer["output"].splitlines()[1:]]
+    assert {name: int(size.replace(",", "")) for size, _, name, _ in rows} == {
         name: (folder / name).stat().st_size for name in FILES | CODE
     }
+    shows = {name: what for _, _, name, what in rows}
+    assert shows["neighbours.png"] == "56 images of digits and the names of their classes"
+    assert shows["maps.png"] == "8 images of digits and maps of their features"
+    assert "2 names of images that were left out" in shows["results.json"] and "'digits'" in shows["recipe.yaml"]
 
 
 def test_unfit_folders_are_refused_before_the_hub_is_asked(server, client, run):
@@ -334,12 +358,212 @@ def test_private_stays_private_and_public_is_not_taken_for_it(server, client, ru
     assert published(server, repository) == before
 
 
-def test_where_local_data_lie_is_not_published(server, client, tmp_path):
-    make_run(tmp_path / "run", dataset=str(tmp_path / "secret" / "pets"), name="on-pets")
-    client(tmp_path / "run")
-    assert b"dataset: pets\n" in published(server, "sslzoo/on-pets")["recipe.yaml"]
-    assert not any(str(tmp_path).encode() in data for data in published(server, "sslzoo/on-pets").values())
-    assert str(tmp_path) in (tmp_path / "run" / "recipe.yaml").read_text(), "here it is needed"
+PRIVATE = "maria.png"
+
+
+@pytest.fixture(scope="module")
+def private(tmp_path_factory) -> Path:
+    """A run on somebody's photographs, one of them broken."""
+    place = tmp_path_factory.mktemp("home-of-ada")
+    for index in range(9):
+        (place / "pets" / "train" / "maria").mkdir(parents=True, exist_ok=True)
+        (place / "pets" / "train" / "paul").mkdir(exist_ok=True)
+        Image.new("RGB", (16, 16), (25 * index, 90, 9)).save(place / "pets/train" / ("maria", "paul")[index % 2] / f"{index}.png")
+    shutil.copytree(place / "pets/train", place / "pets/test")
+    run = make_run(place / "run", dataset=str(place / "pets"), name="on-pets")
+    results = run.results()
+    results["training"]["skipped_images"] = [f"train/maria/{PRIVATE}"]
+    run.write_results(results)
+    return place
+
+
+def test_images_of_private_data_and_what_tells_of_them_are_not_published(server, client, private, tmp_path):
+    folder, repository = shutil.copytree(private / "run", tmp_path / "run"), "sslzoo/on-pets"
+    write_card(folder, with_images=True)
+    assert "(neighbours.png)" in (folder / "README.md").read_text() and "(maps.png)" in (folder / "README.md").read_text()
+    said = client(folder, dry_run=True)["output"]
+    assert "png" not in said.replace("curves.png", "").replace("not neighbours.png and maps.png: 'pets' is not known to be public", "")
+    assert "name of the data set, 'pets'" in said and "numbers on 'pets'" in said and "names of images" not in said
+    assert client(folder)["url"].endswith(repository)
+    files = published(server, repository)
+    assert files.keys() == (FILES | CODE) - {"neighbours.png", "maps.png"}
+    card = files["README.md"].decode()
+    assert "neighbours.png" not in card and "maps.png" not in card
+    assert (folder / "neighbours.png").is_file(), "on this machine it stays"
+    assert b"dataset: pets\n" in files["recipe.yaml"]
+    results = json.loads(files["results.json"])
+    assert results["training"].pop("skipped_images") == ["name not published"], "how many is told"
+    own = Run(folder).results()
+    own["training"].pop("skipped_images")
+    assert results == own
+    for told in (str(private), PRIVATE, "maria", "paul"):
+        assert not any(told.encode() in data for data in files.values()), told
+    assert str(private) in (folder / "recipe.yaml").read_text(), "here it is needed"
+
+
+def test_with_images_publishes_them_and_without_takes_them_back(server, client, private, tmp_path):
+    folder = named(shutil.copytree(private / "run", tmp_path / "run"), "taken-back")
+    said = client(folder, with_images=True, dry_run=True)["output"]
+    assert "56 images of pets and the names of their classes" in said and "8 images of pets" in said
+    client(folder, with_images=True)
+    files = published(server, "sslzoo/taken-back")
+    assert {"neighbours.png", "maps.png"} <= files.keys() and b"(neighbours.png)" in files["README.md"]
+    assert PRIVATE.encode() not in files["results.json"], "a name says more than the picture"
+    client(folder)
+    assert not {"neighbours.png", "maps.png"} & published(server, "sslzoo/taken-back").keys()
+
+
+@pytest.mark.parametrize("seen", ["public", "private", "gated", "gone"])
+def test_images_of_a_data_set_of_the_hub_are_published_where_anybody_may_see_it(server, client, tmp_path, seen):
+    data = f"ada/pictures-{seen}"
+    folder = make_run(tmp_path / "run", dataset=data, name=f"on-{seen}").folder
+    for name in ("neighbours.png", "maps.png"):
+        pictures._save(Figure(), folder / name, {"Weights": Run(folder).weights_sha256})
+    if seen != "gone":
+        server.add(data, {"README.md": ""}, kind="datasets", private=seen == "private")
+        server.repository(data, "datasets").gated = "auto" if seen == "gated" else False
+    said = client(folder, dry_run=True)["output"]
+    assert f"56 images of {data} and the names of their classes, unless the Hub does not show" in said
+    client(folder)
+    there = {"neighbours.png", "maps.png"} & published(server, f"sslzoo/on-{seen}").keys()
+    assert there == ({"neighbours.png", "maps.png"} if seen == "public" else set())
+
+
+def test_a_picture_that_holds_more_than_ours_is_drawn_again(run):
+    folder, _ = run()
+    before = (folder / "maps.png").read_bytes()
+    about = PngInfo()
+    about.add_text("Weights", Run(folder).weights_sha256)
+    about.add_text("Comment", "taken at home")
+    Image.new("RGB", (8, 8)).save(folder / "maps.png", pnginfo=about)
+    write_card(folder)
+    assert (folder / "maps.png").read_bytes() == before
+
+
+@pytest.mark.parametrize("name, change", [
+    ("results.json", lambda text, place: text.replace('"hardware": "', f'"hardware": "{place}/')),
+    ("metrics.jsonl", lambda text, place: text.replace('{"step": 10,', f'{{"step": 10, "log": "{place}",')),
+])  # fmt: skip
+def test_what_tells_of_a_place_on_this_machine_is_refused(client, run, name, change):
+    folder, _ = run()
+    (folder / name).write_text(change((folder / name).read_text(), Path.home()))
+    left_by_training(folder)
+    answer = client(folder)
+    assert answer["error"] == "InputError" and name in answer["message"] + "README.md" and "a place on this machine" in answer["message"]
+
+
+def test_links_and_what_is_no_file_are_refused(server, client, run, tmp_path):
+    folder, repository = run()
+    secret = tmp_path / "secret"
+    before = len(server.log)
+    names = sorted(FILES | CODE)
+    for name in names:
+        kept = (folder / name).read_bytes()
+        secret.write_bytes(kept)
+        (folder / name).unlink()
+        (folder / name).symlink_to(secret)
+        for call in (lambda: client(folder), lambda: client(folder, dry_run=True)):
+            answer = call()
+            assert answer["error"] == "InputError" and f"{name} is a link" in answer["message"], answer
+        with pytest.raises(InputError, match=f"{name} is a link"):
+            write_card(folder)
+        assert secret.read_bytes() == kept
+        (folder / name).unlink()
+        for make in (os.mkfifo, Path.mkdir):
+            make(folder / name)
+            answer = client(folder)
+            assert answer["error"] == "InputError" and f"{name} is no regular file" in answer["message"], answer
+            with pytest.raises(InputError, match=f"{name} is no regular file"):
+                write_card(folder)
+            (folder / name).rmdir() if (folder / name).is_dir() else (folder / name).unlink()
+        (folder / name).write_bytes(kept)
+    assert len(server.log) == before and ("models", repository) not in server.repositories
+    beside = folder / ".README.md.new"
+    beside.symlink_to(secret)
+    kept = secret.read_bytes()
+    write_card(folder)
+    assert secret.read_bytes() == kept, "nor is one written through"
+
+
+def other_code(folder: Path) -> None:
+    (folder / "modeling_sslzoo_resnet.py").write_text((folder / "modeling_sslzoo_resnet.py").read_text() + "\nimport os\n")
+
+
+def configured(**values) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        config = json.loads((folder / "config.json").read_text())
+        config |= values
+        (folder / "config.json").write_text(json.dumps(config))
+        left_by_training(folder)
+
+    return change
+
+
+def without_digests(folder: Path) -> None:
+    results = Run(folder).results()
+    del results["training"]["files"]
+    (folder / "results.json").write_text(json.dumps(results))
+
+
+def edited(name: str, before: str, after: str) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        text = (folder / name).read_text()
+        assert before in text
+        (folder / name).write_text(text.replace(before, after, 1))
+
+    return change
+
+
+def processed(folder: Path) -> None:
+    edited("preprocessor_config.json", "{", '{"auto_map": {"AutoImageProcessor": "evil.Evil"},')(folder)
+    left_by_training(folder)
+
+
+def other_heads(folder: Path) -> None:
+    heads = load_file(folder / "ssl_heads.safetensors")
+    save_file({name: value + 1 for name, value in heads.items()}, folder / "ssl_heads.safetensors")
+
+
+CHANGES = {
+    "code": (other_code, "modeling_sslzoo_resnet.py is"),
+    "code that config.json names": (configured(auto_map={"AutoModel": "evil.Evil"}), "config.json: auto_map is"),
+    "no code": (configured(auto_map=None), "config.json: auto_map is nothing"),
+    "pipelines": (configured(custom_pipelines={"x": {"impl": "evil.Evil"}}), "config.json: custom_pipelines is"),
+    "the processor's code": (processed, "preprocessor_config.json: auto_map is"),
+    "another encoder": (configured(hidden_sizes=[32, 128]), "config.json.hidden_sizes is"),
+    "a name of a path": (configured(note="x"), "config.json.note is 'x', sslzoo writes nothing"),
+    "other settings of the method": (configured(sslzoo={"model_type": "sslzoo-simclr"}), "config.json: sslzoo."),
+    "settings of no kind": (configured(hidden_sizes="x"), "config.json"),
+    "heads": (other_heads, "ssl_heads.safetensors is not the file that the training left"),
+    "curves": (edited("metrics.jsonl", '"loss": 5.0', '"loss": 1.0'), "metrics.jsonl is not the file"),
+    "recipe": (edited("recipe.yaml", "epochs: 4", "epochs: 400"), "recipe.yaml is not the file"),
+    "preparation": (edited("preprocessor_config.json", '"shortest_edge": 16', '"shortest_edge": 18'), "preprocessor_config.json is not"),
+    "configuration": (edited("config.json", "{", '{"_name_or_path": "/home/ada",'), "config.json is not the file"),
+    "digests": (without_digests, "results.json has no digests"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CHANGES)
+def test_what_sslzoo_did_not_leave_is_refused(server, client, run, case):
+    change, said = CHANGES[case]
+    folder, repository = run()
+    change(folder)
+    before = len(server.log)
+    for arguments in ({}, {"dry_run": True}):
+        answer = client(folder, **arguments)
+        assert answer["error"] == "InputError" and said in answer["message"], answer
+    assert len(server.log) == before and ("models", repository) not in server.repositories
+
+
+def test_a_namespace_that_is_none_of_yours_is_told_the_nearest(server, client, run):
+    folder, _ = run()
+    answer = client(folder, namespace="sslzo")
+    assert answer["error"] == "PublishError" and "did you mean 'sslzoo'?" in answer["message"] and answer["slept"] == 0, answer
+    answer = client(folder, namespace="ada", token=EVE)
+    assert "unknown namespace of yours 'ada'" in answer["message"] and "eve" in answer["message"]
+    server.fail("POST", "/repos/create", 404, message="Organization not found")
+    answer = client(folder, namespace="adda")
+    assert "knows no such place (404" in answer["message"] and "did you mean 'ada'?" in answer["message"]
 
 
 def test_numbers_on_data_sets_of_the_hub_go_where_it_collects_them(server, client, tmp_path):
@@ -373,6 +597,7 @@ def imported(folder: Path) -> Run:
 
 def test_weights_of_others_are_published_as_such(server, client, tmp_path):
     run = imported(tmp_path / "simclr-of-others")
+    assert "the weights' source, 'https://example.org/simclr.ckpt'" in client(run.folder, "ada", dry_run=True)["output"]
     answer = client(run.folder, "ada")
     assert answer.get("url", "").endswith("/ada/simclr-of-others"), answer
     files = published(server, "ada/simclr-of-others")
@@ -387,14 +612,38 @@ def test_weights_of_others_are_published_as_such(server, client, tmp_path):
 
 
 def test_a_zoo_is_published_whole_but_for_what_is_not_fit(made, tmp_path):
-    folders = [tmp_path / name for name in ("fit", "broken", "unfinished")]
-    for folder in folders:
-        shutil.copytree(made["res6"], folder)
+    names = ("fit", "broken", "unfinished", "odd", "group/run")
+    folders = [named(shutil.copytree(made["res6"], tmp_path / name), name.replace("/", "-")) for name in names]
     change(Run(folders[1]), provenance={"weights_sha256": FOREVER})
     (folders[2] / "results.json").unlink()
+    (folders[3] / "results.json").write_text("[")
     (tmp_path / "no-run").mkdir()
+    others = imported(tmp_path / "of-others")
+    elsewhere = named(shutil.copytree(made["res6"], tmp_path.parent / f"{tmp_path.name}-elsewhere"), "linked")
+    (tmp_path / "link").symlink_to(elsewhere)
     said = publish_all(tmp_path, "ada", dry_run=True)
-    assert said["fit"].endswith("/ada/simclr-res6-digits") and said["unfinished"] is None and said.keys() == {"fit", "broken", "unfinished"}
-    assert said["broken"].startswith("error: ") and "weights" in said["broken"]
+    assert said.keys() == {"fit", "broken", "unfinished", "odd", "group", "link", others.folder.name}
+    assert said["fit"].endswith("/ada/fit") and said["unfinished"] is None and said["link"].endswith("/ada/linked")
+    assert said["of-others"].endswith("/ada/of-others") and "holds runs itself" in said["group"]
+    assert said["broken"].startswith("error: ") and "weights" in said["broken"] and said["odd"].startswith("error: cannot read")
     with pytest.raises(InputError, match="no finished run"):
         publish_all(tmp_path / "no-run", "ada", dry_run=True)
+    with pytest.raises(InputError, match="is a run itself"):
+        publish_all(folders[0], "ada", dry_run=True)
+    for namespace in ("a/b", "", "ada!", "-ada", "a--b", "ad\u00e4", "ada\n", "a" * 200):
+        with pytest.raises(InputError, match="is no name for a Hub repository"):
+            publish_all(tmp_path, namespace, dry_run=True)
+
+
+@pytest.mark.parametrize("second", ["the same name", "another case", "a link to it"])
+def test_two_runs_that_lead_to_one_repository_are_refused_both(made, tmp_path, monkeypatch, second):
+    monkeypatch.setattr(sys.modules["sslzoo.hub.publish"], "publish", None)  # nothing may be asked of it
+    named(shutil.copytree(made["res6"], tmp_path / "before"), "before")
+    one = named(shutil.copytree(made["res6"], tmp_path / "one"), "mine")
+    if second == "a link to it":
+        (tmp_path / "two").symlink_to(one)
+    else:
+        named(shutil.copytree(one, tmp_path / "two"), "mine" if second == "the same name" else "Mine")
+    with pytest.raises(InputError) as caught:
+        publish_all(tmp_path, "ada")
+    assert f"{tmp_path / 'one'} and {tmp_path / 'two'} lead to one repository, ada/mine" in str(caught.value)

@@ -1,15 +1,23 @@
 """What a run claims, measured again: an honest run holds, and whatever is changed in it is found."""
 
+import copy
 import json
+import os
 import shutil
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
+from sslzoo import reproduce as reproduction
 from sslzoo.cli import main
-from sslzoo.hub import write_card
+from sslzoo.errors import InputError
+from sslzoo.hub import card_claims, claims, write_card
+from sslzoo.run import Run
 
 
 def make_pets(folder: Path) -> Path:
@@ -47,10 +55,14 @@ def copied(honest, tmp_path) -> Path:
     return tmp_path
 
 
+def ask(place: Path) -> list[str]:
+    return ["reproduce", str(place / "run"), "--cpu", "--json", "--on", str(place / "pets"), str(place / "beasts")]
+
+
 def reproduce(place: Path, capsys) -> tuple[int, dict[str, str]]:
     """Exit code, and each claim's verdict."""
     capsys.readouterr()
-    code = main(["reproduce", str(place / "run"), "--cpu", "--json", "--on", str(place / "pets"), str(place / "beasts")])
+    code = main(ask(place))
     findings = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     return code, {finding["what"]: finding["verdict"] for finding in findings}
 
@@ -107,8 +119,7 @@ def test_a_changed_number_is_noticed(when, copied, capsys):
     number = next(number for number in results["numbers"] if number["when"] == when)
     number["value"] = 1 - number["value"] + 0.1
     file.write_text(json.dumps(results))
-    (copied / "run/README.md").unlink()
-    found = different(copied, capsys)
+    found = {what for what in different(copied, capsys) if not what.startswith(("card: ", "model-index: ", "table: "))}
     assert len(found) == 1 and ("weights are not kept" in found.pop()) == (when == "best")
 
 
@@ -149,3 +160,190 @@ def test_a_folder_without_numbers_claims_nothing(copied, capsys):
 
 def test_where_local_data_lie_is_in_no_claim(honest):
     assert str(honest) not in (honest / "run/results.json").read_text() + (honest / "run/README.md").read_text()
+
+
+@pytest.fixture
+def measured_once(monkeypatch):
+    """Loading and measuring give what they gave the first time: the tests below change nothing that they depend on."""
+    for name in ("load_data", "measure_stored"):
+        known, real = {}, getattr(reproduction, name)
+
+        def once(*arguments, known=known, real=real):
+            key = str([part for part in arguments if isinstance(part, (str, int, tuple))])
+            if key not in known:
+                known[key] = real(*arguments)
+            return known[key]
+
+        monkeypatch.setattr(reproduction, name, once)
+
+
+@pytest.fixture
+def made_once(monkeypatch):
+    """The card that the folder gives is made once for each name and choice of pictures: the tests below change the card alone."""
+    real = claims.card_text
+
+    @cache
+    def once(run: Run, repository: str, pictures: tuple) -> str:
+        return real(run, repository, dict(pictures))
+
+    monkeypatch.setattr(claims, "card_text", lambda run, repository, pictures: once(run, repository, tuple(pictures.items())))
+
+
+def dumped(metadata: dict) -> str:
+    return yaml.dump(metadata, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper))
+
+
+def places(value, at: tuple = ()) -> Iterator[tuple]:
+    """The ways to all values that hold no others."""
+    if isinstance(value, (dict, list)) and value:
+        for key in value if isinstance(value, dict) else range(len(value)):
+            yield from places(value[key], (*at, key))
+    else:
+        yield at
+
+
+def at(values, way: tuple):
+    for key in way:
+        values = values[key]
+    return values
+
+
+def other(value):
+    """Another value of the same kind."""
+    if isinstance(value, str):
+        return value[:-1] + ("1" if value[-1] == "0" else "0")
+    if isinstance(value, (bool, int, float)):
+        return not value if isinstance(value, bool) else value + 1 if isinstance(value, int) else value / 2 + 0.01
+    return ["x.png"] if isinstance(value, list) else {"x": 1} if isinstance(value, dict) else "x"
+
+
+NONSENSE = (None, [], {"a": [{}]}, [[1]], 10**30, float("nan"), True, -1, "x" * 5000, "")
+
+
+def changed(values, way: tuple, value):
+    values = copy.deepcopy(values)
+    at(values, way[:-1])[way[-1]] = value
+    return values
+
+
+@pytest.mark.slow
+def test_every_value_of_the_cards_metadata_is_held_against_the_run(copied, made_once):
+    card, run = copied / "run/README.md", Run(copied / "run")
+    original = card.read_text()
+    metadata = yaml.safe_load(original.split("---\n")[1])
+    body = original.split("\n---\n", 1)[1]
+    assert all(claim.card == claim.results for claim in card_claims(run))
+    ways = list(places(metadata))
+    assert len(ways) > 200 and ("sslzoo", "epochs") in ways and ("sslzoo", "reference") in ways
+    for count, way in enumerate(ways):
+        nonsense = NONSENSE[count // 4 % len(NONSENSE) :][:1] if count % 4 == 0 else ()
+        for value in (other(at(metadata, way)), *nonsense):
+            card.write_text(f"---\n{dumped(changed(metadata, way, value))}---\n{body}")
+            wrong = [claim for claim in card_claims(run) if claim.card != claim.results or type(claim.card) is not type(claim.results)]
+            assert wrong, f"{way}: {value!r}"
+            assert all(len(json.dumps(claim)) < 1500 and "\n" not in claim.what for claim in wrong)
+    for key in metadata:
+        card.write_text(f"---\n{dumped({one: value for one, value in metadata.items() if one != key})}---\n{body}")
+        assert [claim for claim in card_claims(run) if claim.card != claim.results], f"without {key}"
+    card.write_text(f"---\n{dumped(metadata | {'base_model': None})}---\n{body}")
+    assert [claim.what for claim in card_claims(run) if claim.card != claim.results] == ["metadata: base_model"]
+
+
+def test_every_line_of_the_cards_text_is_held_against_the_run(copied, made_once):
+    card, run = copied / "run/README.md", Run(copied / "run")
+    head, lines = card.read_text().partition("\n---\n")[:2], card.read_text().partition("\n---\n")[2].split("\n")
+    assert len(lines) > 80
+    for index, line in enumerate(lines):
+        if line.strip():
+            card.write_text("".join(head) + "\n".join([*lines[:index], line.replace(line.split()[-1], "42"), *lines[index + 1 :]]))
+            assert [claim for claim in card_claims(run) if claim.card != claim.results], line
+    card.write_text("".join(head) + "\n".join([*lines[:-1], "One more sentence.", ""]))
+    assert [claim.card for claim in card_claims(run) if claim.card != claim.results] == ["One more sentence."]
+    for text in ("", "---\n[]\n---\n", "---\nx\n---\n", "no metadata", "---\nsslzoo: 5\n---\n"):
+        card.write_text(text)
+        assert [claim for claim in card_claims(run) if claim.card != claim.results], text
+    for text in ("---\n{\n---\n", "---\na: &a 1\nb: *a\n---\n", "---\n!!bool x\n---\n", "---\n" + "[" * 9999 + "\n---\n"):
+        card.write_text(text)
+        with pytest.raises(InputError, match="the metadata"):
+            card_claims(run)
+
+
+@pytest.mark.slow
+def test_every_fact_of_the_training_is_held_against_something(copied, measured_once, capsys):
+    """Time, memory, hardware and versions are recorded once and leave no trace but the card: changed in both, nothing can know."""
+    file = copied / "run/results.json"
+    results = json.loads(file.read_text())
+    assert different(copied, capsys) == set()
+    ways = [("training", *way) for way in places(results["training"])]
+    assert {("training", "steps"), ("training", "skipped_images"), ("training", "environment", "datasets")} <= set(ways)
+    for way in ways:
+        file.write_text(json.dumps(changed(results, way, other(at(results, way)))))
+        assert different(copied, capsys), way
+    for way in ways:
+        value = NONSENSE[len(str(way)) % len(NONSENSE)]
+        file.write_text(json.dumps(changed(results, way, value)))
+        assert main(ask(copied)) in (1, 2), (way, value)
+    (copied / "run/README.md").unlink()
+    for key, said in (("steps", "training: steps"), ("images", "training: images of pets"), ("skipped_images", "training: skipped_images")):
+        way = ("training", key)
+        file.write_text(json.dumps(changed(results, way, other(at(results, way)))))
+        assert any(what.startswith(said) for what in different(copied, capsys)), "without the card"
+
+
+@pytest.mark.slow
+def test_every_fact_of_a_number_is_held_against_something(copied, measured_once, capsys):
+    """But for the code, the machine and the date of a measurement, which only the card repeats."""
+    file = copied / "run/results.json"
+    results = json.loads(file.read_text())
+    place = next(place for place, number in enumerate(results["numbers"]) if number["when"] == "last")
+    for way in places(results["numbers"][place]):
+        if way[:2] == ("provenance", "environment") and way[-1] != "hardware":
+            continue  # the versions of a measurement; nothing repeats them
+        file.write_text(json.dumps(changed(results, ("numbers", place, *way), other(at(results["numbers"][place], way)))))
+        assert main(ask(copied)) in (1, 2), way
+    capsys.readouterr()
+
+
+def test_a_card_that_is_gone_is_noticed(copied, measured_once, capsys):
+    (copied / "run/README.md").unlink()
+    assert different(copied, capsys) == {"README.md"}
+    (copied / "run/curves.png").unlink()
+    code, verdicts = reproduce(copied, capsys)
+    assert code == 0 and verdicts["README.md, which was never written or is gone (`sslzoo card` writes it)"] == "cannot be repeated"
+
+
+def test_code_that_readers_are_told_to_trust_is_compared(copied, measured_once, capsys):
+    run = copied / "run"
+    for name in ("configuration_sslzoo_resnet.py", "modeling_sslzoo_resnet.py"):
+        kept = (run / name).read_text()
+        (run / name).write_text(kept + "#\n")
+        assert different(copied, capsys) == {name}
+        (run / name).unlink()
+        assert different(copied, capsys) == {name}
+        (run / name).write_text(kept)
+    config = json.loads((run / "config.json").read_text())
+    config["auto_map"]["AutoModel"] = "evil.Evil"
+    (run / "config.json").write_text(json.dumps(config))
+    results = Run(run).results()
+    results["training"]["files"] = Run(run).digests()
+    Run(run).write_results(results)
+    assert different(copied, capsys) == {"config.json: auto_map"}, "whatever the digests say"
+
+
+def test_a_card_may_name_any_namespace_but_only_all_over(copied):
+    card, run = copied / "run/README.md", Run(copied / "run")
+    write_card(run.folder, "eve", with_images="(maps.png)" in card.read_text())
+    assert all(claim.card == claim.results for claim in card_claims(run))
+    assert all(claim.card == claim.results for claim in card_claims(run, "Eve/pets"))
+    wrong = {claim.what for claim in card_claims(run, "ada/pets") if claim.card != claim.results}
+    assert "card: repository" in wrong
+
+
+def test_pipes_and_folders_in_the_place_of_files_are_told(copied, capsys):
+    for name in ("results.json", "README.md", "metrics.jsonl"):
+        (copied / "run" / name).unlink()
+        os.mkfifo(copied / "run" / name)
+        assert main(["reproduce", str(copied / "run"), "--cpu"]) == 2
+        assert f"{name} is no regular file" in capsys.readouterr().err
+        (copied / "run" / name).unlink()
+        (copied / "run" / name).write_text("{}")

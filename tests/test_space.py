@@ -55,9 +55,10 @@ def runs(tmp_path_factory) -> dict[str, dict[str, bytes]]:
     return made
 
 
-def card(runs, weights: str, changes: dict[str, str]) -> str:
-    """The card of a run of other weights, with other words in its metadata."""
+def card(runs, name: str, weights: str, changes: dict[str, str]) -> str:
+    """The card of a run of another name and other weights, with other words in its metadata."""
     text = re.sub("weights_sha256: .*", f"weights_sha256: {weights * 64}", runs[RES]["README.md"].decode())
+    text = text.replace(f"repository: {RES}\n", f"repository: {name}\n")
     for old, new in changes.items():
         assert old in text, old
         text = text.replace(old, new)
@@ -71,20 +72,20 @@ def addresses(runs, tmp_path_factory):
     cards = folder / "cards"
     for index in range(CARDS):
         (cards / f"model-{index}").mkdir(parents=True)
-        text = card(runs, "a", {"a" * 64: f"{index:062x}ab", "value: 0.5\n": f"value: {index / 1000}\n"})
+        text = card(runs, f"sslzoo/model-{index}", "a", {"a" * 64: f"{index:062x}ab", "value: 0.5\n": f"value: {index / 1000}\n"})
         (cards / f"model-{index}" / "README.md").write_text(text)
     other = {"method: simclr": "method: dino", "epochs: 4": "epochs: 800", "value: 0.5\n": "value: 0.625\n"}
     with HubServer({}, page_size=2) as server:  # several pages; any token that were sent would be refused
         for name, files in runs.items():
             server.add(name, files)
-        server.add(ADA, {"README.md": card(runs, "b", {**other, "hardware: Model 7": "hardware: Model 8"})})
+        server.add(ADA, {"README.md": card(runs, ADA, "b", {**other, "hardware: Model 7": "hardware: Model 8"})})
         weights = folder / "model.safetensors"
         weights.write_bytes(runs[RES]["model.safetensors"])
         changed = {name: value + 1 for name, value in load_file(weights).items()}
         save_file(changed, weights, metadata={"format": "pt"})
-        claims = card(runs, "c", {"value: 0.5\n": "value: 0.999\n"})
+        claims = card(runs, TAMPERED, "c", {"value: 0.5\n": "value: 0.999\n"})
         server.add(TAMPERED, {**runs[RES], "README.md": claims, "model.safetensors": weights.read_bytes()})
-        server.add("eve/html", {"README.md": card(runs, "d", {"hardware: Model 7 processor": f"hardware: '{EVIL}'"})})
+        server.add("eve/html", {"README.md": card(runs, "eve/html", "d", {"hardware: Model 7 processor": f"hardware: '{EVIL}'"})})
         server.add("eve/copy", {"README.md": runs[RES]["README.md"]})
         # A key that ends HfApi.list_models with a TypeError.
         server.add("eve/self", {"README.md": "---\nself: 1\ntags: [sslzoo]\n---\n"})
@@ -297,7 +298,7 @@ def test_a_phone_scrolls_down_and_not_sideways(browser, addresses, digit):
 def listed(runs, name: str = RES, **block) -> Listed:
     """A model as the Hub lists it, with other keys in its block."""
     metadata = yaml.safe_load(runs[RES]["README.md"].decode().split("---\n")[1])
-    metadata["sslzoo"] |= block
+    metadata["sslzoo"] |= {"repository": name, **block}
     return Listed(name, metadata)
 
 
@@ -305,17 +306,17 @@ def test_numbers_of_different_protocols_settings_and_splits_never_share_a_column
     monkeypatch.setattr(board, "PROTOCOLS", {"knn-instdisc-v2": None, "linear-a": None, "linear-b": None})
     one = {"metric": "linear_top1", "when": "last", "protocol": "linear-a", "split": "test", "dataset": "digits"}
 
-    def model(name: str, weights: str, *numbers: dict):
+    def model(name: str, *numbers: dict):
         own = [{**one, "arguments": {}, **number} for number in numbers]
-        return listed(runs, name, numbers=own, weights_sha256=weights * 64, reference={"knn_top1": 0.9, "linear_top1": 0.95})
+        return listed(runs, name, numbers=own, reference={"knn_top1": 0.9, "linear_top1": 0.95})
 
     knn = {"metric": "knn_top1", "protocol": "knn-instdisc-v2"}
     sound, broken = entries([
-        model("a/one", "1", {"value": 0.1}, {**knn, "value": 0.2, "arguments": {"k": 20, "temperature": 0.1}}),
-        model("a/two", "2", {"value": 0.3, "protocol": "linear-b"}, {**knn, "value": 0.4, "arguments": {"k": 200, "temperature": 0.1}}),
-        model("a/three", "3", {"value": 0.5, "arguments": {"crops": 2}}, {"value": 0.6, "split": "validation"}),
-        model("a/four", "4", {"value": 0.7, "protocol": "own"}, {"value": 0.8, "dataset": "easy"}, {"value": 0.9, "split": "train"}),
-        model("a/five", "5", {"value": 0.15, "arguments": {"selected_lr": 1}}, {"value": 0.16, "arguments": {"selected_lr": 2}}),
+        model("a/one", {"value": 0.1}, {**knn, "value": 0.2, "arguments": {"k": 20, "temperature": 0.1}}),
+        model("a/two", {"value": 0.3, "protocol": "linear-b"}, {**knn, "value": 0.4, "arguments": {"k": 200, "temperature": 0.1}}),
+        model("a/three", {"value": 0.5, "arguments": {"crops": 2}}, {"value": 0.6, "split": "validation"}),
+        model("a/four", {"value": 0.7, "protocol": "own"}, {"value": 0.8, "dataset": "easy"}, {"value": 0.9, "split": "train"}),
+        model("a/five", {"value": 0.15, "arguments": {"selected_lr": 1}}, {"value": 0.16, "arguments": {"selected_lr": 2}}),
     ])  # fmt: skip
     assert broken == []
     headings, rows = board.table(board.chosen(sound, [], [], [], []))
@@ -349,7 +350,7 @@ def test_the_hub_is_asked_now_and_then_and_what_it_said_stays(runs, tmp_path):
     assert list(hub.now().entries) == [RES] and "the Hub, asked at" in hub.now().source and len(asked) == 1, "the first visitor waits"
     hub = Board(ask, tmp_path, fresh=0)
     hub.now()
-    say.append(listed(runs, ADA, weights_sha256="b" * 64))
+    say.append(listed(runs, ADA))
     hub.now()
     settle()
     assert len(hub.now().entries) == 2

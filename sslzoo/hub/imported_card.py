@@ -8,32 +8,30 @@ from sslzoo.encoders import read_config
 from sslzoo.run import Run
 
 from .markdown import one_line
-from .metadata import eval_results, number_entry
+from .metadata import clean, eval_results, number_entry
 from .numbers import metric_name, percent, provenance_lines, table
 
 
-def imported_values(run: Run, repository: str, numbers: list[dict[str, Any]]) -> dict[str, Any]:
+def imported_values(run: Run, imported: dict[str, Any], repository: str, numbers: list[dict[str, Any]]) -> dict[str, Any]:
     """What the template of imported weights shows."""
-    imported = run.results()["imported"]
-    reported = imported["reported"] or {"by": "", "numbers": {}}
+    reported = imported.get("reported") or {"by": "", "numbers": {}}
     return {
-        "name": run.folder.name, "repository": repository, "encoder": imported["encoder"], "source": imported["source"],
-        "sha256": imported["sha256"], "layout": imported["layout"], "branch": imported["branch"],
+        "name": repository.partition("/")[2], "repository": repository, "encoder": imported["encoder"], "source": imported["source"],
+        "sha256": imported["sha256"], "layout": imported["layout"], "branch": imported.get("branch"),
         "image_size": read_config(run.folder).get("image_size", 224), "rows": table(numbers, None),
         "provenance": provenance_lines(numbers), "reported_by": reported["by"],
         "reported": [(metric_name(metric), percent(value)) for metric, value in reported["numbers"].items()],
     }  # fmt: skip
 
 
-def imported_metadata(run: Run, repository: str, numbers: list[dict[str, Any]], weights_sha256: str) -> ModelCardData:
+def imported_metadata(imported: dict[str, Any], repository: str, numbers: list[dict[str, Any]], weights_sha256: str) -> ModelCardData:
     """As `card_metadata`, for weights that no recipe has made; what others report is in no number of ours."""
-    imported = run.results()["imported"]
     return ModelCardData(
-        model_name=run.folder.name, library_name="transformers", pipeline_tag="image-feature-extraction", license="other",
+        model_name=repository.partition("/")[2], library_name="transformers", pipeline_tag="image-feature-extraction", license="other",
         eval_results=eval_results(numbers) or None, tags=["sslzoo", "self-supervised-learning", "imported"],
         sslzoo={
             "repository": repository, "encoder": one_line(imported["encoder"]),
-            "imported": {"source": one_line(imported["source"]), "sha256": one_line(imported["sha256"]), "reported": imported["reported"]},
+            "imported": clean({key: imported.get(key) for key in ("source", "sha256", "reported")}),
             "numbers": [number_entry(number) for number in numbers], "weights_sha256": weights_sha256,
         },
     )  # fmt: skip

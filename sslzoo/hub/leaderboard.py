@@ -4,35 +4,29 @@ Anybody may publish a model that is tagged "sslzoo", so nothing in the metadata 
 writes is put aside with the reason, and never costs the others.
 """
 
-import datetime
-import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
 from huggingface_hub import constants
 from huggingface_hub.utils import build_hf_headers, paginate
 
 from sslzoo.errors import InputError, first_line
 from sslzoo.recipe import Recipe, read_recipe, shipped_recipes
 
+from .fields import DIGEST, TEXT, WORD, Fields, is_number, shown
+from .front_matter import parsed, read_card
 from .markdown import one_line
 
 OWN_NAMESPACE = "sslzoo"
 KNN_PROTOCOL, KNN_SETTING = "knn-instdisc-v2", (("k", 200), ("temperature", 0.1))  # kNN as the page has it nearly everywhere
 _PAGES_PROTOCOLS = (KNN_PROTOCOL, "linear-simclr-v1", "linear-mae-v1", "finetune-simclr-v1", "finetune-mae-v1")
 _LAST = (("of", "last epoch"),)
-_MOST_MODELS, _MOST_NUMBERS, _MOST_ARGUMENTS, _MOST_DEPTH = 10_000, 500, 16, 20
-_MOST_TEXT = 200_000  # characters of a card's metadata; ours have about 3,000
-_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
-_WORD = re.compile(r"[A-Za-z0-9][\w.+-]{0,63}", re.ASCII)  # a method, an encoder, a metric, a protocol
-# Whatever else a text may say, it opens no tag, link or code in HTML or Markdown and does not turn the direction of writing.
-_TEXT = re.compile(r"[\w .,:;@+/#()&'®™%=-]{1,200}")
-_DIGEST = re.compile(r"[0-9a-f]{64}")
+_MOST_MODELS, _MOST_NUMBERS, _MOST_ARGUMENTS = 10_000, 500, 16
+MODEL_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 
 
 class Listed(NamedTuple):
@@ -156,7 +150,7 @@ def catalogue() -> list[dict[str, Any]]:
 def card_models(folder: Path | None = None) -> list[Listed]:
     """The cards in a folder, `<name>/README.md`, as the project's own models. None: those that come with sslzoo."""
     files = sorted((folder or cards_folder()).glob("*/README.md"))
-    return [Listed(f"{OWN_NAMESPACE}/{file.parent.name}", _front_matter(file), folder=file.parent) for file in files]
+    return [Listed(f"{OWN_NAMESPACE}/{file.parent.name}", _metadata(file), folder=file.parent) for file in files]
 
 
 def hub_models(timeout: float = 10) -> list[Listed]:
@@ -178,7 +172,8 @@ def hub_models(timeout: float = 10) -> list[Listed]:
 def entries(models: Iterable[Listed]) -> tuple[list[Entry], list[Quarantined]]:
     """The models with sound metadata in the order given, and the others with what is wrong; imported weights, of no recipe, are neither.
 
-    Of several models with one name, or with the same weights, one is kept: the project's own, else the one that was there first.
+    A card speaks for the repository that it names and lies in, and for no other: a copy of somebody's card is put aside, and nothing that
+    a card says ever puts another model aside. Of several models with one name the first that was there is kept.
     """
     sound, broken = [], []
     for model in models:
@@ -188,20 +183,17 @@ def entries(models: Iterable[Listed]) -> tuple[list[Entry], list[Quarantined]]:
             continue
         except Exception as error:  # what a stranger wrote must not cost the others, whatever was not thought of
             reason = str(error) if isinstance(error, InputError) else f"the metadata cannot be read: {type(error).__name__}"
-            name = one_line(model.name[:200]) if isinstance(model.name, str) else _shown(model.name)
+            name = one_line(model.name[:200]) if isinstance(model.name, str) else shown(model.name)
             broken.append(Quarantined(name, one_line(reason)))
     first: dict[str, Entry] = {}
-    for entry in sorted(sound, key=lambda entry: (not entry.own, entry.created)):
-        for key in (entry.name, entry.weights_sha256):
-            first.setdefault(key, entry)
+    for entry in sorted(sound, key=lambda entry: entry.created):
+        first.setdefault(entry.name, entry)
     kept = []
     for entry in sound:
-        for key, what in ((entry.name, "name"), (entry.weights_sha256, "weights")):
-            if first[key] is not entry:
-                broken.append(Quarantined(entry.name, f"the {what} of {first[key].name}, which was there first"))
-                break
-        else:
+        if first[entry.name] is entry:
             kept.append(entry)
+        else:
+            broken.append(Quarantined(entry.name, f"the name of {first[entry.name].name}, which was there first"))
     return kept, broken
 
 
@@ -214,102 +206,45 @@ def _measured(entry: Entry, recipe: Recipe) -> dict[str, float]:
     }  # fmt: skip
 
 
-def _front_matter(file: Path) -> str:
-    """The YAML block at the head of a card, "" where there is none."""
-    with open(file, encoding="utf-8", errors="replace") as card:
-        text = card.read(_MOST_TEXT)
-    match = re.match(r"---\n(.*?)^---$", text, re.DOTALL | re.MULTILINE)
-    return match[1] if match else text if text.startswith("---\n") else ""
+def _metadata(file: Path) -> str:
+    """The YAML at the head of a card, "" where it cannot be read."""
+    try:
+        return read_card(file)[0] if file.is_file() else ""
+    except InputError:
+        return ""
 
 
 class _Imported(Exception):
     """The card is that of weights which others trained: there is nothing to compare."""
 
 
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
-    """In C where PyYAML has it: 500 cards take 0.2 s instead of 1.3."""
-
-
-def _parsed(text: str) -> Any:
-    if len(text) >= _MOST_TEXT:
-        raise InputError(f"the metadata has {_MOST_TEXT:,} characters or more")
-    try:
-        depth = 0
-        for event in yaml.parse(text, Loader=_Loader):
-            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-            if depth > _MOST_DEPTH:  # the loader in C crashes the process
-                raise InputError(f"the metadata is nested more than {_MOST_DEPTH} deep")
-            if isinstance(event, yaml.AliasEvent):  # a few lines of them can stand for more than the memory holds
-                raise InputError("the metadata uses YAML aliases")
-        return yaml.load(text, Loader=_Loader)
-    except (ValueError, yaml.YAMLError) as error:
-        raise error if isinstance(error, InputError) else InputError(f"the metadata is no YAML: {first_line(error)}") from error
-
-
-class _Fields:
-    """A mapping of the metadata, whose values are asked for by kind. Every method raises `InputError` naming the key."""
-
-    def __init__(self, values: Any, where: str):
-        if not isinstance(values, dict):
-            raise InputError(f"{where} is {_shown(values)}: must be keys and values")
-        self._values, self._where = values, where
-
-    def _get(self, key: str, sound: Callable[[Any], bool], wanted: str) -> Any:
-        if key not in self._values:
-            raise InputError(f"{self._where} lacks '{key}'")
-        value = self._values[key]
-        if not sound(value):
-            raise InputError(f"{self._where} has {key}: {_shown(value)}, must be {wanted}")
-        return value
-
-    def text(self, key: str, pattern: re.Pattern = _TEXT) -> str:
-        if isinstance(self._values.get(key), datetime.date):
-            return self._values[key].isoformat()
-        kind = {_WORD: "one short word", _TEXT: "short plain text", _DIGEST: "64 hexadecimal digits"}[pattern]
-        return self._get(key, lambda value: isinstance(value, str) and len(value) <= 200 and pattern.fullmatch(value) is not None, kind)
-
-    def number(self, key: str, most: float) -> float:
-        return float(self._get(key, lambda value: _is_number(value) and 0 <= value <= most, f"a number from 0 to {most:g}"))
-
-    def whole(self, key: str, least: int, most: int) -> int:
-        sound = lambda value: isinstance(value, int) and not isinstance(value, bool) and least <= value <= most  # noqa: E731
-        return self._get(key, sound, f"a whole number from {least} to {most}")
-
-    def mapping(self, key: str, most: int) -> dict:
-        return self._get(key, lambda value: isinstance(value, dict) and len(value) <= most, f"at most {most} keys and values")
-
-    def rows(self, key: str, most: int) -> list:
-        return self._get(key, lambda value: isinstance(value, list) and len(value) <= most, f"a list of at most {most}")
-
-    def has(self, key: str) -> bool:
-        return self._values.get(key) is not None
-
-
 def _entry(model: Listed) -> Entry:
-    if not isinstance(model.name, str) or not _NAME.fullmatch(model.name):
+    if not isinstance(model.name, str) or not MODEL_NAME.fullmatch(model.name):
         raise InputError("this is no name of a model on the Hub")
-    metadata = _parsed(model.metadata) if isinstance(model.metadata, str) else model.metadata
+    metadata = parsed(model.metadata) if isinstance(model.metadata, str) else model.metadata
     if not isinstance(metadata, dict) or "sslzoo" not in metadata:
         raise InputError("the card's metadata has no block 'sslzoo'")
-    block = _Fields(metadata["sslzoo"], "sslzoo")
+    block = Fields(metadata["sslzoo"], "sslzoo")
     if block.has("imported"):
         raise _Imported
+    if block.text("repository").lower() != model.name.lower():
+        raise InputError(f"its card is that of {block.text('repository')}")
     reference = block.mapping("reference", 50)
-    outside = _Fields({"downloads": model.downloads, "created": model.created}, "the listing")
+    outside = Fields({"downloads": model.downloads, "created": model.created}, "the listing")
     return Entry(
-        name=model.name, method=block.text("method", _WORD), encoder=block.text("encoder", _WORD), dataset=block.text("dataset"),
+        name=model.name, method=block.text("method", WORD), encoder=block.text("encoder", WORD), dataset=block.text("dataset"),
         image_size=block.whole("image_size", 1, 10_000), epochs=block.whole("epochs", 1, 10**6),
         batch_size=block.whole("batch_size", 1, 10**7), images=block.whole("images", 1, 10**12), seconds=block.number("seconds", 1e9),
         processes=block.whole("processes", 1, 10**6), hardware=block.text("hardware"),
-        reference={key: _Fields(reference, "reference").number(key, 1) for key in reference if _word(key, "reference")},
-        numbers=_numbers(block.rows("numbers", _MOST_NUMBERS)), weights_sha256=block.text("weights_sha256", _DIGEST),
+        reference={key: Fields(reference, "reference").number(key, 1) for key in reference if _word(key, "reference")},
+        numbers=_numbers(block.rows("numbers", _MOST_NUMBERS)), weights_sha256=block.text("weights_sha256", DIGEST),
         downloads=outside.whole("downloads", 0, 10**12) if outside.has("downloads") else None,
         created=outside.text("created") if outside.has("created") else "", folder=model.folder,
     )  # fmt: skip
 
 
 def _numbers(rows: list) -> tuple[Number, ...]:
-    numbers = tuple(_number(_Fields(row, f"number {place}"), f"number {place}") for place, row in enumerate(rows, 1))
+    numbers = tuple(_number(Fields(row, f"number {place}"), f"number {place}") for place, row in enumerate(rows, 1))
     seen = set()
     for place, number in enumerate(numbers, 1):
         key = (*number[: Number._fields.index("value")], number.when)
@@ -319,20 +254,20 @@ def _numbers(rows: list) -> tuple[Number, ...]:
     return numbers
 
 
-def _number(row: _Fields, where: str) -> Number:
+def _number(row: Fields, where: str) -> Number:
     arguments = row.mapping("arguments", _MOST_ARGUMENTS)
     for key, value in arguments.items():
         _word(key, f"{where}: arguments")
-        if not isinstance(value, bool) and not _is_number(value) and not (isinstance(value, str) and _TEXT.fullmatch(value[:201])):
-            raise InputError(f"{where} has arguments.{key}: {_shown(value)}, must be a number or short plain text")
-    when = row.text("when", _WORD)
+        if not isinstance(value, bool) and not is_number(value) and not (isinstance(value, str) and TEXT.fullmatch(value[:201])):
+            raise InputError(f"{where} has arguments.{key}: {shown(value)}, must be a number or short plain text")
+    when = row.text("when", WORD)
     if when not in ("last", "best"):
         raise InputError(f"{where} has when: '{when}', must be 'last' or 'best'")
     return Number(
-        metric=row.text("metric", _WORD), protocol=row.text("protocol", _WORD),
+        metric=row.text("metric", WORD), protocol=row.text("protocol", WORD),
         arguments=tuple(sorted((key, value) for key, value in arguments.items() if key != "epoch")),
         dataset=row.text("dataset"), split=row.text("split"), value=row.number("value", 1), when=when,
-        epoch=_Fields(arguments, f"{where}: arguments").whole("epoch", 0, 10**6) if "epoch" in arguments else None,
+        epoch=Fields(arguments, f"{where}: arguments").whole("epoch", 0, 10**6) if "epoch" in arguments else None,
         train_images=row.whole("train_images", 0, 10**12) if row.has("train_images") else None,
         test_images=row.whole("test_images", 0, 10**12) if row.has("test_images") else None,
         code=row.text("code") if row.has("code") else None, date=row.text("date") if row.has("date") else None,
@@ -340,20 +275,6 @@ def _number(row: _Fields, where: str) -> Number:
 
 
 def _word(key: Any, where: str) -> str:
-    if not isinstance(key, str) or not _WORD.fullmatch(key):
-        raise InputError(f"{where} has the key {_shown(key)}, must be one short word")
+    if not isinstance(key, str) or not WORD.fullmatch(key):
+        raise InputError(f"{where} has the key {shown(key)}, must be one short word")
     return key
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e15 and math.isfinite(value)
-
-
-def _shown(value: Any) -> str:
-    """A value for a message: short, and without going into what may be large."""
-    if isinstance(value, (list, dict)):
-        return f"a {'list' if isinstance(value, list) else 'mapping'} of {len(value)}"
-    text = one_line(value[:60]) if isinstance(value, str) else str(value) if isinstance(value, (bool, float, type(None))) else ""
-    if isinstance(value, int) and not isinstance(value, bool):
-        text = str(value) if abs(value) < 1e15 else "a huge number"
-    return f"'{text}'" if isinstance(value, str) else text or f"a {type(value).__name__}"

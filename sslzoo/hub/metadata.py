@@ -50,11 +50,11 @@ def eval_results_text(repository: str, numbers: list[dict[str, Any]]) -> str:
 
 def _block(recipe: Recipe, training: dict[str, Any], numbers: list[dict[str, Any]]) -> dict[str, Any]:
     return {
-        "method": recipe.method, "encoder": recipe.encoder, "dataset": _clean(source_name(recipe.dataset)), "image_size": recipe.image_size,
+        "method": recipe.method, "encoder": recipe.encoder, "dataset": clean(source_name(recipe.dataset)), "image_size": recipe.image_size,
         "epochs": recipe.epochs, "batch_size": recipe.batch_size, "precision": recipe.precision, "seed": recipe.seed,
         "images": training["images"], "seconds": training["seconds"], "images_per_second": training["images_per_second"],
         "peak_memory_bytes": training["peak_memory_bytes"], "processes": training["processes"],
-        "hardware": _clean(training["environment"]["hardware"]), "reference": _comparable(recipe),
+        "hardware": clean(training["environment"]["hardware"]), "reference": _comparable(recipe),
         "numbers": [number_entry(number) for number in numbers],
     }  # fmt: skip
 
@@ -68,7 +68,7 @@ def number_entry(number: dict[str, Any]) -> dict[str, Any]:
     """One number of the `sslzoo` block."""
     provenance = {key: number["provenance"].get(key) for key in ("train_images", "test_images", "code", "date")}
     own = {key: number[key] for key in ("metric", "value", "when", "protocol", "split", "arguments")}
-    return _clean({**own, "dataset": source_name(number["dataset"]), **provenance})
+    return clean({**own, "dataset": source_name(number["dataset"]), **provenance})
 
 
 def _eval_result(number: dict[str, Any]) -> EvalResult:
@@ -78,14 +78,14 @@ def _eval_result(number: dict[str, Any]) -> EvalResult:
         task_type="image-classification", task_name="Image Classification", dataset_type=one_line(name),
         dataset_name=one_line(source_name(number["dataset"])), dataset_config=configuration, dataset_split=one_line(number["split"]),
         metric_type="accuracy", metric_name=one_line(metric_label(number)), metric_value=round(100 * float(number["value"]), 2),
-        metric_config=one_line(number["protocol"]), metric_args=_clean(number["arguments"]),
+        metric_config=one_line(number["protocol"]), metric_args=clean(number["arguments"]),
     )  # fmt: skip
 
 
-def _clean(value: Any) -> Any:
+def clean(value: Any) -> Any:
     """What JSON holds, its texts on one line."""
     if isinstance(value, dict):
-        return {one_line(key): _clean(inner) for key, inner in value.items()}
+        return {one_line(key): clean(inner) for key, inner in value.items()}
     if isinstance(value, list):
-        return [_clean(inner) for inner in value]
+        return [clean(inner) for inner in value]
     return one_line(value) if isinstance(value, str) else value

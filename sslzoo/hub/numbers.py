@@ -1,16 +1,12 @@
-"""The numbers in results.json: held against the weights beside them, and as rows of a table."""
+"""The numbers in results.json, in words and as rows of a table."""
 
-import math
 from typing import Any, NamedTuple
 
 from sslzoo.data import source_name
-from sslzoo.errors import InputError
 from sslzoo.recipe import Recipe
-from sslzoo.run import RESULTS, WEIGHTS, Run
 
 _EVALUATIONS = {"knn": "kNN", "linear": "linear", "finetune": "fine-tuned"}
 _SYMBOLS = {"temperature": "T"}
-_KEYS = {"protocol": str, "dataset": str, "split": str, "metric": str, "arguments": dict, "when": str, "provenance": dict}
 
 
 class Row(NamedTuple):
@@ -27,31 +23,6 @@ class Row(NamedTuple):
     train_images: str
     test_images: str
     protocol: str
-
-
-def checked_numbers(run: Run, weights_sha256: str) -> list[dict[str, Any]]:
-    """All numbers of the run, in the order of the file.
-
-    Raises `InputError` for one that is no number of sslzoo's, or that was not measured on the weights in the folder. A "best" number is
-    of an epoch on the way, whose weights are not kept: it names none.
-    """
-    file = run.folder / RESULTS
-    numbers = run.results()["numbers"]
-    for number in numbers:
-        if not isinstance(number, dict) or any(not isinstance(number.get(key), kind) for key, kind in _KEYS.items()):
-            raise InputError(f"{file}: a number must hold {', '.join(_KEYS)} and 'value', not {str(number)[:120]}: evaluate again")
-        value, label, when = number.get("value"), metric_label(number), number["when"]
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or not 0 <= value <= 1:
-            raise InputError(f"{file}: {label} is {value!r}: must be a fraction from 0 to 1; evaluate again")
-        if when not in ("last", "best"):
-            raise InputError(f"{file}: {label} has 'when': {when!r}: must be 'last' or 'best'")
-        measured_on = number["provenance"].get("weights_sha256")
-        if measured_on != weights_sha256 and not (when == "best" and measured_on is None):
-            of = f"weights {str(measured_on)[:12]}..." if measured_on else "weights that it does not name"
-            raise InputError(
-                f"{file}: {label} ({when}) was measured on {of}, but {run.folder / WEIGHTS} is {weights_sha256[:12]}...: evaluate again"
-            )
-    return numbers
 
 
 def metric_label(number: dict[str, Any]) -> str:
@@ -102,7 +73,7 @@ def provenance_lines(numbers: list[dict[str, Any]]) -> list[str]:
             where = (provenance.get("environment") or {}).get("hardware", "hardware not recorded")
             where += f", {provenance['precision']}" if provenance.get("precision") else ""
             when = f"{provenance.get('date')}, sslzoo {provenance.get('code')}, seed {provenance.get('seed')}"
-            weights = _short(provenance["weights_sha256"])
+            weights = _short(provenance.get("weights_sha256"))
             lines.append(f"{number['protocol']} on {source_name(number['dataset'])} ({splits}): {where}, {when}, weights {weights}")
     return list(dict.fromkeys(lines))
 

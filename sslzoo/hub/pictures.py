@@ -1,8 +1,6 @@
 """The card's pictures: curves of the training, nearest neighbours, and maps of features. The same run gives the same bytes."""
 
-import io
 import math
-import os
 from pathlib import Path
 
 import torch
@@ -11,18 +9,20 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from sslzoo.data import ImageSet, load_images
 from sslzoo.encoders import features
-from sslzoo.errors import InputError
 from sslzoo.evaluation import Preprocessing, encoder_for, extract, feature_map, nearest, pca_map
+from sslzoo.files import whole
 from sslzoo.recipe import Recipe
-from sslzoo.run import METRICS, Run
+from sslzoo.run import Run
 
+from .fields import is_number
 from .markdown import one_line
+from .recorded import checked_metrics
 
 CURVES = "curves.png"
 NEIGHBOURS = "neighbours.png"
@@ -35,6 +35,7 @@ _LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")  # t
 _DASHES = ("-", "--", "-.", ":")
 _INK, _PALE, _RIGHT, _WRONG = "#333333", "#bbbbbb", "#009E73", "#D55E00"
 _QUERIES, _NEAREST = 8, 6
+IMAGES_SHOWN = {NEIGHBOURS: _QUERIES * (1 + _NEAREST), MAPS: _QUERIES}  # of the data set, where it has as many
 _BLOCKS = 2  # of queries, side by side
 # Inches.
 _WIDTH, _HEAD, _EDGE, _GAP = 10.0, 0.32, 0.04, 0.2
@@ -50,9 +51,7 @@ def draw_curves(run: Run) -> Path:
 
     Raises `InputError`.
     """
-    lines = run.metrics()
-    if not any("loss" in line for line in lines):
-        raise InputError(f"{run.folder / METRICS} holds no loss: was the training finished?")
+    lines = checked_metrics(run)
     keys = dict.fromkeys(key for line in lines for key in line if key.startswith(_ACCURACY))
     panels = {"loss": {"loss": _curve(lines, "loss")}, "learning rate": {"lr": _curve(lines, "lr")}}
     if any(_RANK in line for line in lines):
@@ -80,9 +79,7 @@ def draw_neighbours(folder: Path, device: torch.device) -> Path:
     labels, a frame's colour tells neighbours of the same class. Raises `InputError` when data or encoder cannot be loaded.
     """
     run = Run(folder)
-    recipe = run.recipe
-    bank = _load(recipe, recipe.train_split, device)
-    asked = _load(recipe, recipe.test_split, device) if recipe.test_split and bank.labels is not None else bank
+    bank, asked = _bank_and_asked(run.recipe, device)
     preprocessing = Preprocessing.read(run.folder)
     encoder = encoder_for(run.folder, preprocessing).to(device)
     positions = torch.linspace(0, len(asked) - 1, min(_QUERIES, len(asked))).long()
@@ -103,13 +100,13 @@ def draw_neighbours(folder: Path, device: torch.device) -> Path:
 
 
 def draw_maps(folder: Path, device: torch.device) -> Path:
-    """Draws 8 test images (training images where none have labels), evenly spread, each above the map of its features, into maps.png.
+    """Draws the images of `draw_neighbours`, 8 test images or training images, each above the map of its features, into maps.png.
 
     A map's red, green and blue are the first three principal components of the features of all places of these images together.
     Raises `InputError` when data or encoder cannot be loaded, or the encoder gives no map.
     """
     run = Run(folder)
-    images = _load(run.recipe, run.recipe.test_split or run.recipe.train_split, device)
+    images = _bank_and_asked(run.recipe, device)[1]
     preprocessing = Preprocessing.read(run.folder)
     encoder = encoder_for(run.folder, preprocessing).to(device)
     positions = torch.linspace(0, len(images) - 1, min(_QUERIES, len(images))).long()
@@ -128,17 +125,17 @@ def draw_maps(folder: Path, device: torch.device) -> Path:
 
 
 def drawn_from(file: Path) -> str | None:
-    """SHA-256 of the weights that a picture was drawn with, None where there is no such picture."""
+    """SHA-256 of the weights that a picture was drawn with, None where there is no such picture or it holds more than we put into it."""
     try:
         with Image.open(file) as picture:
-            return picture.info.get(_WEIGHTS)
-    except (OSError, UnidentifiedImageError):
+            return picture.info.get(_WEIGHTS) if picture.info.keys() <= {_WEIGHTS, "dpi"} else None
+    except (OSError, ValueError, Image.DecompressionBombError):  # ValueError: of texts without end
         return None
 
 
 def _curve(lines: list[dict], key: str, scale: float = 1) -> tuple[list[int], list[float]]:
-    """Steps and values of what is logged under `key`."""
-    points = [(line["step"], scale * line[key]) for line in lines if key in line]
+    """Steps and values of what is logged under `key`, of finite ones."""
+    points = [(line["step"], scale * line[key]) for line in lines if is_number(line.get(key))]
     return [step for step, _ in points], [value for _, value in points]
 
 
@@ -164,6 +161,12 @@ def _load(recipe: Recipe, split: str, device: torch.device) -> ImageSet:
     return load_images(
         recipe.dataset, split, image_column=recipe.image_column, label_column=recipe.label_column, canvas=recipe.canvas, device=device
     )
+
+
+def _bank_and_asked(recipe: Recipe, device: torch.device) -> tuple[ImageSet, ImageSet]:
+    """Training images, and the images that pictures ask about: test images where there are labels, else the training images again."""
+    bank = _load(recipe, recipe.train_split, device)
+    return bank, _load(recipe, recipe.test_split, device) if recipe.test_split and bank.labels is not None else bank
 
 
 @torch.no_grad()
@@ -226,11 +229,8 @@ def _show(page: Axes, place: tuple[float, float], pixels: Tensor, frame: str, na
 
 
 def _save(figure: Figure, file: Path, texts: dict[str, str] | None = None) -> Path:
-    """Writes the picture beside its place and renames it; without matplotlib's version in it, which would change its bytes."""
+    """Puts the picture in its place when it is whole; without matplotlib's version in it, which would change its bytes."""
     FigureCanvasAgg(figure)
-    data = io.BytesIO()
-    figure.savefig(data, format="png", metadata={"Software": None, **(texts or {})})
-    beside = file.with_name(f".{file.name}.new")
-    beside.write_bytes(data.getvalue())
-    os.replace(beside, file)
+    with whole(file) as beside:
+        figure.savefig(beside, format="png", metadata={"Software": None, **(texts or {})})
     return file

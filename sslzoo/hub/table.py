@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable
 
-from .leaderboard import Entry
+from .leaderboard import KNN_PROTOCOL, Entry
 
 _COLUMNS = {
-    "kNN, k = 20": ("knn-instdisc-v2", (("k", 20), ("temperature", 0.1))),
-    "kNN, k = 200": ("knn-instdisc-v2", (("k", 200), ("temperature", 0.1))),
+    "kNN, k = 20": (KNN_PROTOCOL, (("k", 20), ("temperature", 0.1))),
+    "kNN, k = 200": (KNN_PROTOCOL, (("k", 200), ("temperature", 0.1))),
     "linear, fast": ("linear-features-v1", ()),
 }
 
