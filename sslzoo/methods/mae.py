@@ -35,6 +35,10 @@ class MAEConfig(MethodConfig):
         if not 0 < self.mask_ratio < 1:
             raise ValueError(f"mask_ratio is {self.mask_ratio}: must be between 0 and 1")
 
+    def validate_decoder_heads(self):
+        if self.decoder_dim % self.decoder_heads:
+            raise ValueError(f"decoder_heads is {self.decoder_heads}: must divide decoder_dim, which is {self.decoder_dim}")
+
 
 class MAE(Method):
     config_class = MAEConfig
