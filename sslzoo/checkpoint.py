@@ -42,9 +42,9 @@ def save_checkpoint(folder: Path, step: int, checkpoint: Checkpoint) -> None:
     beside.mkdir(parents=True)
     save_file({name: value.detach().cpu().contiguous() for name, value in checkpoint.tensors.items()}, beside / _MODEL)
     torch.save(checkpoint.optimizer, beside / _OPTIMIZER)
-    (beside / _STATE).write_text(json.dumps(checkpoint.state))
+    (beside / _STATE).write_text(json.dumps(checkpoint.state), encoding="utf-8")
     manifest = {name: sha256_of(beside / name) for name in (_MODEL, _OPTIMIZER, _STATE)}
-    (beside / _MANIFEST).write_text(json.dumps(manifest))
+    (beside / _MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
     for file in beside.iterdir():
         _sync(file)
     _sync(beside)
@@ -60,12 +60,12 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
     """The newest checkpoint whose files are what was written; damaged ones are named in a warning and passed over."""
     for place in _steps(folder):
         try:
-            manifest = json.loads((place / _MANIFEST).read_text())
+            manifest = json.loads((place / _MANIFEST).read_text(encoding="utf-8"))
             for name in (_MODEL, _OPTIMIZER, _STATE):
                 if sha256_of(place / name) != manifest[name]:
                     raise ValueError(f"{name} is damaged")
             optimizer = torch.load(place / _OPTIMIZER, map_location="cpu", weights_only=True)
-            return Checkpoint(load_file(place / _MODEL), optimizer, json.loads((place / _STATE).read_text()))
+            return Checkpoint(load_file(place / _MODEL), optimizer, json.loads((place / _STATE).read_text(encoding="utf-8")))
         except (OSError, ValueError, KeyError, TypeError, SafetensorError, pickle.UnpicklingError, RuntimeError) as error:
             _log.warning("passing over checkpoint %s: %s", place, first_line(error))
     return None

@@ -195,7 +195,7 @@ def read_recipe(source: str | Path, changes: dict[str, Any] | None = None) -> Re
             raise unknown("recipe", source, shipped)
         file = shipped[name]
     try:
-        values = yaml.load(file.read_text(), Loader=_Loader)
+        values = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)
     except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:  # ValueError: no UTF-8, or a date such as 2024-13-45
         raise InputError(f"cannot read {file}: {' '.join(str(error).split())[:200]}") from error
     if not isinstance(values, dict):
@@ -240,7 +240,7 @@ def parse_recipe(values: dict[str, Any], where: str) -> Recipe:
 
 def write_recipe(recipe: Recipe, file: Path) -> None:
     """Writes every key, so that the file is the whole run whatever defaults may change."""
-    file.write_text(recipe_text(recipe))
+    file.write_text(recipe_text(recipe), encoding="utf-8", newline="\n")
 
 
 def recipe_text(recipe: Recipe) -> str:

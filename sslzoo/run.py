@@ -81,7 +81,7 @@ class Run:
 
     def append_metrics(self, values: dict[str, Any]) -> None:
         """Adds one line to metrics.jsonl."""
-        with open(self.folder / METRICS, "a") as file:
+        with open(self.folder / METRICS, "a", encoding="utf-8", newline="\n") as file:
             file.write(json.dumps(values) + "\n")
 
     def metrics_size(self) -> int:
@@ -163,7 +163,7 @@ def code_version() -> str:
 def write_whole(file: Path, text: str) -> None:
     """Writes a text file beside its place and renames it, so that it is never there by half."""
     beside = file.with_name(f".{file.name}.new")
-    with open(beside, "w") as opened:
+    with open(beside, "w", encoding="utf-8", newline="\n") as opened:
         opened.write(text)
         opened.flush()
         os.fsync(opened.fileno())
@@ -172,6 +172,6 @@ def write_whole(file: Path, text: str) -> None:
 
 def _processor() -> str:
     cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
