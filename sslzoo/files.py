@@ -58,7 +58,7 @@ def filled(folder: Path) -> Iterator[Path]:
 def write_whole(file: Path, text: str) -> None:
     """Replaces a text file at once."""
     with whole(file) as beside:
-        beside.write_text(text, encoding="utf-8")
+        beside.write_text(text, encoding="utf-8", newline="\n")  # byte for byte the same on Windows
 
 
 def sync(path: Path) -> None:

@@ -110,6 +110,20 @@ class MethodConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
 
     @classmethod
+    def get_config_dict(cls, pretrained_model_name_or_path: str | Path, **kwargs) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What `from_pretrained` makes the configuration of: in a run folder config.json is the encoder's, with the method's in it.
+
+        Raises `InputError` where the folder or repository holds none of this method.
+        """
+        values, rest = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+        block = values.pop(BLOCK, None)
+        if isinstance(block, dict):
+            values = {**block, "encoder": values}
+        if cls.model_type and values.get("model_type") != cls.model_type:
+            raise InputError(f"{pretrained_model_name_or_path} holds '{values.get('model_type')}', not '{cls.model_type}'")
+        return values, rest
+
+    @classmethod
     def hyperparameters(cls) -> dict[str, Any]:
         """Names and defaults of what the method adds, `joint_views` among them: the recipe's keys for it."""
         own = {field.name: field.default for field in fields(cls)}

@@ -84,7 +84,7 @@ def _files(run: Run, training: dict[str, Any]) -> Iterator[Finding]:
     claimed = claimed if isinstance(claimed, dict) else {}
     for file in {**claimed, **found}:
         yield _exact(file, claimed.get(file), found.get(file))
-    as_written = (run.folder / RECIPE).read_text() in (recipe_text(run.recipe), recipe_text(run.recipe.public()))
+    as_written = (run.folder / RECIPE).read_text(encoding="utf-8") in (recipe_text(run.recipe), recipe_text(run.recipe.public()))
     yield _exact(f"{RECIPE} as it was written", True, as_written)
     for difference in configuration_differences(run):
         yield _exact(difference.what, difference.found, difference.wanted)

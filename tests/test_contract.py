@@ -348,6 +348,17 @@ class TestSaved:
         assert all(torch.equal(value, loaded.state_dict()[key]) for key, value in gone_on.state_dict().items())
 
     @every_method
+    def test_its_configuration_comes_back_with_the_runs_encoder(self, name, saved):
+        config, method = method_class(name).config_class.from_pretrained(saved(name)), trained(name)
+        assert all(getattr(config, key) == getattr(method.config, key) for key in config.hyperparameters())
+        with torch.device("meta"):
+            built = method_class(name)(config).state_dict()
+        assert {key: value.shape for key, value in built.items()} == {key: value.shape for key, value in method.state_dict().items()}
+        other = next(other for other in method_names() if other != name)
+        with pytest.raises(InputError, match=f"holds 'sslzoo-{name}', not 'sslzoo-{other}'"):
+            method_class(other).config_class.from_pretrained(saved(name))
+
+    @every_method
     def test_is_the_same_when_saved_again(self, name, saved, tmp_path):
         sslzoo.load(saved(name)).save_pretrained(tmp_path)
         for file in saved(name).iterdir():

@@ -1,10 +1,18 @@
 """Encoders: what they are, what comes out of them, and their published form."""
 
+import re
 import subprocess
 import sys
 
 import pytest
 import torch
+from huggingface_hub.errors import (
+    GatedRepoError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 from transformers import AutoModel, ConvNextConfig, ConvNextModel, ResNetConfig, ResNetModel, ViTConfig, ViTModel, ViTMSNConfig, ViTMSNModel
 
 from sslzoo.encoders import (
@@ -220,6 +228,35 @@ class TestPlain:
 
 
 class TestFolder:
+    def test_a_name_that_is_nearly_right_is_told(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "runs" / "simclr-res6-digits").mkdir(parents=True)
+        (tmp_path / "runs" / "simclr-res6-digits" / "config.json").touch()
+        for name in ("./runs/simclr-res6-digit", "runs/simclr-res6-digit", "simclr-res6-digit"):
+            with pytest.raises(InputError, match="did you mean 'runs/simclr-res6-digits'"):
+                model_folder(name)
+
+    @pytest.mark.parametrize(
+        ("error", "message"),
+        [
+            (GatedRepoError, "the model 'a/b' is gated: ask for access on https://huggingface.co/a/b, then `hf auth login`"),
+            (RepositoryNotFoundError, "no model 'a/b', .* not a data set.* private.*`hf auth login`"),
+            (RevisionNotFoundError, "'a/b' has no revision 'v2'"),
+            (OfflineModeIsEnabled, "neither a folder here nor in the cache.*HF_HUB_OFFLINE"),
+            (LocalEntryNotFoundError, "neither a folder here nor in the cache.*is there a network"),
+            (PermissionError, "cannot get the model 'a/b' from the Hub: no"),
+            (TimeoutError, "cannot get the model 'a/b' from the Hub: no"),
+        ],
+    )
+    def test_what_the_hub_refuses_says_what_to_do(self, error, message, monkeypatch):
+        def refused(*_, **__):
+            raise error.__new__(error, "no") if issubclass(error, OSError) else error("no")
+
+        monkeypatch.setattr("sslzoo.encoders.folder.snapshot_download", refused)
+        with pytest.raises(InputError, match=message) as caught:
+            model_folder("a/b", revision="v2")
+        assert str(caught.value).isprintable()
+
     def test_names_that_are_neither_folder_nor_repository(self, tmp_path):
         for name in (tmp_path / "none", "./none", "~/none-of-this-name", "a/b/c", "no spaces", "someone/offline"):
             with pytest.raises(InputError) as caught:
@@ -236,14 +273,18 @@ def test_small_resnet_loads_with_the_code_that_travels_with_it_where_there_is_no
 import sys
 sys.modules["sslzoo"] = None
 import torch
-from transformers import AutoModel
+from transformers import AutoConfig, AutoModel, AutoModelForImageClassification
+assert AutoConfig.from_pretrained({str(tmp_path / "model")!r}, trust_remote_code=True).model_type == "sslzoo_resnet"
+classifier = AutoModelForImageClassification.from_pretrained({str(tmp_path / "model")!r}, trust_remote_code=True, num_labels=3)
 encoder = AutoModel.from_pretrained({str(tmp_path / "model")!r}, trust_remote_code=True)
 images = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
 with torch.no_grad():
     torch.save(encoder(images).pooler_output.flatten(1), {str(tmp_path / "features.pt")!r})
+    assert classifier(images).logits.shape == (2, 3)
+assert type(encoder).__module__.startswith("transformers_modules") and "sslzoo.encoders" not in sys.modules
 """
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "MISSING" not in done.stderr and "UNEXPECTED" not in done.stderr
+    assert set(re.findall(r"(\S+) +\| +(?:MISSING|UNEXPECTED)", done.stderr)) == {"classifier.1.bias", "classifier.1.weight"}
     with torch.no_grad():
         assert torch.equal(torch.load(tmp_path / "features.pt"), features(encoder.eval(), pixels()))

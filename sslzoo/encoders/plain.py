@@ -20,6 +20,8 @@ SmallResNetConfig.register_for_auto_class("AutoConfig")
 SmallResNetModel.register_for_auto_class("AutoModel")
 SmallResNetForImageClassification.register_for_auto_class("AutoModelForImageClassification")
 
+_WITH_HEAD = f"{SmallResNetForImageClassification.__module__.rpartition('.')[2]}.{SmallResNetForImageClassification.__name__}"
+
 
 def build_encoder(config: PreTrainedConfig) -> PreTrainedModel:
     """A freshly initialised encoder, without the pooling layer of ViTs."""
@@ -38,6 +40,8 @@ def to_plain(encoder: PreTrainedModel) -> PreTrainedModel:
             nn.init.zeros_(plain.pooler.dense.bias)
         plain.load_state_dict({**plain.state_dict(), **encoder.state_dict()})
     else:
+        if isinstance(config, SmallResNetConfig):  # saving adds the encoder and its configuration, not the class with a head
+            config.auto_map = {"AutoModelForImageClassification": _WITH_HEAD}
         plain = type(encoder)(config)
         plain.load_state_dict(encoder.state_dict())
     return plain.eval()

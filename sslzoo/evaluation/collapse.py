@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sslzoo.parts.precision import in_float64
+
 # Lowered until no digits recipe set them off in its first four epochs; the lowest there are SimMIM's class tokens, 0.01 and 1.16. So they
 # tell a total collapse alone, and nothing is known of larger recipes.
 SPREAD_LEAST = 0.003
@@ -24,7 +26,7 @@ def collapse_signs(features: Tensor) -> dict[str, Tensor]:
     spread = F.normalize(features, dim=1).std(dim=0).mean() * features.shape[1] ** 0.5
     smaller = features if features.shape[0] <= features.shape[1] else features.T
     # Of the smaller Gram matrix: its eigenvalues are the squares of the singular values, and much cheaper.
-    singular = torch.linalg.eigvalsh((smaller @ smaller.T).double()).clamp(min=0).sqrt()
+    singular = torch.linalg.eigvalsh(in_float64(smaller @ smaller.T)).clamp(min=0).sqrt().to(features)
     shares = singular / singular.sum().clamp(min=1e-12)
     rank = torch.special.entr(shares).sum().exp().float()
     return {name: torch.where(finite, value, torch.nan) for name, value in (("feature_std", spread), ("feature_rank", rank))}

@@ -81,7 +81,7 @@ class _Parts:
         self._folder, self._manifest = folder, folder / "manifest.json"
         of = json.loads(json.dumps(of))
         try:
-            self._known = json.loads(self._manifest.read_text())
+            self._known = json.loads(self._manifest.read_text(encoding="utf-8"))
             fits = self._known["of"] == of and isinstance(self._known["sha256"], dict)
         except (OSError, ValueError, KeyError, TypeError):
             fits = False
@@ -111,7 +111,7 @@ class _Parts:
         parquet.write_table(table, beside)
         self._known["sha256"][str(number)] = sha256_of(beside)
         os.replace(beside, self.file(number))
-        beside.write_text(json.dumps(self._known))
+        beside.write_text(json.dumps(self._known), encoding="utf-8")
         os.replace(beside, self._manifest)
 
     def remove(self) -> None:

@@ -7,6 +7,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, ViTModel
 
 from sslzoo.errors import InputError
+from sslzoo.parts.precision import in_float64
 
 _FLAT = 1e-5  # of the first component's spread: what is below is rounding
 
@@ -33,16 +34,16 @@ def pca_map(maps: Tensor) -> Tensor:
 
     maps: (n, h, w, width). After the pictures of DINOv2 (Oquab and others, 2304.07193), without their removal of the background.
     """
-    rows = maps.double().flatten(0, 2)
+    rows = in_float64(maps).flatten(0, 2)
     rows = rows - rows.mean(dim=0)
     left, spread, components = torch.linalg.svd(rows, full_matrices=False)
-    colours = torch.full((len(rows), 3), 0.5, dtype=torch.float32, device=maps.device)
+    colours = torch.full((len(rows), 3), 0.5, dtype=torch.float32, device=rows.device)
     for index in range(min(3, len(spread))):
         if spread[index] > _FLAT * spread[0]:
             component = components[index]
             values = left[:, index] * component[component.abs().argmax()].sign()
             colours[:, index] = ((values - values.min()) / (values.max() - values.min())).float()
-    return colours.unflatten(0, maps.shape[:3])
+    return colours.to(maps.device).unflatten(0, maps.shape[:3])
 
 
 @torch.no_grad()

@@ -40,7 +40,7 @@ class Known(NamedTuple):
 
 def known_checkpoints() -> dict[str, Known]:
     """Every checkpoint that `import_weights` knows by name."""
-    with open(TABLE, newline="") as file:
+    with open(TABLE, newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     return {
         row["name"]: Known(row["name"], row["method"], row["encoder"], row["url"], {metric: float(row[metric]) for metric in _METRICS})

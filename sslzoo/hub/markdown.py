@@ -32,4 +32,4 @@ def render(template: Path, values: dict[str, Any]) -> str:
         finalize=lambda value: value if isinstance(value, Verbatim) else escape(value),
     )  # fmt: skip
     environment.filters["verbatim"] = Verbatim
-    return environment.from_string(template.read_text()).render(values)
+    return environment.from_string(template.read_text(encoding="utf-8")).render(values)

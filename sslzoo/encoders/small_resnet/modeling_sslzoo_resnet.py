@@ -20,7 +20,11 @@ class SmallStem(nn.Module):
 
 
 class SmallResNetModel(ResNetModel):
-    """transformers' `ResNetModel` with the stem for small images (about 16 to 64 px)."""
+    """transformers' `ResNetModel` with the stem for small images (about 16 to 64 px).
+
+    It starts from transformers' initialisation, whose convolutions are 2.45 times as large as those of PyTorch's default, with which the
+    reference tables' nets for CIFAR-10 start. No difference in kNN accuracy was seen in five epochs.
+    """
 
     config_class = SmallResNetConfig
 
