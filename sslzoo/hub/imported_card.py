@@ -4,7 +4,7 @@ from typing import Any
 
 from huggingface_hub import ModelCardData
 
-from sslzoo.encoders import read_config
+from sslzoo.evaluation import Preprocessing
 from sslzoo.run import Run
 
 from .markdown import one_line
@@ -19,7 +19,7 @@ def imported_values(run: Run, repository: str, numbers: list[dict[str, Any]]) ->
     return {
         "name": run.folder.name, "repository": repository, "encoder": imported["encoder"], "source": imported["source"],
         "sha256": imported["sha256"], "layout": imported["layout"], "branch": imported["branch"],
-        "image_size": read_config(run.folder).get("image_size", 224), "rows": table(numbers, None),
+        "image_size": Preprocessing.read(run.folder).crop, "rows": table(numbers, None),
         "provenance": provenance_lines(numbers), "reported_by": reported["by"],
         "reported": [(metric_name(metric), percent(value)) for metric, value in reported["numbers"].items()],
     }  # fmt: skip
