@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from sslzoo.errors import InputError, unknown
+from sslzoo.errors import InputError, printable, unknown
 
 
 class Branch(NamedTuple):
@@ -63,7 +63,7 @@ def choose(branches: Sequence[Branch], asked: str | None) -> int:
         return 0
     evaluated = _evaluated(names, all(branch.is_vit for branch in branches))
     if evaluated is None:
-        listed = ", ".join(name or "'' (in front of nothing)" for name in sorted(names))
+        listed = ", ".join(printable(name) or "'' (in front of nothing)" for name in sorted(names))
         raise InputError(f"there are several encoders, say with --branch which is meant: {listed}")
     return names.index(evaluated)
 
@@ -75,10 +75,10 @@ def _asked(names: list[str], asked: str) -> int:
     if len(fitting) == 1:
         return names.index(fitting[0])
     if fitting:
-        raise InputError(f"--branch '{asked}' is part of several: {', '.join(sorted(fitting))}")
+        raise InputError(f"--branch '{asked}' is part of several: {', '.join(map(printable, sorted(fitting)))}")
     if names == [""]:
         raise InputError(f"there is no branch '{asked}': the file holds one encoder, with nothing in front of its names")
-    raise unknown("branch", asked, names)
+    raise unknown("branch", printable(asked), map(printable, names))
 
 
 _PAIRS = (  # words in the names of the branches that authors evaluate, and of those that they do not

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from sslzoo.errors import InputError, first_line
+from sslzoo.errors import InputError, first_line, printable
 
 from .branches import branch_names, choose, find_branches
 from .layout import Named
@@ -54,7 +54,7 @@ def convert_weights(state: Mapping[str, Tensor], branch: str | None = None, head
 
     names = branch_names(branches)
     others = [name for index, name in enumerate(names) if index != chosen]
-    said = [f"{converted.name} of branch '{names[chosen]}'" + (f"; others are: {', '.join(map(_told, others))}" if others else "")]
+    said = [f"{converted.name} of branch '{names[chosen]}'" + (f"; others are: {', '.join(map(printable, others))}" if others else "")]
     used = {path + old for old, _ in converted.tensors.values()}
     aside = _counted([name for name in state if name not in used], path, {other.path for other in branches} - {path})
     said += [aside] if aside else []
@@ -71,7 +71,7 @@ def _without_wrappers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for name, value in state.items():
         short = ".".join(part for part in name.split(".") if part not in _WRAPPERS)
         if short in plain:
-            raise InputError(f"two tensors are called '{_told(short)}'")
+            raise InputError(f"two tensors are called '{printable(short)}'")
         plain[short] = value
     return plain
 
@@ -90,8 +90,8 @@ _ELSEWHERE = {  # the end of a name that tells what it is instead
 def _why_nothing(state: Mapping[str, Tensor]) -> str:
     for end, what in _ELSEWHERE.items():
         if name := next((name for name in state if f".{name}".endswith(f".{end}")), None):
-            return f"by '{_told(name)}' this is {what}: ResNets with a stem of one convolution, and ViTs, are known"
-    first = ", ".join(map(_told, sorted(state)[:3])) or "nothing"
+            return f"by '{printable(name)}' this is {what}: ResNets with a stem of one convolution, and ViTs, are known"
+    first = ", ".join(map(printable, sorted(state)[:3])) or "nothing"
     return f"neither a ResNet as torchvision names its tensors nor a ViT as timm or transformers do: there is {first}"
 
 
@@ -108,7 +108,7 @@ def _counted(names: list[str], path: str, others: set[str]) -> str | None:
         counts[theirs[min(shared, len(theirs) - 1)]] += 1
     if not counts:
         return None
-    listed = [_told(name) if count == 1 else f"{_told(name)} ({count})" for name, count in counts.most_common(8)]
+    listed = [printable(name) if count == 1 else f"{printable(name)} ({count})" for name, count in counts.most_common(8)]
     rest = sum(counts.values()) - sum(count for _, count in counts.most_common(8))
     listed += [f"and {rest} more"] if rest else []
     return f"{len(names)} tensor{'s' * (len(names) > 1)} outside the encoder left aside: {', '.join(listed)}"
@@ -126,9 +126,9 @@ def _filled(config, tensors: Named, name: str) -> tuple[PreTrainedModel, str | N
     counters = {new: (new, torch.tensor(0)) for new in wanted if new.endswith(".num_batches_tracked")}
     tensors = counters | tensors
     missing = [new for new in wanted if new not in tensors]
-    unexpected = [_told(old) for new, (old, _) in tensors.items() if new not in wanted]
+    unexpected = [printable(old) for new, (old, _) in tensors.items() if new not in wanted]
     shapes = [
-        f"{_told(old)} {tuple(value.shape)} for {tuple(wanted[new].shape)}"
+        f"{printable(old)} {tuple(value.shape)} for {tuple(wanted[new].shape)}"
         for new, (old, value) in tensors.items()
         if new in wanted and value.shape != wanted[new].shape
     ]
@@ -141,11 +141,11 @@ def _filled(config, tensors: Named, name: str) -> tuple[PreTrainedModel, str | N
     for new, (old, value) in tensors.items():
         if wanted[new].is_floating_point():
             if value.is_meta or value.is_quantized or value.layout != torch.strided or not value.is_floating_point():
-                raise InputError(f"'{_told(old)}' holds no floating-point numbers of its own but {_kind(value)}: save it as float32")
+                raise InputError(f"'{printable(old)}' holds no floating-point numbers of its own but {_kind(value)}: save it as float32")
             kinds[_kind(value)] += 1
         filling[new] = value.detach().to(wanted[new].dtype, copy=True)
         if not filling[new].isfinite().all():
-            broken.append(f"'{new}', '{_told(old)}' in the file")
+            broken.append(f"'{new}', '{printable(old)}' in the file")
     if broken:
         raise InputError(f"the weights are not finite: {len(broken)} tensors, the first is {broken[0]}")
     encoder.load_state_dict(filling, assign=True)
@@ -157,9 +157,3 @@ def _filled(config, tensors: Named, name: str) -> tuple[PreTrainedModel, str | N
 def _kind(value: Tensor) -> str:
     kind = str(value.dtype).removeprefix("torch.")
     return f"{kind} without values" if value.is_meta else kind
-
-
-def _told(name: str) -> str:
-    """A stranger's name in a message of one line."""
-    name = name if name.isprintable() else ascii(name)[1:-1]
-    return name if len(name) <= 120 else f"{name[:100]}..."

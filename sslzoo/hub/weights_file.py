@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from sslzoo.errors import InputError, first_line
+from sslzoo.errors import InputError, first_line, printable
 
 _MOST = 1_000_000  # entries of a file, and tensors among them
 _DEEPEST = 64  # dicts in one another
@@ -36,7 +36,7 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
     size = file.stat().st_size
     greedy = next((name for name, value in tensors.items() if value.numel() * value.element_size() > size), None)
     if greedy is not None:
-        raise InputError(f"says that '{ascii(greedy)[1:100]}' is {tuple(tensors[greedy].shape)}, which is more than the file holds")
+        raise InputError(f"says that '{printable(greedy)}' is {tuple(tensors[greedy].shape)}, which is more than the file holds")
     # Tensors may share what they hold, a teacher with its student, but not all with all.
     if sum(value.numel() * value.element_size() for value in tensors.values()) > 16 * size:
         raise InputError("says that its tensors are many times as large as the file")
@@ -132,16 +132,16 @@ def _lines(name: str) -> str:
 
 def _check_sizes(file: Path) -> None:
     """Raises `InputError` for a file that becomes much larger when it is read: torch's are never compressed."""
-    if zipfile.is_zipfile(file):
-        try:
-            with zipfile.ZipFile(file) as archive:
-                entries = archive.infolist()
-        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-            raise InputError(f"not to be read as a file of torch.save: {first_line(error)}") from error
-        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries) or sum(e.file_size for e in entries) > file.stat().st_size:
-            raise InputError("is a compressed archive, which files of torch.save never are: unpack it")
-        if any(entry.filename.endswith("/constants.pkl") for entry in entries):
-            raise InputError("is a TorchScript archive, which is code: where you trust it, save the state_dict of torch.jit.load's module")
+    try:
+        with zipfile.ZipFile(file) as archive:
+            entries = archive.infolist()
+    except Exception:  # no archive, or a broken one, about which torch says more
+        entries = []
+    if any(entry.filename.endswith("/constants.pkl") for entry in entries):
+        raise InputError("is a TorchScript archive, which is code: where you trust it, save the state_dict of torch.jit.load's module")
+    compressed = any(entry.compress_type != zipfile.ZIP_STORED for entry in entries)
+    if compressed or sum(entry.file_size for entry in entries) > file.stat().st_size:
+        raise InputError("is a compressed archive, which files of torch.save never are: unpack it")
     with open(file, "rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
         # The one builtin of those that torch allows that fills as much memory as it is told to.
         if any(content.find(b"c%s\nbytearray\n" % module) >= 0 for module in (b"builtins", b"__builtin__")):
@@ -160,7 +160,7 @@ def _flat(held: Any) -> dict[str, Tensor]:
             name = f"{path}{key}"
             if isinstance(value, Tensor):
                 if name in tensors:
-                    raise InputError(f"holds two tensors of the name '{ascii(name)[1:100]}'")
+                    raise InputError(f"holds two tensors of the name '{printable(name)}'")
                 tensors[name] = value
             elif isinstance(value, dict | list | tuple):
                 if depth == _DEEPEST or entries > _MOST:
