@@ -372,17 +372,17 @@ def test_arrives_bit_for_bit_and_computes_the_same(layout, tmp_path):
 
 
 PUBLISHED = {  # name: patch in px, px of its positions, width, blocks, what it is called, px of evaluation
-    "ViT-T/8": (8, 224, 192, 12, {}, "ViT 192x12, patch 8, 3 heads", 224),
-    "DINO ViT-S/8": (8, 224, 384, 12, {}, "ViT 384x12, patch 8, 6 heads", 224),
+    "ViT-T/8": (8, 224, 192, 12, {}, "ViT 192x12, patch 8", 224),
+    "DINO ViT-S/8": (8, 224, 384, 12, {}, "ViT 384x12, patch 8", 224),
     "DINO ViT-S/16": (16, 224, 384, 12, {}, "vit-s16", 224),
-    "MAE ViT-L/16": (16, 224, 1024, 24, {}, "ViT 1024x24, patch 16, 16 heads", 224),
-    "MAE ViT-H/14": (14, 224, 1280, 32, {}, "ViT 1280x32, patch 14, 16 heads", 224),
-    "MSN ViT-L/7": (7, 224, 1024, 24, {}, "ViT 1024x24, patch 7, 16 heads", 224),
+    "MAE ViT-L/16": (16, 224, 1024, 24, {}, "ViT 1024x24, patch 16", 224),
+    "MAE ViT-H/14": (14, 224, 1280, 32, {}, "ViT 1280x32, patch 14", 224),
+    "MSN ViT-L/7": (7, 224, 1024, 24, {}, "ViT 1024x24, patch 7", 224),
     "ViT-B/16 of 384 px": (16, 384, 768, 12, {}, "vit-b16", 384),
-    "I-JEPA ViT-H/14": (14, 224, 1280, 32, {"class_token": False}, "ViT 1280x32, patch 14, 16 heads, no class token", 224),
-    "DINOv2 ViT-S/14": (14, 518, 384, 12, {"scaled": True}, "ViT 384x12, patch 14, 6 heads", 224),
-    "DINOv2 ViT-L/14": (14, 518, 1024, 24, {"scaled": True, "registers": 4}, "ViT 1024x24, patch 14, 16 heads, 4 registers", 224),
-    "DINOv2 ViT-g/14": (14, 518, 1536, 40, {"scaled": True, "gated": ("w12", "w3")}, "ViT 1536x40, patch 14, 24 heads", 224),
+    "I-JEPA ViT-H/14": (14, 224, 1280, 32, {"class_token": False}, "ViT 1280x32, patch 14, no class token", 224),
+    "DINOv2 ViT-S/14": (14, 518, 384, 12, {"scaled": True}, "ViT 384x12, patch 14", 224),
+    "DINOv2 ViT-L/14": (14, 518, 1024, 24, {"scaled": True, "registers": 4}, "ViT 1024x24, patch 14, 4 registers", 224),
+    "DINOv2 ViT-g/14": (14, 518, 1536, 40, {"scaled": True, "gated": ("w12", "w3")}, "ViT 1536x40, patch 14", 224),
 }  # fmt: skip
 
 

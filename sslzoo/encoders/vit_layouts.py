@@ -216,7 +216,9 @@ def _name(config: PreTrainedConfig) -> str:
                 known.patch_size, known.hidden_size, known.num_hidden_layers, known.num_attention_heads
             ):  # fmt: skip
                 return name
-    name = f"ViT {config.hidden_size}x{config.num_hidden_layers}, patch {config.patch_size}, {config.num_attention_heads} heads"
+    name = f"ViT {config.hidden_size}x{config.num_hidden_layers}, patch {config.patch_size}"
+    usual = _HEADS.get(config.hidden_size, config.hidden_size // 64)
+    name += "" if config.num_attention_heads == usual else f", {config.num_attention_heads} heads"
     name += f", {registers} registers" if registers else ""
     name += ", no class token" if isinstance(config, IJepaConfig) else ""
     return name + ("" if inner == 4 * config.hidden_size else f", MLP {inner} wide")
