@@ -457,10 +457,16 @@ class TestRefusal:
         with pytest.raises(InputError, match="no ReLU or pooling"):
             convert_weights(numbered(basic(), (0, 1, 2, 3)))
 
-    @pytest.mark.parametrize("extra", ["blocks.0.attn.relative_position_bias_table", "blocks.1.attn.q_bias", "rel_pos_bias.table"])
+    @pytest.mark.parametrize("extra", ["blocks.0.attn.relative_position_bias_table", "rel_pos_bias.table", "rope_embed.periods"])
     def test_of_positions_that_are_relative(self, extra):
-        with pytest.raises(InputError, match=f"1 unexpected: {extra}"):
+        with pytest.raises(InputError, match=f"by '{extra}' a ViT with relative or rotary positions"):
             convert_weights(bare(vit()) | {extra: torch.zeros(4)})
+
+    def test_of_many_encoders_lists_the_first(self):
+        state = {f"b{number}.{name}": value for number in range(30) for name, value in bare(basic()).items()}
+        with pytest.raises(InputError, match=r"meant: b0, b1, .* and 18 more$"):
+            convert_weights(state)
+        assert convert_weights(state, "b7").said[0].endswith("and 17 more")
 
     def test_of_a_video_encoder(self):
         with pytest.raises(InputError, match="must have 4 dimensions"):

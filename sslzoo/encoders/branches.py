@@ -63,9 +63,14 @@ def choose(branches: Sequence[Branch], asked: str | None) -> int:
         return 0
     evaluated = _evaluated(names, all(branch.is_vit for branch in branches))
     if evaluated is None:
-        listed = ", ".join(printable(name) or "'' (in front of nothing)" for name in sorted(names))
-        raise InputError(f"there are several encoders, say with --branch which is meant: {listed}")
+        raise InputError(f"there are several encoders, say with --branch which is meant: {listed(names)}")
     return names.index(evaluated)
+
+
+def listed(names: Sequence[str]) -> str:
+    """Branches in a line, the first of many."""
+    told = [printable(name) or "'' (in front of nothing)" for name in sorted(names)[:12]]
+    return ", ".join(told) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
 
 
 def _asked(names: list[str], asked: str) -> int:
@@ -75,7 +80,7 @@ def _asked(names: list[str], asked: str) -> int:
     if len(fitting) == 1:
         return names.index(fitting[0])
     if fitting:
-        raise InputError(f"--branch '{asked}' is part of several: {', '.join(map(printable, sorted(fitting)))}")
+        raise InputError(f"--branch '{asked}' is part of several: {listed(fitting)}")
     if names == [""]:
         raise InputError(f"there is no branch '{asked}': the file holds one encoder, with nothing in front of its names")
     raise unknown("branch", printable(asked), map(printable, names))

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from sslzoo.errors import InputError, first_line, printable
 
-from .branches import branch_names, choose, find_branches
+from .branches import branch_names, choose, find_branches, listed
 from .layout import Named
 from .plain import build_encoder
 from .resnet_layouts import convert_resnet
@@ -54,9 +54,11 @@ def convert_weights(state: Mapping[str, Tensor], branch: str | None = None, head
 
     names = branch_names(branches)
     others = [name for index, name in enumerate(names) if index != chosen]
-    said = [f"{converted.name} of branch '{names[chosen]}'" + (f"; others are: {', '.join(map(printable, others))}" if others else "")]
+    said = [f"{converted.name} of branch '{names[chosen]}'" + (f"; others are: {listed(others)}" if others else "")]
     used = {path + old for old, _ in converted.tensors.values()}
-    aside = _counted([name for name in state if name not in used], path, {other.path for other in branches} - {path})
+    aside = _counted(
+        [name for name in state if name not in used], path, {other.path[:-1] for other in branches if not path.startswith(other.path)}
+    )
     said += [aside] if aside else []
     said += [changed] if changed else []
     layout = "torchvision" if layout == "numbered" else layout
@@ -95,23 +97,25 @@ def _why_nothing(state: Mapping[str, Tensor]) -> str:
     return f"neither a ResNet as torchvision names its tensors nor a ViT as timm or transformers do: there is {first}"
 
 
+_LISTED = 8  # names in a line
+
+
 def _counted(names: list[str], path: str, others: set[str]) -> str | None:
     """One line on the tensors outside of the encoder, under the first name that is not its own path's."""
     counts = Counter()
+    mine = path.split(".")[:-1]
     for name in names:
-        other = next((other for other in others if other and name.startswith(other) and not path.startswith(other)), None)
-        if other is not None:
-            counts[other[:-1]] += 1
-            continue
-        mine, theirs = path.split(".")[:-1], name.split(".")
+        theirs = name.split(".")
+        fronts = (".".join(theirs[:end]) for end in range(1, len(theirs)))
         shared = next((index for index, part in enumerate(mine) if theirs[index : index + 1] != [part]), len(mine))
-        counts[theirs[min(shared, len(theirs) - 1)]] += 1
+        counts[next((front for front in fronts if front in others), theirs[min(shared, len(theirs) - 1)])] += 1
     if not counts:
         return None
-    listed = [printable(name) if count == 1 else f"{printable(name)} ({count})" for name, count in counts.most_common(8)]
-    rest = sum(counts.values()) - sum(count for _, count in counts.most_common(8))
-    listed += [f"and {rest} more"] if rest else []
-    return f"{len(names)} tensor{'s' * (len(names) > 1)} outside the encoder left aside: {', '.join(listed)}"
+    most = counts.most_common(_LISTED)
+    told = [printable(name) if count == 1 else f"{printable(name)} ({count})" for name, count in most]
+    rest = len(names) - sum(count for _, count in most)
+    told += [f"and {rest} more"] if rest else []
+    return f"{len(names)} tensor{'s' * (len(names) > 1)} outside the encoder left aside: {', '.join(told)}"
 
 
 def _filled(config, tensors: Named, name: str) -> tuple[PreTrainedModel, str | None]:

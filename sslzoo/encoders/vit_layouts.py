@@ -1,4 +1,4 @@
-"""ViTs as timm, their authors (DINO, MAE, MoCo v3, MSN, DINOv2, I-JEPA) and transformers name them: to three classes of transformers.
+"""ViTs as timm, their authors (DINO, MAE, MoCo v3, MSN, DINOv2, I-JEPA) and transformers shape them: to three classes of transformers.
 
 A ViT with LayerScale becomes transformers' DINOv2, one without a class token its I-JEPA, any other its ViT.
 """
@@ -14,11 +14,8 @@ from sslzoo.errors import InputError
 
 from .layout import Converted, Named
 from .names import ENCODERS, encoder_config
+from .vit_names import common_names, transformers_names
 
-_OWN = re.compile(
-    r"((cls|dist|reg|register|storage|mask)_tokens?|pos_embed\w*|patch_embed|blocks|norm|norm_pre|ln_pre|fc_norm|cls_norm|rel_pos_bias|rope\w*)"
-    r"(\.|$)"
-)
 _HEADS = {192: 3, 1280: 16, 1408: 16, 1664: 16}  # attention heads of published widths that are not 64 wide each, or narrow
 _EPS = 1e-6  # of the norms, with all authors
 _DINOV2_POSITIONS, _DINOV2_IMAGE = (14, 37), 224  # patch in px and patches a side; px
@@ -29,10 +26,10 @@ def convert_vit(layout: str, state: dict[str, Tensor], path: str, heads: int | N
 
     heads: attention heads, which no tensor tells; None: as usual for the width. Raises `InputError` for shapes that transformers has not.
     """
-    names = _of_transformers(state) if layout == "transformers" else _of_timm(state)
-    own = _split({new: (old, state[old]) for old, new in names.items()})
+    own = common_names(layout, state)
     config, notes = _config(own, path, heads)
-    if isinstance(config, Dinov2Config | Dinov2WithRegistersConfig):
+    is_dinov2 = isinstance(config, Dinov2Config | Dinov2WithRegistersConfig)
+    if is_dinov2:
         own = _with_mask_token(own, config)
     elif "mask_token" in own:
         own = {name: found for name, found in own.items() if name != "mask_token"}
@@ -41,78 +38,12 @@ def convert_vit(layout: str, state: dict[str, Tensor], path: str, heads: int | N
     if (config.patch_size, config.image_size // config.patch_size) == _DINOV2_POSITIONS:
         image_size = _DINOV2_IMAGE
         notes.append(f"its positions are of {config.image_size} px: evaluated at {image_size}, as DINOv2's authors do, between positions")
-    return Converted(config, _name(config), image_size, _to_transformers(own, config), notes)
-
-
-def _of_timm(state: dict[str, Tensor]) -> dict[str, str]:
-    named = {}
-    for name in state:
-        if _OWN.match(name):
-            # DINOv2 trains with its blocks in chunks, and counts them through.
-            new = re.sub(r"^blocks\.\d+\.(?=\d)", "blocks.", name).replace("register_tokens", "reg_token")
-            named[name] = re.sub(r"^(blocks\.\d+)\.gamma_([12])$", r"\1.ls\2.gamma", new)
-    return named
-
-
-_TOP = {
-    "embeddings.cls_token": "cls_token", "embeddings.mask_token": "mask_token", "embeddings.register_tokens": "reg_token",
-    "embeddings.position_embeddings": "pos_embed", "embeddings.patch_embeddings.projection": "patch_embed.proj", "layernorm": "norm",
-}  # fmt: skip
-_IN_BLOCK = {  # before version 5 of transformers, and since
-    "attention.attention.query": "attn.q", "attention.attention.key": "attn.k", "attention.attention.value": "attn.v",
-    "attention.output.dense": "attn.proj", "attention.q_proj": "attn.q", "attention.k_proj": "attn.k", "attention.v_proj": "attn.v",
-    "attention.o_proj": "attn.proj", "layernorm_before": "norm1", "layernorm_after": "norm2", "norm1": "norm1", "norm2": "norm2",
-    "intermediate.dense": "mlp.fc1", "output.dense": "mlp.fc2", "mlp.fc1": "mlp.fc1", "mlp.fc2": "mlp.fc2", "mlp.weights_in": "mlp.w12",
-    "mlp.weights_out": "mlp.w3", "mlp.gate_proj": "mlp.gate", "mlp.up_proj": "mlp.up", "mlp.down_proj": "mlp.down",
-}  # fmt: skip
-
-
-def _of_transformers(state: dict[str, Tensor]) -> dict[str, str]:
-    named = {}
-    for name in state:
-        if not re.match(r"(embeddings|encoder|layers?|layernorm)\.", name):
-            continue
-        stem, _, kind = name.rpartition(".")
-        if match := re.fullmatch(r"(?:encoder\.)?layers?\.(\d+)\.layer_scale([12])\.lambda1", name):
-            named[name] = f"blocks.{match[1]}.ls{match[2]}.gamma"
-        elif (match := re.fullmatch(r"(?:encoder\.)?layers?\.(\d+)\.(.+)", stem)) and match[2] in _IN_BLOCK:
-            named[name] = f"blocks.{match[1]}.{_IN_BLOCK[match[2]]}.{kind}"
-        else:
-            named[name] = _TOP.get(name) or (f"{_TOP[stem]}.{kind}" if stem in _TOP else f"?{name}")
-    return named
-
-
-def _split(own: Named) -> Named:
-    """With what stands in one tensor for several layers: queries, keys and values, and the two halves of a gated MLP."""
-    split = {}
-    for name, (old, value) in own.items():
-        block, _, rest = name.partition(".mlp.fc1.")
-        parts = ()
-        if ".attn.qkv." in name:
-            parts, part = ("q", "k", "v"), "qkv"
-        elif ".mlp.w12." in name:
-            parts, part = ("gate", "up"), "w12"
-        elif rest and _gated(own, block):
-            parts, part = ("gate", "up"), "fc1"
-        if parts and value.ndim and value.shape[0] % len(parts) == 0:
-            for one, chunk in zip(parts, value.chunk(len(parts)), strict=True):
-                split[name.replace(f".{part}.", f".{one}.")] = (old, chunk)
-        elif ".mlp.w3." in name:
-            split[name.replace(".w3.", ".down.")] = (old, value)
-        elif ".mlp.fc2." in name and _gated(own, name.partition(".mlp.")[0]):
-            split[name.replace(".fc2.", ".down.")] = (old, value)
-        else:
-            split[name] = (old, value)
-    return split
-
-
-def _gated(own: Named, block: str) -> bool:
-    """Whether timm's "fc1" makes two values, one of which gates the other, for each that "fc2" takes."""
-    first, second = (own.get(f"{block}.mlp.fc{number}.weight") for number in (1, 2))
-    return bool(first and second and first[1].ndim == second[1].ndim == 2 and first[1].shape[0] == 2 * second[1].shape[1])
+    return Converted(config, _name(config), image_size, transformers_names(own, is_dinov2), notes)
 
 
 def _config(own: Named, path: str, heads: int | None) -> tuple[PreTrainedConfig, list[str]]:
+    if moved := next((old for name, (old, _) in own.items() if re.search(r"rel(ative)?_pos|rope", name)), None):
+        raise InputError(f"by '{moved}' a ViT with relative or rotary positions (BEiT, SimMIM, DINOv3): absolute ones are known")
     width, channels, patch, other = _shape(own, "patch_embed.proj.weight", 4)
     if channels != 3 or patch != other:
         raise InputError(f"the ViT takes patches of {patch}x{other} px and {channels} channels: square ones of 3 channels are known")
@@ -222,29 +153,3 @@ def _name(config: PreTrainedConfig) -> str:
     name += f", {registers} registers" if registers else ""
     name += ", no class token" if isinstance(config, IJepaConfig) else ""
     return name + ("" if inner == 4 * config.hidden_size else f", MLP {inner} wide")
-
-
-_PARTS = {"attn.q": "attention.q_proj", "attn.k": "attention.k_proj", "attn.v": "attention.v_proj", "attn.proj": "attention.o_proj"}
-_PARTS_OF_VIT = _PARTS | {"norm1": "layernorm_before", "norm2": "layernorm_after", "mlp.fc1": "mlp.fc1", "mlp.fc2": "mlp.fc2"}
-_PARTS_OF_DINOV2 = _PARTS | {
-    "norm1": "norm1", "norm2": "norm2", "mlp.fc1": "mlp.fc1", "mlp.fc2": "mlp.fc2", "mlp.gate": "mlp.gate_proj", "mlp.up": "mlp.up_proj",
-    "mlp.down": "mlp.down_proj",
-}  # fmt: skip
-
-
-def _to_transformers(own: Named, config: PreTrainedConfig) -> Named:
-    is_dinov2 = isinstance(config, Dinov2Config | Dinov2WithRegistersConfig)
-    front, parts = ("encoder.layer", _PARTS_OF_DINOV2) if is_dinov2 else ("layers", _PARTS_OF_VIT)
-    top = {new: old for old, new in _TOP.items()}
-    renamed = {}
-    for name, found in own.items():
-        stem, _, kind = name.rpartition(".")
-        match = re.fullmatch(r"blocks\.(\d+)\.(.+)", stem)
-        if match and match[2] in parts:
-            new = f"{front}.{match[1]}.{parts[match[2]]}.{kind}"
-        elif match and match[2] in ("ls1", "ls2") and kind == "gamma":
-            new = f"{front}.{match[1]}.layer_scale{match[2][-1]}.lambda1"
-        else:
-            new = top.get(name) or (f"{top[stem]}.{kind}" if stem in top else f"?{name}")
-        renamed[new] = found
-    return renamed
