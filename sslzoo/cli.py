@@ -71,9 +71,10 @@ def _parser() -> argparse.ArgumentParser:
     reproduce.set_defaults(run=_reproduce)
 
     imported = commands.add_parser("import", help="weights of others to a folder that everything here takes")
-    imported.add_argument("source", help="a .safetensors, .ckpt or .pth file, or a name such as lightly/simclr-res50")
+    imported.add_argument("source", help="a file of weights (.safetensors, .ckpt, .pth, ...), or a name such as lightly/simclr-res50")
     imported.add_argument("--output", type=Path, required=True, metavar="FOLDER")
-    imported.add_argument("--branch", help="which of several encoders in the file")
+    imported.add_argument("--branch", help="which of several encoders in the file (default: the one that its authors evaluate)")
+    imported.add_argument("--heads", type=int, help="a ViT's attention heads, which no file tells (default: as usual for its width)")
     imported.set_defaults(run=_import)
 
     card = commands.add_parser("card", help="write the model card of a run folder")
@@ -186,7 +187,7 @@ def _import(options: argparse.Namespace) -> None:
     from sslzoo.hub import import_weights
 
     _quiet()
-    print(import_weights(options.source, options.output, branch=options.branch))
+    print(import_weights(options.source, options.output, branch=options.branch, heads=options.heads, say=print))
 
 
 def _export(options: argparse.Namespace) -> None:

@@ -23,6 +23,12 @@ def unknown(kind: str, name: object, choices: Iterable[str]) -> InputError:
     return InputError(f"unknown {kind} '{name}': {hint}")
 
 
+def printable(name: object) -> str:
+    """A stranger's name in a message of one line: escaped where it would break it, cut where it is long."""
+    name = str(name) if str(name).isprintable() else ascii(str(name))[1:-1]
+    return name if len(name) <= 120 else f"{name[:100]}..."
+
+
 def first_line(error: Exception) -> str:
     """The beginning of another library's error, for a message of one line."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

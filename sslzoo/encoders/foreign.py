@@ -1,201 +1,163 @@
-"""Weights of others in the layouts of torchvision (ResNets; timm's are the same) and timm (ViTs), as transformers' encoders.
+"""Weights of others, by the names and shapes of their tensors, as transformers' encoders.
 
-A file may hold more than an encoder: heads, and several encoders of one kind, each under a prefix, here called a branch.
+A file may hold more than an encoder: heads, a queue, an optimiser, and several encoders, each under a path, here called a branch.
 """
 
-import math
-import re
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel, ResNetConfig, ViTConfig
+from transformers import PreTrainedModel
 
-from sslzoo.errors import InputError, unknown
+from sslzoo.errors import InputError, first_line, printable
 
-from .names import ENCODERS, encoder_config
+from .branches import branch_names, choose, find_branches, listed
+from .layout import Named
 from .plain import build_encoder
+from .resnet_layouts import convert_resnet
+from .vit_layouts import convert_vit
 
 
 class Foreign(NamedTuple):
     """An encoder made of weights of others."""
 
     encoder: PreTrainedModel  # in evaluation mode
-    name: str  # the short one, "res50"
-    layout: str  # "torchvision" or "timm"
+    name: str  # the short one, "res50", or a description of its shape
+    layout: str  # "torchvision", "timm" or "transformers": who names tensors so
     branch: str  # where in the file it was, "" for the whole of it
-    image_size: int  # px
+    image_size: int  # px, of the images that it is evaluated on
+    said: tuple[str, ...]  # what was taken, left aside, converted and assumed, a line each
 
 
-def convert_weights(state: Mapping[str, Tensor], branch: str | None = None) -> Foreign:
-    """The encoder that `state` holds, by the names and shapes of its tensors.
+def convert_weights(state: Mapping[str, Tensor], branch: str | None = None, heads: int | None = None) -> Foreign:
+    """The encoder that `state` holds.
 
-    Every tensor of the encoder is filled by one of the same shape, and every tensor of the file has its place or belongs to a head or
-    another branch. Only what timm scales a block's output with (LayerScale) is multiplied into the layer before.
+    Every tensor of the encoder is filled by one of the same shape, and every tensor inside it has its place. What lies outside of it is
+    left aside and counted.
 
-    branch: which of several encoders; None: "backbone", which lightly's benchmarks evaluate whatever role it has (DINO's teacher, BYOL's
-    student), else "teacher_backbone" (iBOT).
+    branch: which of several encoders; None: the one that its authors evaluate (DINO's teacher, MoCo's query, BYOL's online encoder, and
+    "backbone" of lightly's benchmarks, whatever role it has).
+    heads: a ViT's attention heads, which no tensor tells; None: as many as usual for its width.
     Raises `InputError`.
     """
-    roots = {name: layout for layout in _LAYOUTS for name in _branches(state, layout)}
-    if not roots:
-        first = ", ".join(sorted(state)[:3]) or "nothing"
-        raise InputError(f"neither a ResNet as torchvision names its tensors nor a ViT as timm does: there is {first}")
-    branch = _chosen(roots, branch)
-    layout = roots[branch]
-    prefix = _prefix(branch, state, layout)
-    # timm's mask token stands beside the ViT where lightly wraps it.
-    left_aside = tuple(f"{root}." for root in roots if root != branch and root) + ((f"{branch}.mask_token",) if branch else ())
-    own = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-    rest = [name for name in state if not name.startswith(prefix) and not name.startswith(left_aside) and not _HEADS.match(name)]
-    own = {name: value for name, value in own.items() if not layout.heads.match(name)}
-    if not prefix:
-        own = {name: value for name, value in own.items() if not name.startswith(left_aside) and not _HEADS.match(name)}
-    name, image_size = layout.recognise(own)
-    encoder = build_encoder(encoder_config(name, image_size))
-    _fill(encoder, layout.rename(own), name, rest)
-    return Foreign(encoder.eval(), name, layout.name, branch, image_size)
+    state = _without_wrappers(state)
+    branches = find_branches(state)
+    if not branches:
+        raise InputError(_why_nothing(state))
+    chosen = choose(branches, branch)
+    path, layout, is_vit = branches[chosen]
+    behind = {name.removeprefix(path): value for name, value in state.items() if name.startswith(path)}
+    converted = convert_vit(layout, behind, path, heads) if is_vit else convert_resnet(layout, behind)
+    encoder, changed = _filled(converted.config, converted.tensors, converted.name)
+
+    names = branch_names(branches)
+    others = [name for index, name in enumerate(names) if index != chosen]
+    said = [f"{converted.name} of branch '{names[chosen]}'" + (f"; others are: {listed(others)}" if others else "")]
+    used = {path + old for old, _ in converted.tensors.values()}
+    aside = _counted(
+        [name for name in state if name not in used], path, {other.path[:-1] for other in branches if not path.startswith(other.path)}
+    )
+    said += [aside] if aside else []
+    said += [changed] if changed else []
+    layout = "torchvision" if layout == "numbered" else layout
+    return Foreign(encoder, converted.name, layout, names[chosen], converted.image_size, (*said, *converted.notes))
 
 
-class _Layout(NamedTuple):
-    name: str
-    signature: tuple[str, str]  # tensors by which it is known
-    heads: re.Pattern[str]  # of the encoder's own library, for classes
-    recognise: Callable[[dict[str, Tensor]], tuple[str, int]]  # the encoder's short name and image size in px
-    rename: Callable[[dict[str, Tensor]], dict[str, tuple[str, Tensor]]]  # by transformers' name: the name in the file, and the tensor
+_WRAPPERS = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}  # of torch.compile, FSDP and checkpointing
 
 
-def _resnet(own: dict[str, Tensor]) -> tuple[str, int]:
-    blocks = {match.groups() for name in own if (match := re.match(r"layer([1-9])\.(\d+)\.", name))}
-    depths = [sum(stage == str(number) for stage, _ in blocks) for number in range(1, 1 + max(int(stage) for stage, _ in blocks))]
-    kind = "bottleneck" if any(re.match(r"layer\d+\.\d+\.conv3\.", name) for name in own) else "basic"
-    for name in ENCODERS:
-        config = encoder_config(name, 224)
-        if isinstance(config, ResNetConfig) and list(config.depths) == depths and config.layer_type == kind:
-            return name, 224
-    raise InputError(f"a ResNet of {kind} blocks, {depths} of them, is none of the encoders here: {', '.join(ENCODERS)}")
+def _without_wrappers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    plain = {}
+    for name, value in state.items():
+        short = ".".join(part for part in name.split(".") if part not in _WRAPPERS)
+        if short in plain:
+            raise InputError(f"two tensors are called '{printable(short)}'")
+        plain[short] = value
+    return plain
 
 
-_RESNET_PARTS = {"conv": "convolution", "bn": "normalization"}
+_ELSEWHERE = {  # the end of a name that tells what it is instead
+    "conv1.0.weight": "a ResNet whose stem has several convolutions",
+    "patch_embed.proj.0.weight": "a ViT whose stem has several convolutions",
+    "downsample_layers.0.0.weight": "a ConvNeXt",
+    "stages.0.blocks.0.conv_dw.weight": "a ConvNeXt",
+    "layers.0.blocks.0.attn.qkv.weight": "a Swin transformer",
+    "visual.proj": "a CLIP",
+    "features.0.weight": "a VGG or AlexNet",
+}
 
 
-def _resnet_names(own: dict[str, Tensor]) -> dict[str, tuple[str, Tensor]]:
-    renamed = {}
-    for name, value in own.items():
-        if match := re.fullmatch(r"(conv|bn)1\.(\w+)", name):
-            new = f"embedder.embedder.{_RESNET_PARTS[match[1]]}.{match[2]}"
-        elif match := re.fullmatch(r"layer([1-9])\.(\d+)\.(conv|bn)([1-9])\.(\w+)", name):
-            stage, block, part, layer, kind = match.groups()
-            new = f"encoder.stages.{int(stage) - 1}.layers.{block}.layer.{int(layer) - 1}.{_RESNET_PARTS[part]}.{kind}"
-        elif match := re.fullmatch(r"layer([1-9])\.(\d+)\.downsample\.([01])\.(\w+)", name):
-            stage, block, part, kind = match.groups()
-            new = f"encoder.stages.{int(stage) - 1}.layers.{block}.shortcut.{('convolution', 'normalization')[int(part)]}.{kind}"
-        else:
-            new = f"?{name}"
-        renamed[new] = (name, value)
-    # Files from before torch 0.4.1 do not count batches; nothing here does either.
-    for new in [new for new in renamed if new.endswith(".running_mean")]:
-        counter = new.replace(".running_mean", ".num_batches_tracked")
-        renamed.setdefault(counter, (counter, torch.tensor(0)))
-    return renamed
+def _why_nothing(state: Mapping[str, Tensor]) -> str:
+    for end, what in _ELSEWHERE.items():
+        if name := next((name for name in state if f".{name}".endswith(f".{end}")), None):
+            return f"by '{printable(name)}' this is {what}: ResNets with a stem of one convolution, and ViTs, are known"
+    first = ", ".join(map(printable, sorted(state)[:3])) or "nothing"
+    return f"neither a ResNet as torchvision names its tensors nor a ViT as timm or transformers do: there is {first}"
 
 
-def _vit(own: dict[str, Tensor]) -> tuple[str, int]:
-    if own["cls_token"].ndim != 3 or own["patch_embed.proj.weight"].ndim != 4:
-        raise InputError("the ViT's 'cls_token' must have three dimensions and its 'patch_embed.proj.weight' four")
-    width, patch = own["cls_token"].shape[-1], own["patch_embed.proj.weight"].shape[-1]
-    layers = len({match[1] for name in own if (match := re.match(r"blocks\.(\d+)\.", name))})
-    positions = own["pos_embed"].shape[1] - 1 if "pos_embed" in own and own["pos_embed"].ndim == 3 else 0
-    side = math.isqrt(max(positions, 0))
-    if not side or side * side != positions:
-        raise InputError("the ViT's 'pos_embed' must hold a class token's position and those of a square of patches")
-    for name in ENCODERS:
-        config = encoder_config(name, 224)
-        if isinstance(config, ViTConfig) and (config.hidden_size, config.patch_size, config.num_hidden_layers) == (width, patch, layers):
-            return name, side * patch
-    raise InputError(f"a ViT of {layers} blocks {width} wide on patches of {patch} px is none of the encoders here: {', '.join(ENCODERS)}")
+_LISTED = 8  # names in a line
 
 
-_VIT_NAMES = {
-    "cls_token": "embeddings.cls_token", "pos_embed": "embeddings.position_embeddings",
-    "patch_embed.proj": "embeddings.patch_embeddings.projection", "norm": "layernorm",
-}  # fmt: skip
-_BLOCK_NAMES = {
-    "norm1": "layernorm_before", "norm2": "layernorm_after", "attn.proj": "attention.o_proj", "mlp.fc1": "mlp.fc1", "mlp.fc2": "mlp.fc2"
-}  # fmt: skip
-_SCALED = {"attn.proj": "ls1", "mlp.fc2": "ls2"}  # whose output is scaled by what
+def _counted(names: list[str], path: str, others: set[str]) -> str | None:
+    """One line on the tensors outside of the encoder, under the first name that is not its own path's."""
+    counts = Counter()
+    mine = path.split(".")[:-1]
+    for name in names:
+        theirs = name.split(".")
+        fronts = (".".join(theirs[:end]) for end in range(1, len(theirs)))
+        shared = next((index for index, part in enumerate(mine) if theirs[index : index + 1] != [part]), len(mine))
+        counts[next((front for front in fronts if front in others), theirs[min(shared, len(theirs) - 1)])] += 1
+    if not counts:
+        return None
+    most = counts.most_common(_LISTED)
+    told = [printable(name) if count == 1 else f"{printable(name)} ({count})" for name, count in most]
+    rest = len(names) - sum(count for _, count in most)
+    told += [f"and {rest} more"] if rest else []
+    return f"{len(names)} tensor{'s' * (len(names) > 1)} outside the encoder left aside: {', '.join(told)}"
 
 
-def _vit_names(own: dict[str, Tensor]) -> dict[str, tuple[str, Tensor]]:
-    renamed = {}
-    for name, value in own.items():
-        if match := re.fullmatch(r"(blocks\.(\d+))\.(.+)\.(weight|bias)", name):
-            block, number, part, kind = match.groups()
-            if part == "attn.qkv" and value.shape[0] % 3 == 0:
-                for which, third in zip("qkv", value.chunk(3), strict=True):
-                    renamed[f"layers.{number}.attention.{which}_proj.{kind}"] = (name, third)
-                continue
-            scale = own.get(f"{block}.{_SCALED[part]}.gamma") if part in _SCALED else None
-            if scale is not None and scale.shape == value.shape[:1]:
-                value = value.float() * scale.float().view(-1, *[1] * (value.ndim - 1))
-            new = f"layers.{number}.{_BLOCK_NAMES[part]}.{kind}" if part in _BLOCK_NAMES else f"?{name}"
-        elif (match := re.fullmatch(r"(blocks\.\d+)\.ls([12])\.gamma", name)) and value.shape == own["cls_token"].shape[-1:]:
-            continue
-        else:
-            stem, _, kind = name.rpartition(".")
-            new = _VIT_NAMES.get(name) or (f"{_VIT_NAMES[stem]}.{kind}" if stem in _VIT_NAMES else f"?{name}")
-        renamed[new] = (name, value)
-    return renamed
-
-
-_LAYOUTS = (
-    _Layout("torchvision", ("conv1.weight", "layer1.0.conv1.weight"), re.compile(r"fc\."), _resnet, _resnet_names),
-    _Layout("timm", ("cls_token", "patch_embed.proj.weight"), re.compile(r"head\."), _vit, _vit_names),
-)
-_WRAPPED = "vit."  # how lightly wraps a ViT that takes masks
-# What lightly's modules, and most others, call what is trained around an encoder.
-_HEADS = re.compile(r"(module\.)?(fc|head|\w+_head|(\w+_)?criterion|online_classifier|prototypes|queues?|decoder|mask_token)(\.|$)")
-
-
-def _branches(state: Mapping[str, Tensor], layout: _Layout) -> list[str]:
-    first, second = layout.signature
-    found = [name.removesuffix(first) for name in state if name == first or name.endswith(f".{first}")]
-    found = [prefix for prefix in found if prefix + second in state]
-    return [prefix.removesuffix(_WRAPPED).removesuffix(".") for prefix in found]
-
-
-def _prefix(branch: str, state: Mapping[str, Tensor], layout: _Layout) -> str:
-    plain = f"{branch}." if branch else ""
-    return plain if plain + layout.signature[0] in state else plain + _WRAPPED
-
-
-def _chosen(branches: Iterable[str], branch: str | None) -> str:
-    branches = list(branches)
-    if branch is not None:
-        if branch not in branches:
-            raise unknown("branch", branch, branches)
-        return branch
-    for usual in ("backbone", "teacher_backbone"):
-        if usual in branches:
-            return usual
-    if len(branches) > 1:
-        raise InputError(f"there are several encoders, say which branch is meant: {', '.join(sorted(branches))}")
-    return branches[0]
-
-
-def _fill(encoder: PreTrainedModel, renamed: dict[str, tuple[str, Tensor]], name: str, rest: list[str]) -> None:
-    """Loads the tensors. Raises `InputError` that lists all kinds of what does not fit."""
+def _filled(config, tensors: Named, name: str) -> tuple[PreTrainedModel, str | None]:
+    """The encoder with the tensors in it, and a line on those of another type. Raises `InputError` that lists what does not fit."""
+    try:
+        with torch.device("meta"):
+            encoder = build_encoder(config)
+    except Exception as error:  # of whatever layer a size is none for
+        raise InputError(f"cannot build '{name}': {first_line(error)}") from error
     wanted = encoder.state_dict()
-    missing = [new for new in wanted if new not in renamed]
-    unexpected = [old for new, (old, _) in renamed.items() if new not in wanted] + rest
+    # Files from before torch 0.4.1 do not count batches; nothing here does either.
+    counters = {new: (new, torch.tensor(0)) for new in wanted if new.endswith(".num_batches_tracked")}
+    tensors = counters | tensors
+    missing = [new for new in wanted if new not in tensors]
+    unexpected = [printable(old) for new, (old, _) in tensors.items() if new not in wanted]
     shapes = [
-        f"{old} {tuple(value.shape)} for {tuple(wanted[new].shape)}"
-        for new, (old, value) in renamed.items()
+        f"{printable(old)} {tuple(value.shape)} for {tuple(wanted[new].shape)}"
+        for new, (old, value) in tensors.items()
         if new in wanted and value.shape != wanted[new].shape
     ]
     wrong = {"missing (by the name in transformers)": missing, "unexpected": unexpected, "of the wrong shape": shapes}
     if any(wrong.values()):
         told = [f"{len(names)} {kind}: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}" for kind, names in wrong.items() if names]
         raise InputError(f"the tensors do not fit '{name}': {'; '.join(told)}")
-    encoder.load_state_dict({new: value for new, (_, value) in renamed.items()})
+    kinds = Counter()
+    filling, broken = {}, []
+    for new, (old, value) in tensors.items():
+        if wanted[new].is_floating_point():
+            if value.is_meta or value.is_quantized or value.layout != torch.strided or not value.is_floating_point():
+                raise InputError(f"'{printable(old)}' holds no floating-point numbers of its own but {_kind(value)}: save it as float32")
+            kinds[_kind(value)] += 1
+        filling[new] = value.detach().to(wanted[new].dtype, copy=True)
+        if not filling[new].isfinite().all():
+            broken.append(f"'{new}', '{printable(old)}' in the file")
+    if broken:
+        raise InputError(f"the weights are not finite: {len(broken)} tensors, the first is {broken[0]}")
+    encoder.load_state_dict(filling, assign=True)
+    kinds.pop("float32", None)
+    changed = f"converted to float32: {', '.join(f'{count} of {kind}' for kind, count in kinds.items())}" if kinds else None
+    return encoder.eval(), changed
+
+
+def _kind(value: Tensor) -> str:
+    kind = str(value.dtype).removeprefix("torch.")
+    return f"{kind} without values" if value.is_meta else kind

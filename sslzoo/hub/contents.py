@@ -45,7 +45,7 @@ def contents(run: Run, repository: str, *, public: bool, eval_results: bool) -> 
 
     Raises `InputError` where a file tells of places on this machine.
     """
-    card = (run.folder / CARD).read_text()
+    card = (run.folder / CARD).read_text(encoding="utf-8")
     names = [*needed_files(run), CARD, *(name for name in (CURVES, NEIGHBOURS, MAPS) if f"]({name})" in card)]
     shown = _shown(run, public)
     files: dict[str, Content] = {name: Content(run.folder / name, shown[name]) for name in names}

@@ -109,7 +109,7 @@ def check_own(run: Run, *, imported: bool) -> None:
 
 def _processor(file: Path) -> dict[str, Any]:
     try:
-        values = json.loads(file.read_text()) if file.is_file() else {}
+        values = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"cannot read {file}: {first_line(error)}") from error
     return values if isinstance(values, dict) else {}

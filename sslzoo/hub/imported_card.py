@@ -4,7 +4,7 @@ from typing import Any
 
 from huggingface_hub import ModelCardData
 
-from sslzoo.encoders import read_config
+from sslzoo.evaluation import Preprocessing
 from sslzoo.run import Run
 
 from .markdown import one_line
@@ -18,7 +18,7 @@ def imported_values(run: Run, imported: dict[str, Any], repository: str, numbers
     return {
         "name": repository.partition("/")[2], "repository": repository, "encoder": imported["encoder"], "source": imported["source"],
         "sha256": imported["sha256"], "layout": imported["layout"], "branch": imported.get("branch"),
-        "image_size": read_config(run.folder).get("image_size", 224), "rows": table(numbers, None),
+        "image_size": Preprocessing.read(run.folder).crop, "rows": table(numbers, None),
         "provenance": provenance_lines(numbers), "reported_by": reported["by"],
         "reported": [(metric_name(metric), percent(value)) for metric, value in reported["numbers"].items()],
     }  # fmt: skip

@@ -2,26 +2,23 @@
 
 import csv
 import os
-import pickle
-import re
 import shutil
+from collections.abc import Callable
 from http.client import HTTPException
 from pathlib import Path
 from typing import NamedTuple
 from urllib.request import urlopen
 
-import torch
 from huggingface_hub import constants
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor
 from tqdm import tqdm
 
 from sslzoo.checkpoint import sha256_of
-from sslzoo.encoders import convert_weights, load_stored, to_plain
+from sslzoo.encoders import SMALL_IMAGE, Foreign, convert_weights, load_stored, to_plain
 from sslzoo.errors import InputError, first_line, unknown
 from sslzoo.evaluation import Preprocessing
 from sslzoo.run import Run
+
+from .weights_file import read_tensors
 
 TABLE = Path(__file__).with_name("lightly_checkpoints.csv")
 _METRICS = ("knn_top1", "knn_top5", "linear_top1", "linear_top5", "finetune_top1", "finetune_top5")
@@ -48,11 +45,15 @@ def known_checkpoints() -> dict[str, Known]:
     }
 
 
-def import_weights(source: str | Path, folder: str | Path, *, branch: str | None = None) -> Path:
+def import_weights(
+    source: str | Path, folder: str | Path, *, branch: str | None = None, heads: int | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> Path:  # fmt: skip
     """Writes a folder that `sslzoo evaluate` and plain transformers load: the encoder, its preprocessing, and where it comes from.
 
-    source: a .safetensors file, a file of torch.save (.ckpt, .pth, .pt), or a name of `known_checkpoints`, which is downloaded once.
-    branch: which of several encoders in the file; see `sslzoo.encoders.convert_weights`.
+    source: a .safetensors file, a file of torch.save (.ckpt, .pth, .pt, .pth.tar, .bin), or a name of `known_checkpoints`, which is
+    downloaded once. branch, heads: which of several encoders in the file, and a ViT's attention heads; see
+    `sslzoo.encoders.convert_weights`. say: told in a line each what was taken, left aside, converted and assumed.
 
     results.json holds "imported": the source (an address or a file's name), the file's sha256, layout, encoder, branch, and what its
     authors reported. That is never among our "numbers": those are measured here.
@@ -64,37 +65,55 @@ def import_weights(source: str | Path, folder: str | Path, *, branch: str | None
     known = known_checkpoints().get(str(source))
     file = _download(known) if known else _local(source)
     try:
-        found = convert_weights(_tensors(file), branch)
+        found = convert_weights(read_tensors(file), branch, heads)
     except InputError as error:
         raise InputError(f"{file}: {error}") from error
+    except OSError as error:
+        raise InputError(f"cannot read {file}: {first_line(error)}") from error
     if known and found.name != known.encoder:
         raise InputError(f"{file} holds '{found.name}', but {known.name} is '{known.encoder}'")
+    preprocessing = _preprocessing(found)
+    imported = {
+        "source": known.url if known else file.name, "sha256": sha256_of(file), "layout": found.layout, "encoder": found.name,
+        "branch": found.branch, "reported": {"by": "lightly", "numbers": known.numbers} if known else None,
+    }  # fmt: skip
+    try:
+        _write(folder, found, preprocessing, imported)
+    except OSError as error:
+        raise InputError(f"cannot write {folder}: {first_line(error)}") from error
+    for line in found.said:
+        say(line)
+    say(f"images: short side to {preprocessing.resize} px ({preprocessing.interpolation}), the middle {preprocessing.crop} px of it")
+    return folder
 
+
+def _preprocessing(found: Foreign) -> Preprocessing:
+    """As at the reference page: a margin of an eighth around the centre, or none for images as small as CIFAR's."""
+    size = found.image_size
+    resize = size if size <= SMALL_IMAGE else round(size * 256 / 224)
+    return Preprocessing(resize, size, "bicubic" if found.encoder.config.model_type.startswith("dinov2") else "bilinear")
+
+
+def _write(folder: Path, found: Foreign, preprocessing: Preprocessing, imported: dict) -> None:
     beside = folder.with_name(f".{folder.name}.new")
     shutil.rmtree(beside, ignore_errors=True)
     try:
         beside.mkdir(parents=True)
         to_plain(found.encoder).save_pretrained(beside)
-        Preprocessing(round(found.image_size * 256 / 224), found.image_size).write(beside)
-        imported = {
-            "source": known.url if known else file.name, "sha256": sha256_of(file), "layout": found.layout, "encoder": found.name,
-            "branch": found.branch, "reported": {"by": "lightly", "numbers": known.numbers} if known else None,
-        }  # fmt: skip
+        preprocessing.write(beside)
         Run(beside).write_results({"training": {}, "numbers": [], "imported": imported})
-        try:
-            load_stored(beside)
-        except InputError as error:
-            raise InputError(f"{file}: {str(error).replace(str(beside), 'it')}") from error
+        load_stored(beside)
         os.rename(beside, folder)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
-    return folder
 
 
 def _local(source: str | Path) -> Path:
     file = Path(source).expanduser()
     if file.is_file():
         return file
+    if file.is_dir():
+        raise InputError(f"'{source}' is a folder: give a file of weights (`sslzoo evaluate` takes a folder of transformers' as it is)")
     if str(source).startswith("lightly/"):
         raise unknown("checkpoint", source, known_checkpoints())
     raise InputError(f"no file '{source}': give a file of weights, or a name such as 'lightly/simclr-res50'")
@@ -124,33 +143,3 @@ def _download(known: Known) -> Path:
     finally:
         beside.unlink(missing_ok=True)
     return file
-
-
-def _tensors(file: Path) -> dict[str, Tensor]:
-    """The tensors in a file, by name. Runs no code that is in it. Raises `InputError`, without the file's name."""
-    if file.suffix == ".safetensors":
-        try:
-            return load_file(file)
-        except (OSError, SafetensorError) as error:
-            raise InputError(f"not to be read as safetensors: {first_line(error)}") from error
-    try:
-        try:
-            held = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-        except RuntimeError as error:
-            if "mmap can only be used" not in str(error):
-                raise
-            held = torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        told = re.search(r"GLOBAL ([\w.]+)", str(error))
-        raise InputError(
-            f"holds more than weights ({told[1] if told else 'no pickle of tensors'}), and opening such a file may run code: "
-            "where you trust it, save its tensors alone as .safetensors"
-        ) from error
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError, TypeError, AttributeError, IndexError) as error:
-        raise InputError(f"not to be read as a file of torch.save: {first_line(error)}") from error
-    for key in ("state_dict", "model"):
-        if isinstance(held, dict) and isinstance(held.get(key), dict):
-            held = held[key]
-    if not isinstance(held, dict) or not held or not all(isinstance(value, Tensor) for value in held.values()):
-        raise InputError("holds no tensors by name, neither at its top nor under 'state_dict' or 'model'")
-    return held

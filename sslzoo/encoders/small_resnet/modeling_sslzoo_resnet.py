@@ -5,18 +5,16 @@ from .configuration_sslzoo_resnet import SmallResNetConfig
 
 
 class SmallStem(nn.Module):
-    """One 3x3 convolution of stride 1 and a batch norm; no max pooling, so the map keeps its size.
-
-    There is no ReLU behind the norm: the nets of the reference tables lack it.
-    """
+    """One 3x3 convolution of stride 1, a batch norm and, where `stem_relu` is set, a ReLU; no max pooling, so the map keeps its size."""
 
     def __init__(self, config: SmallResNetConfig):
         super().__init__()
         self.convolution = nn.Conv2d(config.num_channels, config.embedding_size, kernel_size=3, padding=1, bias=False)
         self.normalization = nn.BatchNorm2d(config.embedding_size)
+        self.activation = nn.ReLU() if config.stem_relu else nn.Identity()
 
     def forward(self, pixel_values: Tensor) -> Tensor:
-        return self.normalization(self.convolution(pixel_values))
+        return self.activation(self.normalization(self.convolution(pixel_values)))
 
 
 class SmallResNetModel(ResNetModel):
