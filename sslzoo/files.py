@@ -87,8 +87,8 @@ def _usual_mode(folder: Path) -> int:
     """What a new file in the folder gets: the umask cannot be asked for without being changed."""
     probe = folder / f".mode-{os.getpid()}"
     try:
-        with open(probe, "w"):
-            return probe.stat().st_mode & 0o666
+        probe.touch()
+        return probe.stat().st_mode & 0o666
     finally:
         probe.unlink(missing_ok=True)
 

@@ -191,7 +191,7 @@ def _values_of(file: Path) -> dict[str, Any]:
 
 def _shipped_names() -> dict[str, Path]:
     """The names that shipped recipes give themselves, each with its file."""
-    found = {file: re.search(r"^name: *(\S+)", file.read_text("utf-8"), re.MULTILINE) for file in shipped_recipes().values()}
+    found = {file: re.search(r"^name: *(\S+)", file.read_text(encoding="utf-8"), re.MULTILINE) for file in shipped_recipes().values()}
     return {name[1]: file for file, name in found.items() if name}
 
 
