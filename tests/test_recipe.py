@@ -172,7 +172,8 @@ class TestValues:
             ("temperature", 1e-300), ("view.both.count", 10**6), ("view.both.size", 10**6), ("view.both.brightness", 1e308),
             ("view.both.scale", [1e-320, 1.0]), ("view.both.blur_sigma", [1.0, 1e308]), ("view.both.ratio", [10**400, 10**400]),
             ("reference.knn_top1", 5), ("reference.knn_top1", -0.1), ("reference.knn_top1", True),
-            ("tracker", "wandb"), ("method", "simcl"), ("method", "a\nb"), ("method", 10**5000), ("method", 5), ("method", None), ("dataset", [1]),
+            ("tracker", "wandb"), ("method", "simcl"), ("method", "a\nb"), ("method", 10**5000),
+            ("method", 5), ("method", None), ("dataset", [1]),
         ],
         ids=lambda value: ascii(value)[:40] if not isinstance(value, int) or abs(value) < 2**99 else "huge",
     )  # fmt: skip
@@ -444,12 +445,16 @@ class TestChanges:
         assert (recipe.epochs, recipe.lr, recipe.hyperparameters["temperature"]) == (3, 0.001, 1.0)
 
     @pytest.mark.parametrize(
-        "change", ["epochs", "epochs:3", "", "=5", " =5", "x" * 10**5, "a=[", "a=2024-13-45", "a=!!python/name:os.system", "a=\x00", "a=" + "[" * 3000]
-    )
+        "change",
+        ["epochs", "epochs:3", "", "=5", " =5", "x" * 10**5, "a=[", "a=2024-13-45", "a=!!python/name:os.system", "a=\x00", "a=" + "[" * 3000],
+    )  # fmt: skip
     def test_nonsense_is_refused_in_one_line(self, change):
         refused(lambda: parse_changes([change]), "--set")
 
-    @pytest.mark.parametrize("change", ["a.b.c=1", "view.both=3", "reference.knn_top1=abc", "view=1", "epoch=3", "epochs=", "epochs=many", "lr={a: 1}", "view.both.scale=2", "method=none-such"])
+    @pytest.mark.parametrize(
+        "change",
+        ["a.b.c=1", "view.both=3", "reference.knn_top1=abc", "view=1", "epoch=3", "epochs=", "epochs=many", "lr={a: 1}", "view.both.scale=2", "method=none-such"],
+    )  # fmt: skip
     def test_that_the_recipe_cannot_take_are_refused(self, change):
         refused(lambda: read_recipe("digits/simclr", parse_changes([change])))
 
