@@ -80,7 +80,7 @@ def _explained(recipe: Recipe, images: int, reason: str) -> str:
 def _without_one(recipe: Recipe) -> Iterator[tuple[str, Any, Recipe]]:
     """Keys and values that may be at fault, and the recipe with what is usual in the value's place."""
     for view, fields in recipe.views.items():
-        for field, value in fields.items():
+        for field, value in ((field, fields[field]) for field in ("size", "count") if field in fields):
             others = {name: given for name, given in fields.items() if name != field}
             yield f"view.{view}.{field}", value, dataclasses.replace(recipe, views={**recipe.views, view: others})
     for key, value in recipe.hyperparameters.items():

@@ -1,0 +1,110 @@
+"""A recipe is tried on `meta` tensors before anything is read or allocated: what cannot be trained is one line that names the key."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from sslzoo import method_class, method_names
+from sslzoo.errors import InputError
+from sslzoo.parts import hyperparameters
+from sslzoo.recipe import read_recipe, rehearse
+from sslzoo.recipe.rehearsal import _step
+
+CPU = torch.device("cpu")
+
+
+def told(method, **changes):
+    """The error of the method's recipe for digits with some values changed."""
+    with pytest.raises(InputError) as caught:
+        recipe = read_recipe(f"digits/{method}", {key.replace("__", "."): value for key, value in changes.items()})
+        rehearse(recipe, recipe.batch_size // recipe.accumulate, CPU)
+    assert str(caught.value).isprintable(), "one line"
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", method_names())
+def test_every_methods_recipe_passes_and_its_weights_are_those_of_no_rehearsal(name):
+    recipe = read_recipe(f"digits/{name}", {"batch_size": 8})
+    rehearse(recipe, 8, CPU)
+    torch.manual_seed(0)
+    expected = method_class(name)(recipe.method_config()).state_dict()
+    torch.manual_seed(0)
+    found = recipe.make_method().state_dict()
+    assert expected.keys() == found.keys() and all(torch.equal(expected[key], found[key]) for key in expected)
+
+
+@pytest.mark.parametrize("name", ["imagenet100/simclr", "cifar10/mocov2"])
+def test_a_large_recipe_takes_no_memory(name):
+    recipe = read_recipe(name)
+    assert _step(recipe, recipe.batch_size) > 2**30
+
+
+@pytest.mark.parametrize(
+    ("method", "changes", "key"),
+    [
+        ("simclr", {"batch_size": 1}, "batch_size 1"), ("simclr", {"accumulate": 128}, "accumulate 128"),
+        ("lejepa", {"batch_size": 1}, "batch_size"),
+        ("simclr", {"image_size": 4000}, "image_size 4000"), ("simclr", {"batch_size": 2**24}, "batch_size 16777216"),
+        ("simclr", {"batch_size": 8, "view__both__size": 4096}, "view.both 2 of 4096 px"),
+        ("dino", {"view__local__count": 100, "view__local__size": 2048}, "view.local 100 of 2048 px"),
+        ("barlowtwins", {"hidden_dim": 131072, "hidden_layers": 3}, "hidden_dim is 131072"),
+        ("mocov2", {"queue_length": 2**24, "projection_dim": 2**17}, "queue_length"),
+        ("mae", {"view__single__size": 12}, "view.single.size is 12"), ("simmim", {"view__single__size": 20}, "view.single.size is 20"),
+        ("msn", {"view__focal__size": 3}, "view.focal.size is 3"), ("mae", {"encoder": "res6"}, "ViT encoder"),
+        ("vicregl", {"encoder": "vit-xs4"}, "encoder is vit-xs4"), ("simmim", {"mask_unit": 3}, "mask_unit is 3"),
+        ("mocov2", {"batch_norm_splits": 7}, "batch_norm_splits"), ("mae", {"decoder_heads": 3}, "decoder_heads is 3"),
+        ("simclr", {"view__both__count": 3}, "view.both.count is 3"), ("byol", {"view__first__count": 2}, "view.first.count is 2"),
+        ("tico", {"view__second__count": 0}, "view.second.count is 0"), ("fastsiam", {"view__all__count": 1}, "view.all.count is 1"),
+        ("vicregl", {"view__global__count": 1}, "view.global.count is 1"), ("mae", {"view__single__count": 2}, "view.single.count is 2"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_cannot_be_trained_is_named(method, changes, key):
+    assert key in told(method, **changes)
+
+
+def test_what_can_be_trained_on_one_image_is():
+    recipe = read_recipe("digits/mae", {"batch_size": 1})
+    rehearse(recipe, 1, CPU)
+
+
+def test_views_that_a_loss_takes_any_number_of_may_be_more_or_fewer():
+    for name, changes in (("dino", {"view.local.count": 3}), ("fastsiam", {"view.all.count": 3}), ("msn", {"view.focal.count": 0})):
+        rehearse(read_recipe(f"digits/{name}", {"batch_size": 8, **changes}), 8, CPU)
+
+
+def test_memory_that_the_gradients_need_is_what_training_takes():
+    """Against what autograd keeps of a real step."""
+    recipe, kept = read_recipe("digits/simclr", {"batch_size": 16}), {}
+
+    def keep(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    torch.manual_seed(0)
+    method = recipe.make_method()
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss = method.train()([torch.randn(16, 3, 16, 16) for _ in range(2)], None)["loss"]
+    assert torch.isfinite(loss) and _step(recipe, 16) == pytest.approx(sum(kept.values()), rel=0.02)
+
+
+class TestHyperparameters:
+    @pytest.mark.parametrize("name", method_names())
+    def test_every_number_of_every_method_has_a_range(self, name):
+        """What is no sensible value of a run is told by its key: a new method's numbers are fields of parts/hyperparameters.py."""
+        own = method_class(name).config_class.hyperparameters()
+        for field in dataclasses.fields(method_class(name).config_class):
+            if field.name in own and not isinstance(field.default, bool | str):
+                for value in (-1, -1e-9, 10**9, float("nan")):
+                    with pytest.raises(ValueError, match="must be from"):
+                        field.metadata["validator"][0](value)
+        assert "temperature is 0.0: must be from" in told("simclr", temperature=0)
+
+    def test_limits_are_allowed(self):
+        for field, low, high in ((hyperparameters.share, 0, 1), (hyperparameters.dim, 1, 2**17), (hyperparameters.layers, 0, 100)):
+            (check,) = field(low).metadata["validator"]
+            assert check(low) is None and check(high) is None
+            for value in (low - 1, high + 1, float("nan")):
+                with pytest.raises(ValueError, match=f"must be from {low} to {high}"):
+                    check(value)
