@@ -23,7 +23,7 @@ FILES = [*PACKAGE.rglob("*.py"), *(PACKAGE.parent / "space").glob("*.py")]
 @pytest.mark.xfail(strict=True, reason="training imports fcntl and resource at its top")
 def test_every_module_is_imported_where_there_is_neither_fcntl_nor_resource(tmp_path):
     program = """
-import importlib, pkgutil, sys
+import importlib, pkgutil, psutil, sys  # psutil on Linux needs what it does not elsewhere
 sys.modules["fcntl"] = sys.modules["resource"] = None
 import sslzoo
 for module in pkgutil.walk_packages(sslzoo.__path__, "sslzoo."):
