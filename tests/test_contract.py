@@ -6,6 +6,7 @@ import functools
 import inspect
 import json
 import logging
+import os
 import pickle
 import shutil
 import warnings
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 from transformers import AutoModel, ViTConfig
@@ -357,6 +359,29 @@ class TestSaved:
         other = next(other for other in method_names() if other != name)
         with pytest.raises(InputError, match=f"holds 'sslzoo-{name}', not 'sslzoo-{other}'"):
             method_class(other).config_class.from_pretrained(saved(name))
+
+    def test_its_files_are_for_whom_the_umask_says_and_all_or_none_replaced(self, saved, tmp_path, monkeypatch):
+        method = sslzoo.load(saved(method_names()[0]))
+        before = os.umask(0o022)
+        try:
+            method.save_pretrained(tmp_path)
+            assert {file.stat().st_mode & 0o777 for file in tmp_path.iterdir()} == {0o644}
+            os.umask(0o027)
+            method.save_pretrained(tmp_path)
+            assert {file.stat().st_mode & 0o777 for file in tmp_path.iterdir()} == {0o640}
+        finally:
+            os.umask(before)
+        files = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+
+        def full(*_, **__):
+            raise SafetensorError("No space left on device")
+
+        monkeypatch.setattr("sslzoo.method.save_file", full)
+        with torch.no_grad():
+            next(method.published.parameters()).add_(1)
+        with pytest.raises(OSError, match="No space left on device"):
+            method.save_pretrained(tmp_path)
+        assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == files
 
     @every_method
     def test_is_the_same_when_saved_again(self, name, saved, tmp_path):

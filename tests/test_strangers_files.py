@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
+from hub_server import HubServer
 from safetensors.torch import load_file, save_file
 from test_card import make_run
 from test_reproduce import make_pets
@@ -279,3 +280,33 @@ def test_commands_say_one_line(run, stored, tmp_path, capsys):
             code = main(commands[index % 3])
         said = capsys.readouterr().err
         assert code == 0 or code == 2 and said.splitlines()[-1].startswith("error: "), (name, path, other)
+
+
+@pytest.mark.slow
+def test_what_the_hub_does_not_give(tmp_path):
+    """Through the Hub's own client: one line each, and what to do."""
+    program = """
+import json, sys
+from sslzoo.encoders import load_stored, model_folder
+from sslzoo.errors import InputError
+said = {}
+for name, revision in (("ada/none", None), ("ada/pictures", None), ("ada/secret", None), ("ada/open", "v9"), ("ada/open", None)):
+    try:
+        load_stored(model_folder(name, revision=revision))
+    except InputError as error:
+        said[f"{name} {revision}"] = str(error)
+print(json.dumps(said))
+"""
+    with HubServer({"hf_ada": "ada"}) as server:
+        server.add("ada/pictures", {"README.md": "text"}, kind="datasets")
+        server.add("ada/secret", {"config.json": "{}"}, private=True)
+        server.add("ada/open", {"config.json": '{"model_type": "vit"}', "pytorch_model.bin": "x", "unet/model.safetensors": "x"})
+        done = server.run_python(program, tmp_path)
+        asked = "\n".join(path for _, path in server.log)
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout.splitlines()[-1])
+    for name in ("none", "pictures", "secret"):
+        assert "a model, not a data set? Is it private? Then `hf auth login`" in said[f"ada/{name} None"]
+    assert "has no revision 'v9'" in said["ada/open v9"]
+    assert "weights as pickles or GGUF are not read: convert them" in said["ada/open None"]
+    assert "pytorch_model.bin" not in asked and "unet/model.safetensors" not in asked, "what is not used is not downloaded"

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from sslzoo.checkpoint import sha256_of
 from sslzoo.encoders import read_config
-from sslzoo.encoders.small_resnet import SmallResNetConfig, SmallResNetModel
+from sslzoo.encoders.small_resnet import SmallResNetConfig, SmallResNetForImageClassification, SmallResNetModel
 from sslzoo.errors import InputError, first_line
 from sslzoo.method import BLOCK, HEADS
 from sslzoo.run import CARD, CONFIG, METRICS, PREPROCESSOR, RECIPE, RESULTS, WEIGHTS, Run
@@ -53,7 +53,9 @@ def foreign_code(folder: Path) -> Iterator[Difference]:
         wanted = sha256_of(_CODE_FOLDER / name)
         if found != wanted:
             yield Difference(name, found, wanted)
-    parts = {"AutoConfig": SmallResNetConfig, "AutoModel": SmallResNetModel}
+    parts = {
+        "AutoConfig": SmallResNetConfig, "AutoModel": SmallResNetModel, "AutoModelForImageClassification": SmallResNetForImageClassification,
+    }  # fmt: skip
     names = {auto: f"{part.__module__.rpartition('.')[2]}.{part.__name__}" for auto, part in parts.items()}
     stored = read_config(folder)
     processor = _processor(folder / PREPROCESSOR)
