@@ -4,6 +4,7 @@ import copy
 import io
 import math
 import os
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 
 import pytest
@@ -119,6 +120,10 @@ class TestConstants:
         assert names["encoder.layernorm.weight"] == (1.0, 0.0)
         assert names["classifier.weight"] == names["classifier.bias"] == (1.0, 0.0)
         assert type(training.optimizer.optimizer).__name__ == "AdamW"
+        crops = training.crops
+        assert crops._view == View(16, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3), interpolation="bicubic", horizontal_flip=0.5)
+        assert (crops._rand_augment, crops._erasing) == (RandAugment(), RandomErasing())
+        assert (crops._mean, crops._std) == (PREPROCESSING.mean, PREPROCESSING.std)
 
     def test_of_layer_groups_are_all_parameters_once(self):
         encoder = encoder_named("vit-xs4")
@@ -237,6 +242,24 @@ class TestFineTuning:
         assert {(classes, *settings.values()) for classes, settings, _ in given["mix"]} == {(10, 0.8, 1.0, 0.1)}
         assert {rate for rate, _ in given["drop"]} == {0.1}
         assert training._test() == training._test() == training.history[-1]
+
+    def test_draws_every_random_part_by_seed_and_epoch(self, monkeypatch):
+        """Where the crops are, what is mixed, which branches are dropped, and torch's own numbers: a dropout's."""
+        drawn = {}
+        monkeypatch.setattr(classifier, "mix", lambda images, labels, *_, draw, **how: drawn.update(mix=draw.random()) or (images, labels))
+        monkeypatch.setattr(classifier, "drop_path", lambda *given: drawn.update(drop=given[2].flatten().tolist()) or nullcontext())
+        data, found = digits(9, 5), []
+        for seed, epoch in ((1, 0), (1, 0), (2, 0), (1, 1)):
+            training = classifier._Training(SHORT, encoder_named("vit-xs4"), data, session(seed))
+            batch = next(data.train.batches([torch.arange(9)]))
+            with training._own_random_numbers(epoch):
+                drawn["torch"] = float(torch.rand(()))
+            drawn["crops"] = training.crops(batch.pixels, batch.sizes, batch.samples, epoch).flatten().tolist()
+            training._train_step(batch, epoch, step=epoch)
+            found.append(dict(drawn))
+        assert found[0] == found[1] and set(found[0]) == {"mix", "drop", "torch", "crops"}
+        for other in found[2:]:
+            assert all(found[0][part] != other[part] for part in found[0]), other.keys()
 
     def test_with_decay_over_layers_needs_layers(self):
         with pytest.raises(InputError, match="transformer"):

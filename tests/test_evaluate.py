@@ -2,8 +2,10 @@
 
 import errno
 import shutil
+from types import SimpleNamespace
 
 import pytest
+import torch
 from test_card import make_run
 from test_reproduce import make_pets
 
@@ -123,3 +125,30 @@ def test_where_nothing_can_be_written_numbers_are_printed_and_said_not_to_be_sto
 def test_every_protocol_has_what_a_card_and_reproduce_need():
     for name, protocol in PROTOCOLS.items():
         assert name.rpartition("-v")[2].isdigit() and 0 < protocol.tolerance < 0.05 and protocol.precision in ("fp32", "fp16", "bf16")
+
+
+def test_a_number_says_the_precision_that_was_used_and_not_the_protocols(run, tmp_path):
+    command = ["evaluate", str(run.folder), "--on", str(make_pets(tmp_path / "pets")), "--cpu", "--protocol"]
+    assert main([*command, "knn-instdisc-v2", "linear-features-v1"]) == 0
+    assert {number["provenance"]["precision"] for number in numbers_on(run, "pets")} == {"fp32"}
+    for name, on_a_gpu in (("knn-instdisc-v2", "fp32"), ("linear-features-v1", "fp32"), ("finetune-mae-v1", "fp16")):
+        found = [PROTOCOLS[name].precision_on(SimpleNamespace(mixed_precision=mixed)) for mixed in ("fp16", "no")]
+        assert found == [on_a_gpu, "fp32"], name
+
+
+def test_no_variable_of_accelerates_changes_how_is_measured(run, tmp_path, monkeypatch):
+    seen = []
+
+    def measured(encoder, data, protocol, session):
+        seen.append(session.accelerator)
+        return [{"protocol": protocol, "dataset": "pets", "split": "test", "metric": "linear_top1", "arguments": {}, "value": 0.5}]
+
+    monkeypatch.setattr(inference, "measure", measured)
+    for name, value in (("GRADIENT_ACCUMULATION_STEPS", "4"), ("MIXED_PRECISION", "bf16"), ("DYNAMO_BACKEND", "EAGER")):
+        monkeypatch.setenv(f"ACCELERATE_{name}", value)
+    command = ["evaluate", str(run.folder), "--on", str(make_pets(tmp_path / "pets")), "--protocol", "linear-simclr-v1", "--cpu"]
+    assert main(command) == 0
+    (accelerator,) = seen
+    assert (accelerator.gradient_accumulation_steps, accelerator.mixed_precision, accelerator.device.type) == (1, "no", "cpu")
+    assert type(accelerator.prepare(torch.nn.Linear(1, 1))) is torch.nn.Linear, "not compiled"
+    assert [number["provenance"]["precision"] for number in numbers_on(run, "pets")] == ["fp32"], "and not the protocol's fp16"

@@ -47,6 +47,8 @@ class TestTopCounts:
     def test_of_equal_scores_the_lower_label_is_first(self):
         assert top_counts(torch.zeros(3, 3), torch.tensor([0, 1, 2])) == {"top1": 1}
         assert top_counts(torch.zeros(7, 7), torch.arange(7)) == {"top1": 1, "top5": 5}
+        assert [top_counts(torch.zeros(1, 3), torch.tensor([label]))["top1"] for label in range(3)] == [1, 0, 0]
+        assert [top_counts(torch.zeros(1, 7), torch.tensor([label]))["top5"] for label in range(7)] == [1, 1, 1, 1, 1, 0, 0]
 
     def test_one_class_is_always_right(self):
         assert top_counts(torch.randn(4, 1), torch.zeros(4, dtype=torch.int64)) == {"top1": 4}

@@ -92,6 +92,7 @@ class Watched(Pictures):
 
     def batches(self, order):
         for positions in order:
+            assert len(positions), "no image set makes empty batches"
             self.read += positions.tolist()
             if self.broken and 4 in positions:
                 raise InputError("picture 4 cannot be read")
@@ -159,7 +160,7 @@ def _resumed_classifier(rank, state, patch):
     state.mkdir(parents=True)
 
     def training(**changes):
-        protocol, data = short_linear(), make_data(Pictures(20), Pictures(1), AS_IT_IS)
+        protocol, data = short_linear(), make_data(Pictures(20), Watched(1), AS_IT_IS)
         return classifier._Training(protocol, encoder_named("res6"), data, session(**changes))
 
     whole, stopped = training(), training(state=state)

@@ -442,6 +442,7 @@ def test_the_best_epoch_before_a_stop_stays_the_best(tmp_path, monkeypatch):
     assert [(number["when"], number["value"], number["arguments"].get("epoch")) for number in numbers] == [
         ("last", 0.4, None), ("best", 0.9, 0),
     ]  # fmt: skip
+    assert {number["provenance"]["precision"] for number in numbers} == {"fp32"}
 
 
 def test_what_is_frozen_for_an_epoch_moves_in_the_next(tmp_path):

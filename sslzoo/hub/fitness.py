@@ -54,8 +54,10 @@ def foreign_code(folder: Path) -> Iterator[Difference]:
         if found != wanted:
             yield Difference(name, found, wanted)
     parts = {
-        "AutoConfig": SmallResNetConfig, "AutoModel": SmallResNetModel, "AutoModelForImageClassification": SmallResNetForImageClassification,
-    }  # fmt: skip
+        "AutoConfig": SmallResNetConfig,
+        "AutoModel": SmallResNetModel,
+        "AutoModelForImageClassification": SmallResNetForImageClassification,
+    }
     names = {auto: f"{part.__module__.rpartition('.')[2]}.{part.__name__}" for auto, part in parts.items()}
     stored = read_config(folder)
     processor = _processor(folder / PREPROCESSOR)
