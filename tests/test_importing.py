@@ -119,6 +119,11 @@ MODULES = {
     "mocov2": (["backbone.", "key_backbone."], ["projection_head.layers.0", "key_projection_head.layers.0", "criterion"], "backbone"),
     "mocov2, before": (["backbone.", "query_backbone."], ["projection_head.layers.0", "query_projection_head.layers.0"], "backbone"),
     "dino, tico": (["backbone.", "student_backbone."], ["student_projection_head.layers.0", "criterion"], "backbone"),
+    "tico, before": (
+        ["backbone.", "backbone_momentum."],
+        ["projection_head.layers.0", "projection_head_momentum.layers.0", "online_classifier.linear"],
+        "backbone",
+    ),
     "dino, vit": (["backbone.vit.", "student_backbone.vit."], ["projection_head.last_layer", "student_projection_head.layers"], "backbone"),
     "ibot": (
         ["teacher_backbone.vit.", "student_backbone.vit."],

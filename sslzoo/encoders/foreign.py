@@ -53,12 +53,12 @@ def convert_weights(state: Mapping[str, Tensor], branch: str | None = None, head
     encoder, changed = _filled(converted.config, converted.tensors, converted.name)
 
     names = branch_names(branches)
-    others = [name for index, name in enumerate(names) if index != chosen]
-    said = [f"{converted.name} of branch '{names[chosen]}'" + (f"; others are: {listed(others)}" if others else "")]
+    others = {branch.path[:-1]: name for branch, name in zip(branches, names, strict=True) if not path.startswith(branch.path)}
+    front = f" of branch '{printable(names[chosen])}'" if names[chosen] else ""
+    rest = [name for index, name in enumerate(names) if index != chosen]
+    said = [converted.name + front + (f"; others are: {listed(rest)}" if rest else "")]
     used = {path + old for old, _ in converted.tensors.values()}
-    aside = _counted(
-        [name for name in state if name not in used], path, {other.path[:-1] for other in branches if not path.startswith(other.path)}
-    )
+    aside = _counted([name for name in state if name not in used], path, others)
     said += [aside] if aside else []
     said += [changed] if changed else []
     layout = "torchvision" if layout == "numbered" else layout
@@ -100,15 +100,18 @@ def _why_nothing(state: Mapping[str, Tensor]) -> str:
 _LISTED = 8  # names in a line
 
 
-def _counted(names: list[str], path: str, others: set[str]) -> str | None:
-    """One line on the tensors outside of the encoder, under the first name that is not its own path's."""
+def _counted(names: list[str], path: str, others: dict[str, str]) -> str | None:
+    """One line on the tensors outside the encoder, by the branch they are in, or by the first part of their name that is not its path's.
+
+    others: what the other branches are called, by their paths.
+    """
     counts = Counter()
     mine = path.split(".")[:-1]
     for name in names:
         theirs = name.split(".")
         fronts = (".".join(theirs[:end]) for end in range(1, len(theirs)))
         shared = next((index for index, part in enumerate(mine) if theirs[index : index + 1] != [part]), len(mine))
-        counts[next((front for front in fronts if front in others), theirs[min(shared, len(theirs) - 1)])] += 1
+        counts[next((others[front] for front in fronts if front in others), theirs[min(shared, len(theirs) - 1)])] += 1
     if not counts:
         return None
     most = counts.most_common(_LISTED)
