@@ -224,7 +224,7 @@ def test_two_processes_end_with_the_weights_of_one(tmp_path):
         sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config), "--main_process_port", "0", "recipes/train.py",
         "digits/dino", "--output", str(tmp_path / "two"), "--set", *(f"{key}={value}" for key, value in changes.items()),
     ]  # fmt: skip
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.strip().endswith(str(tmp_path / "two"))
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")

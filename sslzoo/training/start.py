@@ -1,5 +1,6 @@
 """What `sslzoo train` calls: from a recipe and a folder to a finished run."""
 
+import dataclasses
 import importlib.util
 import os
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import torch
 
 from sslzoo.accelerator import make_accelerator, on_cpu
+from sslzoo.data import EMBEDDED
 from sslzoo.errors import InputError
 from sslzoo.processes import check_alike, main_decides, others_may_end
 from sslzoo.recipe import Recipe, rehearse
@@ -26,6 +28,10 @@ def train(recipe: Recipe, folder: str | Path, *, resume: bool = False, cpu: bool
     `StoppedError` when Ctrl-C or SIGTERM ended it; checkpoints stay.
     """
     run = Run(folder)
+    place = Path(recipe.dataset).expanduser()
+    if recipe.dataset != EMBEDDED and place.exists():
+        # Wherever the run is looked at from, it is the same folder, and no Hub id.
+        recipe = dataclasses.replace(recipe, dataset=str(place.absolute()))
     if recipe.tracker and importlib.util.find_spec(recipe.tracker) is None:
         raise InputError(f"the tracker '{recipe.tracker}' is not installed: pip install 'sslzoo[{recipe.tracker}]'")
     processes = int(os.environ.get("WORLD_SIZE", 1))
