@@ -19,7 +19,7 @@ from tqdm import tqdm
 from sslzoo.data import load_images
 from sslzoo.encoders import load_stored, model_folder
 from sslzoo.errors import InputError
-from sslzoo.evaluation import Data, Preprocessing, Session, data_facts, make_data, measure, protocol_named, write_features
+from sslzoo.evaluation import Data, Preprocessing, Session, data_facts, enough_for, make_data, measure, protocol_named, write_features
 from sslzoo.recipe import Recipe, read_recipe, shipped_recipes
 from sslzoo.run import RECIPE, RESULTS, Run, code_version, with_provenance
 
@@ -66,11 +66,17 @@ def load_data(
     folder: Path, dataset: str, splits: tuple[str, str], image_column: str | None, label_column: str | None, canvas: int | None, cpu: bool
 ) -> Data:
     """Training and test images, to be seen as the encoder in `folder` wants them. Raises `InputError`."""
-    device = _accelerator("fp32", cpu).device
+    device, preprocessing = _accelerator("fp32", cpu).device, Preprocessing.read(folder)
+    # Of a run's own images as much as its training had.
+    views = Run(folder).recipe.make_views().values() if (folder / RECIPE).is_file() else ()
     train, test = (
-        load_images(dataset, split, image_column=image_column, label_column=label_column, canvas=canvas, device=device) for split in splits
-    )
-    return make_data(train, test, Preprocessing.read(folder))
+        load_images(
+            dataset, split, image_column=image_column, label_column=label_column, canvas=canvas, enough=enough_for(preprocessing, views),
+            device=device,
+        )
+        for split in splits
+    )  # fmt: skip
+    return make_data(train, test, preprocessing)
 
 
 def measure_stored(folder: Path, data: Data, facts: dict[str, Any], protocol: str, seed: int, cpu: bool) -> list[dict[str, Any]]:
@@ -91,17 +97,22 @@ def measure_stored(folder: Path, data: Data, facts: dict[str, Any], protocol: st
 
 
 def embed(
-    name: str, source: str, output: Path, *, split: str = "train", image_column: str | None = None, cpu: bool = False
-) -> int:
+    name: str, source: str, output: Path, *, split: str = "train", image_column: str | None = None, label_column: str | None = None,
+    cpu: bool = False,
+) -> int:  # fmt: skip
     """Writes the features of a data set to the Parquet file `output` (see `write_features`); returns the number of images."""
     if output.suffix != ".parquet" or not output.absolute().parent.is_dir():
         raise InputError(f"cannot write '{output}': a file name that ends in .parquet, in a folder that exists, is needed")
     folder = model_folder(name)
     device = _accelerator("fp32", cpu).device
-    images = load_images(source, split, image_column=image_column, device=device)
+    preprocessing = Preprocessing.read(folder)
+    # Each image is looked at once: none needs to be kept.
+    images = load_images(
+        source, split, image_column=image_column, label_column=label_column, enough=enough_for(preprocessing), device=device, budget=0
+    )
     encoder = load_stored(folder).to(device)
     with _bar("images", len(images), output.name) as bar:
-        return write_features(encoder, images, Preprocessing.read(folder), output, done=bar.update)
+        return write_features(encoder, images, preprocessing, output, done=bar.update)
 
 
 def _recipe_for(dataset: str) -> Recipe | None:

@@ -26,7 +26,7 @@ from sslzoo.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from sslzoo.data import Batch, ImageSet, load_images
 from sslzoo.encoders import compiled_parts, features
 from sslzoo.errors import InputError, TrainingError
-from sslzoo.evaluation import Preprocessing, collapse_signs, data_facts, likely_collapse, make_data, measure, quiet_session
+from sslzoo.evaluation import Preprocessing, collapse_signs, data_facts, enough_for, likely_collapse, make_data, measure, quiet_session
 from sslzoo.method import Method, Progress
 from sslzoo.optim import lr_factor, make_optimizer, peak_lr, set_learning_rates
 from sslzoo.recipe import Recipe, write_recipe
@@ -70,8 +70,8 @@ class _Training:
 
     def __init__(self, recipe: Recipe, run: Run, accelerator: Accelerator, resume: bool):
         self.recipe, self.run, self.accelerator = recipe, run, accelerator
-        self.images = self._load(recipe.train_split)
         self.preprocessing = Preprocessing(recipe.eval_resize, recipe.eval_crop)
+        self.images = self._load(recipe.train_split)
         measured = recipe.test_split is not None and self.images.labels is not None
         self.data = make_data(self.images, self._load(recipe.test_split), self.preprocessing) if measured else None
         self.micro_batch = self._micro_batch()
@@ -284,7 +284,7 @@ class _Training:
         recipe = self.recipe
         return load_images(
             recipe.dataset, split, image_column=recipe.image_column, label_column=recipe.label_column, canvas=recipe.canvas,
-            device=self.accelerator.device,
+            enough=enough_for(self.preprocessing, recipe.make_views().values()), device=self.accelerator.device,
         )  # fmt: skip
 
     def _micro_batch(self) -> int:

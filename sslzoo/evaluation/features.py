@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from transformers.image_processing_backends import PilBackend
 
 from sslzoo.data import ImageSet
-from sslzoo.encoders import features
+from sslzoo.encoders import feature_width, features
 from sslzoo.errors import InputError, first_line
 from sslzoo.views import IMAGENET_MEAN, IMAGENET_STD, center_crop
 
@@ -138,33 +138,37 @@ def extract(
     encoder: PreTrainedModel, images: ImageSet, preprocessing: Preprocessing, batch_size: int = 256,
     done: Callable[[int], None] = lambda count: None,
 ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
-    """Features float32 (len(images), width) on the device and labels int64 (len(images),), in the order of the data set.
+    """Features float32 (n, width) on the device and labels int64 (n,) of the n images that can be decoded, in the order of the data set.
 
     The encoder is in evaluation mode meanwhile. Each process takes its part; all get the whole. done: told how many images are done.
     """
     device = next(encoder.parameters()).device
     world, rank = (distributed.get_world_size(), distributed.get_rank()) if distributed.is_initialized() else (1, 0)
-    share = -(-len(images) // world)
-    # The last part is filled up with the last image, so that all parts are of one size; what is too much is cut off below.
-    mine = torch.arange(rank * share, (rank + 1) * share).clamp(max=len(images) - 1)
     training = encoder.training
     encoder.eval()
     found, labels = [], []
     try:
-        for batch in images.batches(mine.split(batch_size)):
+        for _, batch in images.read(torch.arange(len(images)).tensor_split(world)[rank], batch_size):
             pixels = preprocessing(batch.pixels, batch.sizes).to(device)
             found.append(features(encoder, pixels).float())
             labels.append(batch.labels)
             done(len(pixels) * world)
     finally:
         encoder.train(training)
-    every = _all(torch.cat(found))[: len(images)]
-    return every, None if images.labels is None else _all(torch.cat(labels).to(device))[: len(images)]
+    every = _all(torch.cat(found) if found else torch.empty(0, feature_width(encoder), device=device))
+    if images.labels is None:
+        return every, None
+    return every, _all(torch.cat(labels).to(device) if labels else torch.empty(0, dtype=torch.int64, device=device))
 
 
 def _all(rows: Tensor) -> Tensor:
+    """Those of all processes, of which each may have a different number."""
     if not distributed.is_initialized() or distributed.get_world_size() == 1:
         return rows
-    parts = [torch.empty_like(rows) for _ in range(distributed.get_world_size())]
-    distributed.all_gather(parts, rows.contiguous())
-    return torch.cat(parts)
+    counts = [torch.zeros((), dtype=torch.int64, device=rows.device) for _ in range(distributed.get_world_size())]
+    distributed.all_gather(counts, torch.tensor(len(rows), device=rows.device))
+    filled = rows.new_zeros(int(max(counts)), *rows.shape[1:])
+    filled[: len(rows)] = rows
+    parts = [torch.empty_like(filled) for _ in counts]
+    distributed.all_gather(parts, filled)
+    return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])

@@ -20,9 +20,9 @@ def count_shared(train: ImageSet, test: ImageSet) -> int:
 
 
 def _digests(images: ImageSet) -> Tensor:
-    """int64 (len(images),): a sum of all pixels and the size, each times a factor of its place, that wraps around."""
+    """int64, of each image that can be decoded: a sum of all pixels and the size, each times a factor of its place, that wraps around."""
     factors, digests = None, []
-    for batch in images.batches(torch.arange(len(images)).split(_BATCH)):
+    for _, batch in images.read(torch.arange(len(images)), _BATCH):
         channels, height, width = batch.pixels.shape[1:]
         if factors is None or factors.shape[1:] != (height, width):
             # By place and not by position in memory, as canvases differ; what is outside of an image is zero and adds nothing.

@@ -99,7 +99,7 @@ class FeatureLinearProtocol(Protocol):
         features, labels = _train_features(encoder, data, session)
         setting = self.choose(features, labels, classes, session.seed, bar.update)
         generator = torch.Generator().manual_seed(session.seed)
-        classifier = self.fit(features, labels, torch.arange(images), classes, [setting], generator, bar.update)
+        classifier = self.fit(features, labels, torch.arange(len(features)), classes, [setting], generator, bar.update)
         features, labels = extract(encoder, data.test, data.preprocessing, done=bar.update)
         _check_finite(features, "test")
         counts = top_counts(classifier.scores(features).squeeze(1), data.classes.of_test.to(labels.device)[labels])

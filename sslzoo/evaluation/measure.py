@@ -1,10 +1,11 @@
 """From an encoder and two splits to numbers that say how they were measured."""
 
+import logging
 from typing import Any
 
 from transformers import PreTrainedModel
 
-from sslzoo.data import ImageSet
+from sslzoo.data import ImageSet, labelled
 from sslzoo.errors import unknown
 
 from .classes import classes_of
@@ -15,6 +16,7 @@ from .leaks import count_shared
 from .linear_features import FEATURE_PROTOCOLS
 from .protocol import Data, Protocol, Session
 
+_log = logging.getLogger(__name__)
 PROTOCOLS: dict[str, Protocol] = {**KNN_PROTOCOLS, **FEATURE_PROTOCOLS, **CLASSIFIER_PROTOCOLS}
 
 
@@ -26,8 +28,9 @@ def protocol_named(name: str) -> Protocol:
 
 
 def make_data(train: ImageSet, test: ImageSet, preprocessing: Preprocessing) -> Data:
-    """What is measured on. Raises `InputError` for splits without labels or with classes of their own."""
-    return Data(train, test, classes_of(train, test), preprocessing)
+    """What is measured on: the images that have a label. Raises `InputError` for splits without labels or with classes of their own."""
+    classes = classes_of(train, test)
+    return Data(_labelled(train), _labelled(test), classes, preprocessing)
 
 
 def measure(encoder: PreTrainedModel, data: Data, protocol: str, session: Session) -> list[dict[str, Any]]:
@@ -44,13 +47,22 @@ def measure(encoder: PreTrainedModel, data: Data, protocol: str, session: Sessio
 def data_facts(data: Data) -> dict[str, Any]:
     """What was measured on, as a number's provenance holds it: fingerprints, counts and preprocessing.
 
-    "test_images_in_train": how many test images are, pixel for pixel, training images too. Looks at every image once.
+    "train_images", "test_images": those with a label that can be decoded. "test_images_in_train": how many test images are, pixel for
+    pixel, training images too. Looks at every image once.
     """
     train, test, preprocessing = data.train, data.test, data.preprocessing
     shared = count_shared(train, test)
     return {
         "train_split": train.split, "train_fingerprint": train.fingerprint, "test_fingerprint": test.fingerprint,
-        "train_images": len(train), "test_images": len(test), "skipped": len(train.skipped) + len(test.skipped),
+        "train_images": len(train.readable()), "test_images": len(test.readable()), "skipped": len(train.skipped) + len(test.skipped),
         "read_as": test.read_as, "classes": data.classes.count, "test_images_in_train": shared,
         "preprocessing": {key: list(value) if isinstance(value, tuple) else value for key, value in preprocessing._asdict().items()},
     }  # fmt: skip
+
+
+def _labelled(images: ImageSet) -> ImageSet:
+    kept = labelled(images)
+    if len(kept) < len(images):
+        without = len(images) - len(kept)
+        _log.warning("%s (%s): left out %d of %d images, which have no label", images.source, images.split, without, len(images))
+    return kept

@@ -15,10 +15,10 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from sslzoo.data import ImageSet, load_images
+from sslzoo.data import ImageSet, load_images, without_broken
 from sslzoo.encoders import features, load_stored
 from sslzoo.errors import InputError
-from sslzoo.evaluation import Preprocessing, extract, feature_map, nearest, pca_map
+from sslzoo.evaluation import Preprocessing, enough_for, extract, feature_map, nearest, pca_map
 from sslzoo.recipe import Recipe
 from sslzoo.run import METRICS, Run
 
@@ -82,11 +82,12 @@ def draw_neighbours(folder: Path, device: torch.device) -> Path:
     run = Run(folder)
     recipe = run.recipe
     bank = _load(recipe, recipe.train_split, device)
-    asked = _load(recipe, recipe.test_split, device) if recipe.test_split and bank.labels is not None else bank
     encoder, preprocessing = load_stored(run.folder).to(device), Preprocessing.read(run.folder)
+    bank_features, _ = extract(encoder, bank, preprocessing)
+    bank = without_broken(bank)
+    asked = without_broken(_load(recipe, recipe.test_split, device)) if recipe.test_split and bank.labels is not None else bank
     positions = torch.linspace(0, len(asked) - 1, min(_QUERIES, len(asked))).long()
     queries = _features(encoder, asked, positions, preprocessing)
-    bank_features, _ = extract(encoder, bank, preprocessing)
     rows = nearest(queries, bank_features, min(_NEAREST + 1, len(bank)))[1].cpu()
     if asked is bank:
         rows = torch.stack([found[found != own][: len(found) - 1] for found, own in zip(rows, positions, strict=True)])
@@ -160,8 +161,9 @@ def _draw(axes: Axes, title: str, curves: dict[str, tuple[list[int], list[float]
 
 def _load(recipe: Recipe, split: str, device: torch.device) -> ImageSet:
     return load_images(
-        recipe.dataset, split, image_column=recipe.image_column, label_column=recipe.label_column, canvas=recipe.canvas, device=device
-    )
+        recipe.dataset, split, image_column=recipe.image_column, label_column=recipe.label_column, canvas=recipe.canvas,
+        enough=enough_for(Preprocessing(recipe.eval_resize, recipe.eval_crop), recipe.make_views().values()), device=device,
+    )  # fmt: skip
 
 
 @torch.no_grad()
@@ -184,10 +186,10 @@ def _squares(images: ImageSet, positions: Tensor) -> list[Tensor]:
 
 
 def _class(images: ImageSet, position: int) -> str:
-    """The name of the image's class, "" where there are no labels."""
-    if images.labels is None:
+    """The name of the image's class, "" where it has no label."""
+    label = -1 if images.labels is None else int(images.labels[position])
+    if label < 0:
         return ""
-    label = int(images.labels[position])
     return one_line(images.label_names[label]) if images.label_names else f"class {label}"
 
 
