@@ -2,6 +2,7 @@
 
 import fcntl
 import importlib.util
+import logging
 import math
 import resource
 import shutil
@@ -26,13 +27,24 @@ from sslzoo.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from sslzoo.data import Batch, ImageSet, load_images
 from sslzoo.encoders import compiled_parts, features
 from sslzoo.errors import InputError, TrainingError
-from sslzoo.evaluation import Preprocessing, collapse_signs, data_facts, enough_for, likely_collapse, make_data, measure, quiet_session
+from sslzoo.evaluation import (
+    Data,
+    Preprocessing,
+    collapse_signs,
+    data_facts,
+    enough_for,
+    likely_collapse,
+    make_data,
+    measure,
+    quiet_session,
+)  # fmt: skip
 from sslzoo.method import Method, Progress
 from sslzoo.optim import lr_factor, make_optimizer, peak_lr, set_learning_rates
 from sslzoo.recipe import Recipe, write_recipe
 from sslzoo.run import CHECKPOINTS, RECIPE, Run, environment, with_provenance
 from sslzoo.views import Renderer
 
+_log = logging.getLogger(__name__)
 PROTOCOL = "knn-instdisc-v1"
 # On the tiny ResNet reading the signs costs 0.24 % of the steps at the default log_every, 1.2 % at every 10 steps.
 _SIGN_IMAGES = 256
@@ -72,8 +84,7 @@ class _Training:
         self.recipe, self.run, self.accelerator = recipe, run, accelerator
         self.preprocessing = Preprocessing(recipe.eval_resize, recipe.eval_crop)
         self.images = self._load(recipe.train_split)
-        measured = recipe.test_split is not None and self.images.labels is not None
-        self.data = make_data(self.images, self._load(recipe.test_split), self.preprocessing) if measured else None
+        self.data = self._measured_data()
         self.micro_batch = self._micro_batch()
         self.steps_per_epoch = len(self.images) // recipe.batch_size
         if not self.steps_per_epoch:
@@ -279,6 +290,16 @@ class _Training:
         if self.accelerator.num_processes > 1:
             for buffer in self.method.buffers():
                 distributed.broadcast(buffer, 0)
+
+    def _measured_data(self) -> Data | None:
+        """What kNN is measured on while training; None where there are no labels, which training does not need."""
+        if self.recipe.test_split is None or self.images.labels is None:
+            return None
+        test = self._load(self.recipe.test_split)
+        if test.labels is None:
+            _log.warning("%s (%s) has no labels: no kNN while training", test.source, test.split)
+            return None
+        return make_data(self.images, test, self.preprocessing)
 
     def _load(self, split: str) -> ImageSet:
         recipe = self.recipe
