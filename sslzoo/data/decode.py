@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from .enough import Enough, Plan, plan
+from .exif import orientation
 from .memory import Room
 from .png import pixels_alone, transparent
 
@@ -16,7 +17,7 @@ _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVI
 _MOST_PIXELS = 178_956_970  # Pillow's own limit for a decompression bomb, kept here because a program may switch Pillow's off
 _DEPTH = 24  # where in a PNG file the bits of a channel stand
 _BLOCK = 2**20  # px of grey that are scaled at a time
-_PHOTOMETRIC, _BITS, _SAMPLE_FORMAT, _ORIENTATION = 0x0106, 0x0102, 0x0153, 0x0112  # tags of TIFF and EXIF
+_BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 0x0102, 0x0106, 0x0153  # tags of TIFF
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -77,12 +78,12 @@ def _decode(encoded: bytes, longest: int | None, enough: Enough | None, room: Ro
         part = drafted[1][2] / width if drafted else 1
         with room.taken(image.width * image.height) if room else nullcontext():
             image.load()
-            orientation = _orientation(image)
+            held = orientation(image)
             image = _reduced(_colours(image, depth), part, wanted)
         if image.mode == "RGBA":
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-        if orientation in _UPRIGHT:
-            image = image.transpose(_UPRIGHT[orientation])
+        if held in _UPRIGHT:
+            image = image.transpose(_UPRIGHT[held])
         return np.asarray(image)
 
 
@@ -90,7 +91,7 @@ def _read_size(encoded: bytes, longest: int | None, enough: Enough | None) -> tu
     with _opened(encoded) as image:
         width, height = plan(image.size, longest, enough).size
         # A PNG may keep its orientation behind the pixels; its size is then that of the stored image. Pillow turns a TIFF by itself.
-        turned = image.format not in ("PNG", "TIFF") and _orientation(image) >= 5
+        turned = image.format not in ("PNG", "TIFF") and orientation(image) in (5, 6, 7, 8)
         return (width, height) if turned else (height, width)
 
 
@@ -108,13 +109,6 @@ def _opened(encoded: bytes) -> Iterator[Image.Image]:
     except Exception as error:  # decoders raise whatever a damaged file leads them to
         reason = " ".join(str(error).split())[:100]
         raise BrokenImage(reason or type(error).__name__) from error
-
-
-def _orientation(image: Image.Image) -> int:
-    try:
-        return int(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # damaged metadata: the pixels may be fine
-        return 1
 
 
 def _reduced(image: Image.Image, part: float, wanted: Plan) -> Image.Image:
