@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.distributed as distributed
 import torch.multiprocessing as multiprocessing
+from test_broken_in_evaluation import features_with_broken
 from test_classifier import short_trainings
 from test_contract import BATCH, build, every_method, optimizer_of, progress, random_views, snapshot, without_scalars
 from test_knn import features_of_five
@@ -65,7 +66,7 @@ def _process(rank, folder):
 
 def _parts(rank):
     """What is shared out or put together, beside the methods' losses."""
-    return {"gather": gathered(rank), "extract": features_of_five(), "classifiers": short_trainings()}
+    return {"gather": gathered(rank), "extract": features_of_five(), "broken": features_with_broken(), "classifiers": short_trainings()}
 
 
 @functools.cache
@@ -115,6 +116,14 @@ def test_features_are_shared_out_and_put_together_in_order():
         features, found = results["parts"]["extract"]
         torch.testing.assert_close(features, expected)
         assert torch.equal(found, labels)
+
+
+def test_broken_images_are_left_out_wherever_they_fall():
+    expected = features_with_broken()
+    for results in two_processes():
+        for budget, (features, labels) in results["parts"]["broken"].items():
+            assert len(features) == 316 and torch.equal(labels, expected[budget][1])
+            torch.testing.assert_close(features, expected[budget][0])
 
 
 def test_classifiers_end_with_the_weights_of_one():
