@@ -13,9 +13,9 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from transformers import AutoModelForImageClassification, PreTrainedModel, get_cosine_schedule_with_warmup, logging
 
-from sslzoo.data import load_images
+from sslzoo.data import load_images, without_broken
 from sslzoo.encoders import model_folder
-from sslzoo.evaluation import Data, Preprocessing, make_data
+from sslzoo.evaluation import Data, Preprocessing, enough_for, make_data
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -34,8 +34,10 @@ def main(arguments: list[str] | None = None) -> None:
     accelerator = Accelerator(cpu=not torch.accelerator.is_available())
     folder = model_folder(options.model)
     preprocessing = Preprocessing.read(folder)
-    train, test = (load_images(options.data, split, device=accelerator.device) for split in ("train", options.test_split))
+    enough = enough_for(preprocessing)
+    train, test = (load_images(options.data, split, enough=enough, device=accelerator.device) for split in ("train", options.test_split))
     data = make_data(train, test, preprocessing)
+    train = without_broken(data.train)
     names = train.label_names or [str(label) for label in range(data.classes.count)]
     model = AutoModelForImageClassification.from_pretrained(
         folder, dtype=torch.float32, id2label=dict(enumerate(names)), label2id={name: label for label, name in enumerate(names)}
@@ -71,11 +73,12 @@ def main(arguments: list[str] | None = None) -> None:
 def accuracy(model: PreTrainedModel, data: Data) -> float:
     """The share of the test images whose class the model finds."""
     model.eval()
-    right = 0
-    for batch in data.test.batches(torch.arange(len(data.test)).split(256)):
+    right = count = 0
+    for _, batch in data.test.read(torch.arange(len(data.test)), 256):
         found = model(pixel_values=data.preprocessing(batch.pixels, batch.sizes)).logits.argmax(dim=1).cpu()
         right += (found == data.classes.of_test[batch.labels.cpu()]).sum().item()
-    return right / len(data.test)
+        count += len(found)
+    return right / count
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 from sslzoo.data import EMBEDDED, hub_id, load_images
 from sslzoo.encoders import ENCODERS, encoder_config, features, load_stored, read_config
 from sslzoo.errors import InputError, first_line
-from sslzoo.evaluation import Preprocessing, class_attention, feature_map, nearest, pca_map
+from sslzoo.evaluation import Preprocessing, class_attention, enough_for, feature_map, nearest, pca_map
 from sslzoo.hub import Entry
 from sslzoo.recipe import Recipe, read_recipe, shipped_recipes
 
@@ -129,18 +129,19 @@ class Studio:
                 raise InputError(f"it has {size / 1e9:,.1f} GB")
         images = load_images(
             recipe.dataset, recipe.train_split, image_column=recipe.image_column, label_column=recipe.label_column, canvas=recipe.canvas,
-            device=torch.device("cpu"), budget=0,
+            enough=enough_for(preprocessing), device=torch.device("cpu"), budget=0,
         )  # fmt: skip
         count = min(len(images), _BANK if preprocessing.crop <= 64 else _LARGE_BANK)
         positions = torch.linspace(0, len(images) - 1, count).long()
-        pictures, found = [], []
+        pictures, found, shown = [], [], []
         with torch.no_grad():
-            for batch in images.batches(positions.split(64)):
+            for read, batch in images.read(positions, 64):
+                shown += read.tolist()
                 found.append(features(encoder, preprocessing(batch.pixels, batch.sizes)))
                 pictures += _middles(batch.pixels, batch.sizes)
-        names, labels = images.label_names, images.labels
-        told = [""] * count if labels is None else [names[label] if names else f"class {label}" for label in labels[positions].tolist()]
-        return Bank(pictures, told, torch.cat(found), f"{count} of the {len(images):,} training images of {recipe.dataset}")
+        names, labels = images.label_names, [-1] * len(shown) if images.labels is None else images.labels[shown].tolist()
+        told = ["" if label < 0 else names[label] if names else f"class {label}" for label in labels]
+        return Bank(pictures, told, torch.cat(found), f"{len(shown)} of the {len(images):,} training images of {recipe.dataset}")
 
 
 def open_upload(file: str) -> Image.Image:

@@ -58,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--train-split")
     evaluate.add_argument("--test-split")
     evaluate.add_argument("--image-column")
-    evaluate.add_argument("--label-column")
+    evaluate.add_argument("--label-column", help="where several columns may hold labels")
     evaluate.add_argument("--json", action="store_true", help="one JSON object a number")
     evaluate.add_argument("--cpu", action="store_true", help="do not use an accelerator")
     evaluate.set_defaults(run=_evaluate)
@@ -103,6 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     embed.add_argument("--output", type=Path, required=True, metavar="FILE.parquet")
     embed.add_argument("--split", default="train")
     embed.add_argument("--image-column")
+    embed.add_argument("--label-column", help="none: no labels")
     embed.add_argument("--cpu", action="store_true", help="do not use an accelerator")
     embed.set_defaults(run=_embed)
     return parser
@@ -223,7 +224,10 @@ def _embed(options: argparse.Namespace) -> None:
     from sslzoo.inference import embed
 
     _quiet()
-    count = embed(options.model, options.data, options.output, split=options.split, image_column=options.image_column, cpu=options.cpu)
+    count = embed(
+        options.model, options.data, options.output, split=options.split, image_column=options.image_column,
+        label_column=options.label_column, cpu=options.cpu,
+    )  # fmt: skip
     print(f"{options.output}: {count} rows")
 
 

@@ -16,7 +16,18 @@ from sslzoo.accelerator import make_accelerator, on_cpu
 from sslzoo.data import load_images
 from sslzoo.encoders import model_folder
 from sslzoo.errors import InputError, first_line
-from sslzoo.evaluation import Data, Preprocessing, Session, data_facts, encoder_for, make_data, measure, protocol_named, write_features
+from sslzoo.evaluation import (
+    Data,
+    Preprocessing,
+    Session,
+    data_facts,
+    encoder_for,
+    enough_for,
+    make_data,
+    measure,
+    protocol_named,
+    write_features,
+)
 from sslzoo.processes import all_or_none, check_alike, rank
 from sslzoo.recipe import Recipe, read_recipe, shipped_recipes
 from sslzoo.run import RECIPE, RESULTS, Run, code_version, with_provenance
@@ -72,11 +83,16 @@ def load_data(
     """Training and test images, to be seen as the encoder in `folder` wants them; in all processes. Raises `InputError`."""
     device = make_accelerator("fp32", cpu).device
     with all_or_none():
-        train, test = (
-            load_images(dataset, split, image_column=image_column, label_column=label_column, canvas=canvas, device=device)
-            for split in splits
-        )
         preprocessing = Preprocessing.read(folder)
+        # Of a run's own images as much as its training had.
+        views = Run(folder).recipe.make_views().values() if (folder / RECIPE).is_file() else ()
+        train, test = (
+            load_images(
+                dataset, split, image_column=image_column, label_column=label_column, canvas=canvas,
+                enough=enough_for(preprocessing, views), device=device,
+            )
+            for split in splits
+        )  # fmt: skip
     return make_data(train, test, preprocessing)
 
 
@@ -102,15 +118,19 @@ def measure_stored(folder: Path, data: Data, facts: dict[str, Any], protocol: st
 
 
 def embed(
-    name: str, source: str, output: Path, *, split: str = "train", image_column: str | None = None, cpu: bool = False
-) -> int:
+    name: str, source: str, output: Path, *, split: str = "train", image_column: str | None = None, label_column: str | None = None,
+    cpu: bool = False,
+) -> int:  # fmt: skip
     """Writes the features of a data set to the Parquet file `output` (see `write_features`); returns the number of images."""
     if output.suffix != ".parquet" or not output.absolute().parent.is_dir():
         raise InputError(f"cannot write '{output}': a file name that ends in .parquet, in a folder that exists, is needed")
     folder = model_folder(name)
     device, preprocessing = make_accelerator("fp32", cpu).device, Preprocessing.read(folder)
     encoder = encoder_for(folder, preprocessing).to(device)
-    images = load_images(source, split, image_column=image_column, device=device)
+    # Each image is looked at once: none needs to be kept.
+    images = load_images(
+        source, split, image_column=image_column, label_column=label_column, enough=enough_for(preprocessing), device=device, budget=0
+    )
     with _bar("images", len(images), output.name) as bar:
         return write_features(encoder, images, preprocessing, output, done=bar.update)
 

@@ -53,19 +53,21 @@ def check_alike(what: str, value: Any) -> None:
         raise InputError(f"{what} must be alike for all processes: {first} in process 0, {found} in process {other}")
 
 
-def equal_share(count: int) -> Tensor:
-    """This process's positions of `count` >= 1 in all, int64; as many in each process, filled up with the last position."""
-    share = -(-count // world_size())
-    return torch.arange(rank() * share, (rank() + 1) * share).clamp(max=count - 1)
+def own_share(count: int) -> Tensor:
+    """This process's positions of `count` in all, int64: a part of them that lie together."""
+    return torch.arange(count).tensor_split(world_size())[rank()]
 
 
-def joined(rows: Tensor, count: int) -> Tensor:
-    """The rows (count, ...) of which each process has its `equal_share`, in order, in all of them; without gradient."""
-    if world_size() == 1:
+def joined(rows: Tensor) -> Tensor:
+    """The rows (n, ...) of all processes, of which each may have a different number, one behind the other in all; without gradient."""
+    counts = from_all(len(rows))
+    if len(counts) == 1:
         return rows
-    parts = [torch.empty_like(rows) for _ in range(world_size())]
-    distributed.all_gather(parts, rows.contiguous())
-    return torch.cat(parts)[:count]
+    filled = rows.new_zeros(max(counts), *rows.shape[1:])
+    filled[: len(rows)] = rows
+    parts = [torch.empty_like(filled) for _ in counts]
+    distributed.all_gather(parts, filled)
+    return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from sslzoo.evaluation.classes import classes_of
 class Split:
     """What `classes_of` looks at of an `ImageSet`."""
 
-    source = "pets"
+    source, unlabelled = "pets", ""
 
     def __init__(self, split, labels, names=None):
         self.split, self.label_names = split, names

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from pyarrow import parquet
 
-from sslzoo.data import load_images, memory
+from sslzoo.data import Chosen, load_images, memory, without_broken
 from sslzoo.data.decode import decode
 from sslzoo.data.threads import ahead
 from sslzoo.errors import InputError
@@ -195,13 +195,14 @@ class TestBrokenWhileStreamed:
     def rows(self, positions):
         return [self.STANDS_IN.get(position, position) for position in positions]
 
-    def test_place_is_taken_by_the_next_good_image_with_its_label(self, written):
+    def test_place_is_taken_by_the_next_good_image_with_its_label(self, written, caplog):
         images = load(written(self.SIZES), STREAMED)
         positions = [299, 1, 0, 297, 2]
-        assert images.labels[[299, 1, 297]].tolist() == [299, 1, 297]
-        check(next(images.batches([torch.tensor(positions)])), [0, 2, 0, 298, 2], self.SIZES)
-        assert images.labels[[299, 1, 297]].tolist() == [0, 2, 298] and len(images) == 300
+        for _ in range(2):
+            check(next(images.batches([torch.tensor(positions)])), [0, 2, 0, 298, 2], self.SIZES)
+            assert images.labels.tolist() == list(range(300)) and len(images) == 300
         assert images.skipped == ["row 1", "row 297", "row 299"]
+        assert "in training, a broken image's place is taken by the next one" in caplog.text
 
     def test_the_same_image_whatever_the_order_and_the_batches(self, written):
         source = written(self.SIZES)
@@ -214,6 +215,87 @@ class TestBrokenWhileStreamed:
         sizes = [None, None, (2, 3), *[(4, 4)] * 296, None]
         images = load(written(sizes), STREAMED)
         check(next(images.batches([torch.tensor([299, 0, 1, 2])])), [2, 2, 2, 2], sizes)
+
+
+class TestRead:
+    """What evaluation sees: every image that can be decoded, and no other in the place of one that cannot."""
+
+    SIZES = [(4, 4), None, (4, 5), (6, 4), *[(4, 4)] * 292, (8, 3), None, (3, 3), None]
+    GOOD = [row for row in range(300) if row not in (1, 297, 299)]
+
+    @pytest.mark.parametrize("budget", [RESIDENT, STREAMED])
+    @pytest.mark.parametrize("size", [1, 7, 300])
+    def test_broken_images_are_left_out(self, written, budget, size):
+        images = load(written(self.SIZES), budget)
+        rows = []
+        for positions, batch in images.read(torch.arange(len(images)), size):
+            assert 1 <= len(positions) <= size
+            check(batch, batch.samples.tolist(), self.SIZES)
+            assert images.labels[positions].tolist() == batch.labels.tolist()
+            assert [images.name(position) for position in positions] == [f"row {row}" for row in batch.samples]
+            rows += batch.samples.tolist()
+        assert rows == self.GOOD and images.skipped == ["row 1", "row 297", "row 299"]
+
+    @pytest.mark.parametrize("budget", [RESIDENT, STREAMED])
+    def test_without_broken_images_positions_and_labels_are_those_of_a_resident_set(self, written, budget):
+        images = load(written(self.SIZES), budget)
+        whole = without_broken(images)
+        assert whole.labels.tolist() == self.GOOD and len(whole) == 297 and whole.readable(torch.arange(297)).tolist() == list(range(297))
+        assert whole.name(1) == "row 2" and whole.skipped == ["row 1", "row 297", "row 299"]
+        check(next(whole.batches([torch.tensor([1, 296, 0, 295])])), [2, 298, 0, 296], self.SIZES)
+        ((positions, batch),) = whole.read(torch.tensor([0, 1, 295]), 8)
+        assert positions.tolist() == [0, 1, 295] and batch.samples.tolist() == [0, 2, 296]
+        assert (whole is images) == (budget == RESIDENT)
+
+    @pytest.mark.parametrize("budget", [RESIDENT, STREAMED])
+    def test_some_of_the_images(self, written, budget):
+        images = load(written(self.SIZES), budget)
+        some = Chosen(images, (images.labels % 3 == 1).nonzero()[:, 0])
+        rows = [row for row in self.GOOD if row % 3 == 1]
+        assert [row for _, batch in some.read(torch.arange(len(some)), 16) for row in batch.samples.tolist()] == rows
+        assert without_broken(some).labels.tolist() == rows
+
+    def test_only_what_was_not_seen_is_decoded_to_know_which_are_broken(self, written, monkeypatch):
+        images = load(written(self.SIZES), STREAMED)
+        for _ in images.read(torch.arange(290), 64):
+            pass
+        decoded = []
+        monkeypatch.setattr("sslzoo.data.streamed.decode", lambda *how: decoded.append(0) or decode(*how))
+        assert images.readable(torch.arange(300)).tolist() == images.readable(torch.arange(300)).tolist() == self.GOOD
+        assert len(decoded) == 10
+
+    @pytest.mark.parametrize("budget", [RESIDENT, STREAMED])
+    def test_canvases_of_a_batch_are_bounded(self, written, monkeypatch, budget):
+        sizes = [(8, 8)] * 40 + [(1, 300), (300, 1)] + [(8, 8)] * 40
+        for module in ("streamed", "resident"):
+            monkeypatch.setattr(f"sslzoo.data.{module}.MOST_PIXELS", 2**16)
+        images = load(written(sizes), budget)
+        rows = []
+        for _, batch in images.read(torch.arange(82), 40):
+            check(batch, batch.samples.tolist(), sizes)
+            assert len(batch.samples) == 1 or batch.pixels[:, 0].numel() <= 2**16
+            rows += batch.samples.tolist()
+        assert rows == list(range(82))
+
+    @pytest.mark.parametrize("how", ["close", "raise", "end"])
+    def test_leaving_early_leaves_no_threads(self, written, how):
+        before = set(threading.enumerate())
+        images = load(written(SIZES), STREAMED)
+        batches = images.read(torch.arange(10), 2)
+        next(batches)
+        if how == "raise":
+            with pytest.raises(KeyError):
+                batches.throw(KeyError)
+        elif how == "close":
+            batches.close()
+        else:
+            assert len(list(batches)) == 4
+        assert set(threading.enumerate()) <= before
+
+    def test_too_many_broken_images_surface(self, written):
+        images = load(written([(2, 2)] * 8 + [None] * 2), STREAMED)
+        with pytest.raises(InputError, match="cannot be read"):
+            list(images.read(torch.arange(10), 4))
 
 
 class TestStreaming:
@@ -249,8 +331,8 @@ class TestStreaming:
     def test_error_surfaces_at_its_batch(self, written, monkeypatch, error):
         images = load(written([(2, 2)] * 9 + [(7, 7)]), STREAMED)
 
-        def fail(encoded, longest):
-            image = decode(encoded, longest)
+        def fail(encoded, *how):
+            image = decode(encoded, *how)
             if image.shape[0] == 7:
                 raise error
             return image

@@ -10,6 +10,7 @@ import torch
 import torch.distributed as distributed
 import torch.multiprocessing as multiprocessing
 from safetensors import SafetensorError
+from test_broken_in_evaluation import features_with_broken
 from test_classifier import encoder_named, session, short_linear, short_trainings
 from test_contract import BATCH, build, every_method, optimizer_of, progress, random_views, snapshot, without_scalars
 from test_knn import Pictures, features_of_five, small_encoder
@@ -77,7 +78,8 @@ def _parts(rank, state):
     """What is shared out or put together, beside the methods' losses. state: a folder of this process's own."""
     with pytest.MonkeyPatch.context() as patch:
         return {
-            "gather": gathered(rank), "extract": features_of_five(), "classifiers": short_trainings(), "shared": _shared(rank),
+            "gather": gathered(rank), "extract": features_of_five(), "broken": features_with_broken(),
+            "classifiers": short_trainings(), "shared": _shared(rank),
             "errors": _errors(rank), "features": _kept_features(rank, state / "features", patch),
             "resumed": _resumed_classifier(rank, state / "classifier", patch),
         }  # fmt: skip
@@ -237,6 +239,14 @@ def test_features_are_shared_out_and_put_together_in_order():
         features, found = results["parts"]["extract"]
         torch.testing.assert_close(features, expected)
         assert torch.equal(found, labels)
+
+
+def test_broken_images_are_left_out_wherever_they_fall():
+    expected = features_with_broken()
+    for results in two_processes():
+        for budget, (features, labels) in results["parts"]["broken"].items():
+            assert len(features) == 316 and torch.equal(labels, expected[budget][1])
+            torch.testing.assert_close(features, expected[budget][0])
 
 
 def test_classifiers_end_with_the_weights_of_one():

@@ -1,20 +1,29 @@
 """Which columns of a data set hold the images and the labels."""
 
+import re
+
 from sslzoo.errors import InputError, unknown
+
+NO_LABELS = "none"  # as a label column: no labels are wanted
+_SAYS_LABELS = re.compile(r"(^|[_ .-])(labels?|class|classes|category|categories|targets?|y)($|[_ .-])", re.IGNORECASE)
+_PLAIN = re.compile(r"u?int\d+|float\d+|bool|string|large_string|null")
 
 
 def find_image_column(features, name: str | None) -> str:
-    """The column with that name, else the only `Image` column, else the one called "image" among several. Raises `InputError`."""
-    from datasets import Image, Value
+    """The column with that name, else the only `Image` column, else the one called "image" among several. Raises `InputError`.
 
-    images = [column for column, feature in features.items() if isinstance(feature, Image)]
+    Where no column is an `Image`, as pandas writes Parquet, columns of bytes and of (bytes, path) are.
+    """
+    from datasets import Image
+
+    plain = [column for column, feature in features.items() if _holds_bytes(feature)]
+    images = [column for column, feature in features.items() if isinstance(feature, Image)] or plain
     if name is not None:
         if name not in features:
             raise unknown("image column", name, images or features)
-        feature = features[name]
-        plain = feature in (Value("binary"), Value("large_binary")) or (isinstance(feature, dict) and "bytes" in feature)
-        if name not in images and not plain:
-            raise InputError(f"column '{name}' holds no encoded images but {_kind(feature)}; choose from: {', '.join(images) or '(none)'}")
+        if name not in images and name not in plain:
+            kind = _kind(features[name])
+            raise InputError(f"column '{name}' holds no encoded images but {kind}; choose from: {', '.join(images) or '(none)'}")
         return name
     if len(images) == 1 or "image" in images:
         return "image" if "image" in images else images[0]
@@ -23,22 +32,44 @@ def find_image_column(features, name: str | None) -> str:
     raise InputError(f"no column holds images; the columns are: {', '.join(features)}")
 
 
-def find_label_column(features, name: str | None) -> str | None:
-    """The column with that name, else the `ClassLabel` column called "label", else the only one, else None. Raises `InputError`."""
-    from datasets import ClassLabel, Value
+def find_label_column(features, name: str | None) -> tuple[str | None, str]:
+    """The column of the labels and "", or None and why there is none where there might be one, in words.
+
+    The column with that name; else the one called "label"; else the only one of classes (`ClassLabel`); else, where there are none of
+    them, the only one whose name says that it holds labels and whose values can be some. Raises `InputError` for a name that is none.
+    """
+    from datasets import ClassLabel
 
     classes = [column for column, feature in features.items() if isinstance(feature, ClassLabel)]
+    possible = [column for column, feature in features.items() if column in classes or _PLAIN.fullmatch(_kind(feature))]
+    if name == NO_LABELS and name not in features:
+        return None, ""
     if name is not None:
         if name not in features:
             raise unknown("label column", name, classes or features)
-        feature = features[name]
-        if name not in classes and not (isinstance(feature, Value) and feature.dtype.lstrip("u").startswith("int")):
-            raise InputError(f"column '{name}' holds no labels (classes or whole numbers) but {_kind(feature)}")
-        return name
-    if "label" in classes:
-        return "label"
-    return classes[0] if len(classes) == 1 else None
+        if name not in possible:
+            raise InputError(f"column '{name}' holds no labels (classes, texts or whole numbers) but {_kind(features[name])}")
+        return name, ""
+    if "label" in possible:
+        return "label", ""
+    found = classes or [column for column in possible if _SAYS_LABELS.search(column)]
+    if len(found) == 1:
+        return found[0], ""
+    if found:
+        return None, f"several columns may hold labels, choose one as label_column: {', '.join(found)}"
+    named = next((column for column in features if _SAYS_LABELS.search(column)), None)
+    return None, f"column '{named}' holds {_kind(features[named])}, which are no classes" if named else ""
+
+
+def _holds_bytes(feature) -> bool:
+    encoded = feature.get("bytes") if isinstance(feature, dict) else feature
+    return _kind(encoded) in ("binary", "large_binary")
 
 
 def _kind(feature) -> str:
+    if isinstance(feature, dict):
+        return f"structures of {', '.join(feature)}"
+    inner = getattr(feature, "feature", None)
+    if inner is not None or isinstance(feature, list):
+        return f"lists of {_kind(inner if inner is not None else feature[0])}"
     return getattr(feature, "dtype", None) or type(feature).__name__

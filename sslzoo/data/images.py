@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
+MOST_PIXELS = 2**24  # of the canvases of a batch that is read; one image may have more
+
 
 class Batch(NamedTuple):
     """Some images of one data set, all on the device."""
@@ -20,9 +22,13 @@ class Batch(NamedTuple):
 class ImageSet(ABC):
     """The images of one split. Positions 0 .. len - 1 count the images in the order of the data set.
 
+    Training takes them by `batches`, evaluation by `read`: a resident set has left out the broken ones already; of a streamed one, where
+    they are found on the way, `batches` puts another image in their place and `read` leaves them out.
+
     source, split: as given to `load_images`.
     label_names: the classes' names by label, None where the data set has none.
-    labels: int64 (len,) on the CPU, None where the data set has none.
+    labels: int64 (len,) on the CPU, -1 of an image that has none; None where none has one.
+    unlabelled: why `labels` is None where there might be some, in words.
     fingerprint: sha256 of the content; see `fingerprint.py`.
     resident: True when every image is decoded and on the device.
     read_as: the columns and the canvas that `load_images` was asked for.
@@ -32,6 +38,7 @@ class ImageSet(ABC):
     split: str
     label_names: list[str] | None
     labels: Tensor | None
+    unlabelled: str = ""
     fingerprint: str
     resident: bool
     read_as: dict[str, Any] | None = None
@@ -52,6 +59,18 @@ class ImageSet(ABC):
     @abstractmethod
     def batches(self, order: Iterable[Tensor]) -> Iterator[Batch]:
         """One `Batch` for each element of `order`: int64 (n,) positions on the CPU, n >= 1."""
+
+    def read(self, positions: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Batch]]:
+        """Each image of these positions, int64 (n,) on the CPU, that can be decoded, in that order, with the positions of each batch's.
+
+        A batch has `batch_size` images, or fewer so that its canvases have no more than `MOST_PIXELS`.
+        """
+        parts = positions.split(batch_size)
+        return zip(parts, self.batches(parts), strict=True)
+
+    def readable(self, positions: Tensor) -> Tensor:
+        """Those of the positions, int64 (n,), whose images can be decoded. Decodes what no one has asked for yet."""
+        return positions
 
 
 def place(image: np.ndarray, canvas: np.ndarray) -> None:

@@ -1,7 +1,10 @@
-"""How much memory a decoded data set may take."""
+"""How much memory a decoded data set may take, and its decoders at once."""
 
 import os
 import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -25,3 +28,24 @@ def _container_limit() -> int:
     limit = Path("/sys/fs/cgroup/memory.max")
     text = limit.read_text(encoding="utf-8").strip() if limit.exists() else "max"
     return 2**62 if text == "max" else int(text)
+
+
+class Room:
+    """Room for so many px, which threads share; what is larger than all of it waits until it is alone."""
+
+    def __init__(self, pixels: int = 2**25):
+        self._pixels, self._used = pixels, 0
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def taken(self, pixels: int) -> Iterator[None]:
+        """Inside, `pixels` px of the room are taken; waits for them."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._used or self._used + pixels <= self._pixels)
+            self._used += pixels
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._used -= pixels
+                self._changed.notify_all()

@@ -9,7 +9,9 @@ from torch import Tensor
 
 from .broken import BrokenImages
 from .decode import BrokenImage, decode
-from .images import Batch, ImageSet, place
+from .enough import Enough
+from .images import MOST_PIXELS, Batch, ImageSet, place
+from .memory import Room
 from .rows import Rows
 from .threads import ahead, thread_count
 
@@ -60,9 +62,13 @@ class ResidentImages(ImageSet):
                 self._pixels.index_select(0, chosen), self._sizes.index_select(0, chosen), self._samples.index_select(0, chosen), labels
             )
 
+    def read(self, positions: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Batch]]:
+        height, width = self._pixels.shape[2:]
+        return super().read(positions, max(1, min(batch_size, MOST_PIXELS // (height * width))))
+
 
 def decode_all(
-    rows: Rows, longest: int | None, size: tuple[int, int], broken: BrokenImages, device: torch.device, budget: int
+    rows: Rows, longest: int | None, enough: Enough | None, size: tuple[int, int], broken: BrokenImages, device: torch.device, budget: int
 ) -> tuple[Tensor, Tensor, Tensor] | None:
     """Pixels uint8 (n, 3, H, W) on the device, sizes int64 (n, 2) and rows int64 (n,) of the images that can be decoded.
 
@@ -71,9 +77,10 @@ def decode_all(
     """
     pixels = torch.zeros(len(rows), 3, *size, dtype=torch.uint8, device=device)
     sizes, samples = [], []
+    room = Room()
 
     def decode_block(first: int) -> list[np.ndarray | BrokenImage]:
-        return [_decode(rows, row, longest) for row in range(first, min(first + _BLOCK, len(rows)))]
+        return [_decode(rows, row, longest, enough, room) for row in range(first, min(first + _BLOCK, len(rows)))]
 
     with ThreadPoolExecutor(thread_count()) as pool:
         starts = range(0, len(rows), _BLOCK)
@@ -101,9 +108,9 @@ def decode_all(
     return pixels[: len(sizes)], torch.tensor(sizes), torch.tensor(samples)
 
 
-def _decode(rows: Rows, row: int, longest: int | None) -> np.ndarray | BrokenImage:
+def _decode(rows: Rows, row: int, longest: int | None, enough: Enough | None, room: Room) -> np.ndarray | BrokenImage:
     try:
-        return decode(rows.encoded(row), longest)
+        return decode(rows.encoded(row), longest, enough, room)
     except BrokenImage as error:
         return error
 

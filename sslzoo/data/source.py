@@ -6,12 +6,12 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from sslzoo.errors import InputError, unknown
 
 from .columns import find_image_column, find_label_column
+from .labels import NoLabels, read_labels
 from .rows import Rows
 
 _SPLIT_FOLDERS = {"train", "training", "test", "testing", "validation", "valid", "val", "dev", "eval"}
@@ -24,6 +24,7 @@ class Opened(NamedTuple):
     rows: Rows
     labels: Tensor | None  # int64 (rows,) on the CPU
     label_names: list[str] | None
+    unlabelled: str = ""  # why there are no labels where there might be some, in words
 
 
 def open_source(source: str, split: str, image_column: str | None, label_column: str | None) -> Opened:
@@ -39,28 +40,18 @@ def open_source(source: str, split: str, image_column: str | None, label_column:
     if len(dataset) == 0:
         raise InputError(f"{source} ({split}) has no rows")
     image_column = find_image_column(dataset.features, image_column)
-    label_column = find_label_column(dataset.features, label_column)
-    table = dataset.select_columns([name for name in {image_column, label_column} if name]).with_format("arrow")[:]
+    labels_at, unlabelled = find_label_column(dataset.features, label_column)
+    table = dataset.select_columns([name for name in {image_column, labels_at} if name]).with_format("arrow")[:]
     rows = Rows(table.column(image_column), folders)
-    if label_column is None:
-        return Opened(rows, None, None)
-    names = getattr(dataset.features[label_column], "names", None)
-    return Opened(rows, *_labels(table.column(label_column), label_column, names))
-
-
-def _labels(column, name: str, names: list[str] | None) -> tuple[Tensor | None, list[str] | None]:
-    # A copy, as the table is read-only and a streamed set changes its labels.
-    labels = torch.from_numpy(column.cast("int64").fill_null(-1).to_numpy().copy())
-    if bool((labels == -1).all()):
-        return None, None  # how the Hub publishes test splits whose labels are kept back
-    most = len(names) if names else 2**62
-    wrong = ((labels < 0) | (labels >= most)).nonzero()
-    if len(wrong):
-        row = int(wrong[0])
-        value = column[row].as_py()
-        classes = f" of {most} classes" if names else ""
-        raise InputError(f"row {row} has the label {value} in column '{name}'{classes}: labels are 0, 1, 2 ...")
-    return labels, names
+    if labels_at is None:
+        return Opened(rows, None, None, unlabelled)
+    names = getattr(dataset.features[labels_at], "names", None)
+    try:
+        return Opened(rows, *read_labels(table.column(labels_at), labels_at, names))
+    except NoLabels as error:
+        if label_column is not None:
+            raise InputError(str(error)) from error
+        return Opened(rows, None, None, str(error))
 
 
 def _parquet_files(path: Path) -> list[Path]:

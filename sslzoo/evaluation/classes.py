@@ -27,8 +27,9 @@ def classes_of(train: ImageSet, test: ImageSet) -> Classes:
     for images in (train, test):
         if len(images) == 0:
             raise InputError(f"{images.source} ({images.split}) has no images, so nothing can be measured on it")
-        if images.labels is None:
-            raise InputError(f"{images.source} ({images.split}) has no labels, so nothing can be measured on it")
+        if images.labels is None or bool((images.labels < 0).all()):
+            why = images.unlabelled or "where a column holds them, name it as label_column"
+            raise InputError(f"{images.source} ({images.split}) has no labels, so nothing can be measured on it: {why}")
     if not train.label_names or not test.label_names:
         count = max(int(images.labels.max()) for images in (train, test)) + 1
         return Classes(count, torch.arange(count))
@@ -42,7 +43,7 @@ def classes_of(train: ImageSet, test: ImageSet) -> Classes:
             f"{train.source} ({train.split}) has two classes named '{twice}', so the classes of {test.source} ({test.split}), "
             "which are not the same, cannot be told by their names"
         )
-    used = [test.label_names[index] for index in test.labels.unique().tolist()]
+    used = [test.label_names[index] for index in test.labels.unique().tolist() if index >= 0]
     strange = [name for name in used if name not in label]
     if strange:
         named = ", ".join(f"'{name}'" for name in strange[:_NAMED]) + (" ..." if len(strange) > _NAMED else "")

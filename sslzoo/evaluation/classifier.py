@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from sslzoo.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from sslzoo.data import Batch
+from sslzoo.data import Batch, without_broken
 from sslzoo.encoders import blocks, depths, drop_path, feature_width, features
 from sslzoo.errors import InputError, TrainingError, first_line
 from sslzoo.optim import ParameterGroup, decayed_and_not, lr_factor, make_optimizer, peak_lr, set_learning_rates
@@ -97,6 +97,8 @@ class ClassifierProtocol(Protocol):
         arguments: {"of": "last epoch"}, or {"of": "best epoch", "selected_epoch": 57}, counted from 0.
         Raises `InputError` for encoders that the protocol cannot train, `TrainingError` when the loss is no longer finite.
         """
+        # Every process counts on the same images, whether they are resident or streamed.
+        data = data._replace(train=without_broken(data.train), test=without_broken(data.test))
         history = _Training(self, encoder, data, session).run_to_end()
         kind = "finetune" if self.trains_encoder else "linear"
         chosen = []
@@ -244,7 +246,7 @@ class _Training:
         right = top_counts(torch.zeros(0, data.classes.count), torch.zeros(0, dtype=torch.int64))
         mine = self._share(torch.arange(len(data.test)))
         with all_or_none():
-            for batch in data.test.batches(mine.split(self.protocol.batch_size) if len(mine) else ()):
+            for _, batch in data.test.read(mine, self.protocol.batch_size) if len(mine) else ():
                 scores = self.network(data.preprocessing(batch.pixels, batch.sizes))
                 for name, count in top_counts(scores, of_test[batch.labels]).items():
                     right[name] += count

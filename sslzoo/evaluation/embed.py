@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from sslzoo.checkpoint import sha256_of
 from sslzoo.data import ImageSet
 from sslzoo.data.images import Batch
-from sslzoo.encoders import features
+from sslzoo.encoders import feature_width, features
 
 from .features import Preprocessing
 
@@ -29,7 +29,8 @@ def write_features(
     encoder: PreTrainedModel, images: ImageSet, preprocessing: Preprocessing, file: Path, batch_size: int = 256,
     done: Callable[[int], None] = lambda count: None,
 ) -> int:  # fmt: skip
-    """Writes one row an image, in the order of the data set: "row", "name", "label" (where there are any) and "feature", a list of float32.
+    """Writes one row an image, in the order of the data set: "row", "name", "label" (where there are any; empty for an image
+    that has none) and "feature", a list of float32.
 
     Broken images are left out. The file appears when it is whole; until then its parts lie in the folder `.<name>.parts` beside it. A
     run that was stopped goes on with those of the same weights, data, preprocessing and batch size that are not damaged, and its file is
@@ -40,22 +41,25 @@ def write_features(
     import pyarrow.parquet as parquet
 
     encoder.eval()
-    batches = torch.arange(len(images)).split(batch_size)
-    chunks = [batches[start : start + _BATCHES] for start in range(0, len(batches), _BATCHES)]
+    device = next(encoder.parameters()).device
+    chunks = torch.arange(len(images)).split(batch_size * _BATCHES)
     data = [images.source, images.split, images.fingerprint, len(images)]
     parts = _Parts(
         file.with_name(f".{file.name}.parts"),
         {"encoder_sha256": _digest(encoder), "data": data, "preprocessing": preprocessing._asdict(), "batch_size": batch_size},
     )
     missing = [number for number in range(len(chunks)) if not parts.is_whole(number)]
-    done(len(images) - sum(len(positions) for number in missing for positions in chunks[number]))
-    stream = iter(images.batches(positions for number in missing for positions in chunks[number]))
+    done(len(images) - sum(len(chunks[number]) for number in missing))
     for number in missing:
         tables = []
-        for positions in chunks[number]:
-            tables.append(_table(encoder, images, preprocessing, positions, next(stream)))
+        for positions, batch in images.read(chunks[number], batch_size):
+            pixels = preprocessing(batch.pixels, batch.sizes).to(device)
+            tables.append(_table(images, positions, batch, features(encoder, pixels).float().cpu()))
             done(len(positions))
-        parts.write(number, arrow.concat_tables(tables))
+        table = arrow.concat_tables(tables or [_schema(images, feature_width(encoder)).empty_table()])
+        if len(table) < len(chunks[number]):
+            done(len(chunks[number]) - len(table))
+        parts.write(number, table)
 
     beside = file.with_name(f".{file.name}.new")
     count = 0
@@ -118,18 +122,22 @@ class _Parts:
         shutil.rmtree(self._folder)
 
 
-def _table(encoder: PreTrainedModel, images: ImageSet, preprocessing: Preprocessing, positions: Tensor, batch: Batch):
+def _table(images: ImageSet, positions: Tensor, batch: Batch, found: Tensor):
     import pyarrow as arrow
 
-    pixels = preprocessing(batch.pixels, batch.sizes).to(next(encoder.parameters()).device)
-    rows, samples = features(encoder, pixels).float().cpu(), batch.samples.cpu()
-    # A streamed set puts another image in a broken one's place.
-    kept = torch.ones_like(samples, dtype=torch.bool) if images.resident else samples == positions
-    columns = {"row": samples[kept].numpy(), "name": [images.name(position) for position in positions[kept].tolist()]}
+    columns = {"row": batch.samples.cpu().numpy(), "name": [images.name(position) for position in positions.tolist()]}
     if batch.labels is not None:
-        columns["label"] = batch.labels.cpu()[kept].numpy()
-    columns["feature"] = arrow.FixedSizeListArray.from_arrays(arrow.array(rows[kept].numpy().ravel()), rows.shape[1])
-    return arrow.table(columns)
+        labels = batch.labels.cpu().numpy()
+        columns["label"] = arrow.array(labels, mask=labels < 0)
+    columns["feature"] = arrow.FixedSizeListArray.from_arrays(arrow.array(found.numpy().ravel()), found.shape[1])
+    return arrow.table(columns, schema=_schema(images, found.shape[1]))
+
+
+def _schema(images: ImageSet, width: int):
+    import pyarrow as arrow
+
+    label = [] if images.labels is None else [("label", arrow.int64())]
+    return arrow.schema([("row", arrow.int64()), ("name", arrow.string()), *label, ("feature", arrow.list_(arrow.float32(), width))])
 
 
 def _digest(encoder: PreTrainedModel) -> str:

@@ -18,7 +18,7 @@ from sslzoo.data import ImageSet
 from sslzoo.encoders import feature_width, features, load_stored, read_json
 from sslzoo.errors import InputError, first_line
 from sslzoo.files import write_whole
-from sslzoo.processes import all_or_none, equal_share, joined, world_size
+from sslzoo.processes import all_or_none, joined, own_share, world_size
 from sslzoo.views import IMAGENET_MEAN, IMAGENET_STD, center_crop
 
 
@@ -176,7 +176,7 @@ def extract(
     encoder: PreTrainedModel, images: ImageSet, preprocessing: Preprocessing, batch_size: int = 256,
     done: Callable[[int], None] = lambda count: None,
 ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
-    """Features float32 (len(images), width) on the device and labels int64 (len(images),), in the order of the data set.
+    """Features float32 (n, width) on the device and labels int64 (n,) of the n images that can be decoded, in the order of the data set.
 
     The encoder is in evaluation mode meanwhile. Each process takes its part; all get the whole, or an error where one meets it.
     done: told how many images are done.
@@ -187,12 +187,14 @@ def extract(
     found, labels = [], []
     try:
         with all_or_none():
-            for batch in images.batches(equal_share(len(images)).split(batch_size)):
+            for _, batch in images.read(own_share(len(images)), batch_size):
                 pixels = preprocessing(batch.pixels, batch.sizes).to(device)
                 found.append(features(encoder, pixels).float())
                 labels.append(batch.labels)
                 done(len(pixels) * world_size())
     finally:
         encoder.train(training)
-    every = joined(torch.cat(found), len(images))
-    return every, None if images.labels is None else joined(torch.cat(labels).to(device), len(images))
+    every = joined(torch.cat(found) if found else torch.empty(0, feature_width(encoder), device=device))
+    if images.labels is None:
+        return every, None
+    return every, joined(torch.cat(labels).to(device) if labels else torch.empty(0, dtype=torch.int64, device=device))

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from sslzoo.data import ImageSet
-from sslzoo.processes import all_or_none, equal_share, joined
+from sslzoo.processes import all_or_none, joined, own_share
 
 _BATCH = 256  # images
 _PRODUCTS = 2**21  # int64 in memory at once, or one image's
@@ -18,15 +18,15 @@ def count_shared(train: ImageSet, test: ImageSet) -> int:
     like ImageNet's. Reads both splits once, each process its part, and so is called by all; a streamed one is decoded again.
     """
     with all_or_none():
-        digests = [_digests(images, equal_share(len(images))) for images in (train, test)]
-    of_train, of_test = (joined(mine, len(images)) for mine, images in zip(digests, (train, test), strict=True))
+        digests = [_digests(images, own_share(len(images))) for images in (train, test)]
+    of_train, of_test = map(joined, digests)
     return int(torch.isin(of_test, of_train).sum())
 
 
 def _digests(images: ImageSet, positions: Tensor) -> Tensor:
-    """int64 (len(positions),): a sum of all pixels and the size, each times a factor of its place, that wraps around."""
+    """int64, of each image that can be decoded: a sum of all pixels and the size, each times a factor of its place, that wraps around."""
     factors, digests = None, []
-    for batch in images.batches(positions.split(_BATCH)):
+    for _, batch in images.read(positions, _BATCH):
         channels, height, width = batch.pixels.shape[1:]
         if factors is None or factors.shape[1:] != (height, width):
             # By place and not by position in memory, as canvases differ; what is outside of an image is zero and adds nothing.
@@ -36,7 +36,7 @@ def _digests(images: ImageSet, positions: Tensor) -> Tensor:
         parts = batch.pixels.split(max(1, _PRODUCTS // factors.numel()))
         sums = torch.cat([(part * factors).sum(dim=(1, 2, 3)) for part in parts])
         digests.append(sums + (batch.sizes * of_size).sum(dim=1))
-    return torch.cat(digests)
+    return torch.cat(digests) if digests else torch.empty(0, dtype=torch.int64)
 
 
 def _scattered(numbers: Tensor) -> Tensor:

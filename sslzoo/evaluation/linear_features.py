@@ -103,7 +103,7 @@ class FeatureLinearProtocol(Protocol):
         with all_or_none():
             setting = self.choose(features, labels, classes, session.seed, bar.update)
             generator = torch.Generator().manual_seed(session.seed)
-            classifier = self.fit(features, labels, torch.arange(images), classes, [setting], generator, bar.update)
+            classifier = self.fit(features, labels, torch.arange(len(features)), classes, [setting], generator, bar.update)
         features, labels = extract(encoder, data.test, data.preprocessing, done=bar.update)
         with all_or_none():
             _check_finite(features, "test")

@@ -1,12 +1,13 @@
 """From an encoder and two splits to numbers that say how they were measured."""
 
+import logging
 from typing import Any
 
 from transformers import PreTrainedModel
 
-from sslzoo.data import ImageSet
+from sslzoo.data import ImageSet, labelled
 from sslzoo.errors import unknown
-from sslzoo.processes import check_alike, from_all, others_may_end
+from sslzoo.processes import check_alike, from_all, others_may_end, own_share
 
 from .classes import classes_of
 from .classifier import CLASSIFIER_PROTOCOLS
@@ -16,6 +17,7 @@ from .leaks import count_shared
 from .linear_features import FEATURE_PROTOCOLS
 from .protocol import Data, Protocol, Session
 
+_log = logging.getLogger(__name__)
 PROTOCOLS: dict[str, Protocol] = {**KNN_PROTOCOLS, **FEATURE_PROTOCOLS, **CLASSIFIER_PROTOCOLS}
 
 
@@ -27,13 +29,14 @@ def protocol_named(name: str) -> Protocol:
 
 
 def make_data(train: ImageSet, test: ImageSet, preprocessing: Preprocessing) -> Data:
-    """What is measured on; called by all processes, since they must have the same.
+    """What is measured on: the images that have a label; called by all processes, since they must have the same.
 
     Raises `InputError` for splits without labels or with classes of their own.
     """
     check_alike("the images", [(images.fingerprint, len(images)) for images in (train, test)])
     check_alike("the preprocessing", preprocessing)
-    return Data(train, test, classes_of(train, test), preprocessing)
+    classes = classes_of(train, test)
+    return Data(_labelled(train), _labelled(test), classes, preprocessing)
 
 
 def measure(encoder: PreTrainedModel, data: Data, protocol: str, session: Session) -> list[dict[str, Any]]:
@@ -49,15 +52,28 @@ def measure(encoder: PreTrainedModel, data: Data, protocol: str, session: Sessio
 def data_facts(data: Data) -> dict[str, Any]:
     """What was measured on, as a number's provenance holds it: fingerprints, counts and preprocessing.
 
-    "test_images_in_train": how many test images are, pixel for pixel, training images too. Looks at every image once; called by all
-    processes, each of which looks at its part.
+    "train_images", "test_images": those with a label that can be decoded. "test_images_in_train": how many test images are, pixel for
+    pixel, training images too. Looks at every image once; called by all processes, each of which looks at its part.
     """
     train, test, preprocessing = data.train, data.test, data.preprocessing
     shared = count_shared(train, test)
     skipped = [{name for names in from_all(images.skipped) for name in names} for images in (train, test)]
     return {
         "train_split": train.split, "train_fingerprint": train.fingerprint, "test_fingerprint": test.fingerprint,
-        "train_images": len(train), "test_images": len(test), "skipped": sum(map(len, skipped)),
+        "train_images": _readable(train), "test_images": _readable(test), "skipped": sum(map(len, skipped)),
         "read_as": test.read_as, "classes": data.classes.count, "test_images_in_train": shared,
         "preprocessing": {key: list(value) if isinstance(value, tuple) else value for key, value in preprocessing._asdict().items()},
     }  # fmt: skip
+
+
+def _readable(images: ImageSet) -> int:
+    """How many can be decoded, of those of all processes; each has read its part already."""
+    return sum(from_all(len(images.readable(own_share(len(images))))))
+
+
+def _labelled(images: ImageSet) -> ImageSet:
+    kept = labelled(images)
+    if len(kept) < len(images):
+        without = len(images) - len(kept)
+        _log.warning("%s (%s): left out %d of %d images, which have no label", images.source, images.split, without, len(images))
+    return kept

@@ -13,9 +13,9 @@ from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from sslzoo.data import ImageSet, load_images
+from sslzoo.data import ImageSet, load_images, without_broken
 from sslzoo.encoders import features
-from sslzoo.evaluation import Preprocessing, encoder_for, extract, feature_map, nearest, pca_map
+from sslzoo.evaluation import Preprocessing, encoder_for, enough_for, extract, feature_map, nearest, pca_map
 from sslzoo.files import whole
 from sslzoo.recipe import Recipe
 from sslzoo.run import Run
@@ -82,9 +82,11 @@ def draw_neighbours(folder: Path, device: torch.device) -> Path:
     bank, asked = _bank_and_asked(run.recipe, device)
     preprocessing = Preprocessing.read(run.folder)
     encoder = encoder_for(run.folder, preprocessing).to(device)
+    bank_features, _ = extract(encoder, bank, preprocessing)
+    whole, bank = bank, without_broken(bank)  # which is known now
+    asked = bank if asked is whole else without_broken(asked)
     positions = torch.linspace(0, len(asked) - 1, min(_QUERIES, len(asked))).long()
     queries = _features(encoder, asked, positions, preprocessing)
-    bank_features, _ = extract(encoder, bank, preprocessing)
     rows = nearest(queries, bank_features, min(_NEAREST + 1, len(bank)))[1].cpu()
     if asked is bank:
         rows = torch.stack([found[found != own][: len(found) - 1] for found, own in zip(rows, positions, strict=True)])
@@ -159,8 +161,9 @@ def _draw(axes: Axes, title: str, curves: dict[str, tuple[list[int], list[float]
 
 def _load(recipe: Recipe, split: str, device: torch.device) -> ImageSet:
     return load_images(
-        recipe.dataset, split, image_column=recipe.image_column, label_column=recipe.label_column, canvas=recipe.canvas, device=device
-    )
+        recipe.dataset, split, image_column=recipe.image_column, label_column=recipe.label_column, canvas=recipe.canvas,
+        enough=enough_for(Preprocessing(recipe.eval_resize, recipe.eval_crop), recipe.make_views().values()), device=device,
+    )  # fmt: skip
 
 
 def _bank_and_asked(recipe: Recipe, device: torch.device) -> tuple[ImageSet, ImageSet]:
@@ -189,10 +192,10 @@ def _squares(images: ImageSet, positions: Tensor) -> list[Tensor]:
 
 
 def _class(images: ImageSet, position: int) -> str:
-    """The name of the image's class, "" where there are no labels."""
-    if images.labels is None:
+    """The name of the image's class, "" where it has no label."""
+    label = -1 if images.labels is None else int(images.labels[position])
+    if label < 0:
         return ""
-    label = int(images.labels[position])
     return one_line(images.label_names[label]) if images.label_names else f"class {label}"
 
 

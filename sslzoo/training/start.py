@@ -36,7 +36,10 @@ def train(recipe: Recipe, folder: str | Path, *, resume: bool = False, cpu: bool
         raise InputError(f"the tracker '{recipe.tracker}' is not installed: pip install 'sslzoo[{recipe.tracker}]'")
     processes = int(os.environ.get("WORLD_SIZE", 1))
     device = torch.device("cpu") if on_cpu(cpu) else torch.accelerator.current_accelerator()
-    rehearse(recipe, max(1, recipe.batch_size // (processes * recipe.accumulate)), device)
+    if recipe.batch_size % (processes * recipe.accumulate) == 0:
+        images = recipe.batch_size // processes // recipe.accumulate
+        synchronised = device.type == "cuda" and processes > 1  # batch norms, which then see the images of all
+        rehearse(recipe, max(2, images) if synchronised else images, device)
     accelerator = make_accelerator(recipe.precision, cpu, tracker=recipe.tracker, folder=run.folder)
     with others_may_end():
         check_alike("the recipe", recipe.flat())

@@ -11,6 +11,8 @@ from .color import IMAGENET_MEAN, IMAGENET_STD, normalize
 from .crop import axis_weights, resample, to_canvas
 from .view import INTERPOLATIONS
 
+_BLOCK = 2**23  # px of canvases that are in memory as floating-point numbers at once
+
 
 def center_crop(
     pixels: Tensor, sizes: Tensor, resize: int, size: int, interpolation: str = "bilinear", mean: Sequence[float] = IMAGENET_MEAN,
@@ -27,6 +29,16 @@ def center_crop(
     """
     if interpolation not in INTERPOLATIONS:
         raise unknown("interpolation", interpolation, INTERPOLATIONS)
+    result = torch.empty(len(pixels), 3, size, size, device=pixels.device)
+    block = max(1, _BLOCK // (pixels.shape[2] * pixels.shape[3]))
+    for start in range(0, len(pixels), block):
+        some = slice(start, start + block)
+        result[some] = normalize(_cropped(pixels[some], sizes[some], resize, size, interpolation, squash).float(), mean, std)
+    return result
+
+
+def _cropped(pixels: Tensor, sizes: Tensor, resize: int, size: int, interpolation: str, squash: bool) -> Tensor:
+    """The centres, (n, 3, size, size), 0..255."""
     resized = torch.full_like(sizes, resize) if squash else sizes * resize // sizes.amin(dim=1, keepdim=True)
     outputs = torch.arange(size, device=pixels.device)
     axes = []
@@ -38,4 +50,4 @@ def center_crop(
         centers = (torch.minimum(places.clamp(min=0), after - 1) + 0.5) * step
         weights = axis_weights(centers, step, torch.zeros_like(before), before, pixels.shape[2 + axis], interpolation)
         axes.append(weights * ((places >= 0) & (places < after))[:, :, None])
-    return normalize(resample(to_canvas(pixels), *axes, clamp=interpolation == "bicubic").float(), mean, std)
+    return resample(to_canvas(pixels), *axes, clamp=interpolation == "bicubic")

@@ -1,0 +1,50 @@
+"""Some images of a data set as a set of their own."""
+
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor
+
+from .images import Batch, ImageSet
+
+
+class Chosen(ImageSet):
+    """The images at `positions` of another set: int64 (n,) on the CPU, ascending. Nothing is copied; the fingerprint is the whole set's."""
+
+    def __init__(self, images: ImageSet, positions: Tensor):
+        self.source, self.split, self.label_names, self.fingerprint = images.source, images.split, images.label_names, images.fingerprint
+        self.resident, self.read_as, self.unlabelled = images.resident, images.read_as, images.unlabelled
+        self.labels = None if images.labels is None else images.labels[positions]
+        self._images, self._positions = images, positions
+
+    @property
+    def skipped(self) -> list[str]:
+        return self._images.skipped
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    def name(self, position: int) -> str:
+        return self._images.name(int(self._positions[position]))
+
+    def batches(self, order: Iterable[Tensor]) -> Iterator[Batch]:
+        return self._images.batches(self._positions[positions] for positions in order)
+
+    def read(self, positions: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Batch]]:
+        for found, batch in self._images.read(self._positions[positions], batch_size):
+            yield torch.searchsorted(self._positions, found), batch
+
+    def readable(self, positions: Tensor) -> Tensor:
+        return torch.searchsorted(self._positions, self._images.readable(self._positions[positions]))
+
+
+def without_broken(images: ImageSet) -> ImageSet:
+    """The set without the images that cannot be decoded, as a resident one is from the start."""
+    positions = images.readable(torch.arange(len(images)))
+    return images if len(positions) == len(images) else Chosen(images, positions)
+
+
+def labelled(images: ImageSet) -> ImageSet:
+    """The set without the images that have no label."""
+    has_one = images.labels >= 0
+    return images if bool(has_one.all()) else Chosen(images, has_one.nonzero()[:, 0])
