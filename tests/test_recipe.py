@@ -446,14 +446,18 @@ class TestChanges:
 
     @pytest.mark.parametrize(
         "change",
-        ["epochs", "epochs:3", "", "=5", " =5", "x" * 10**5, "a=[", "a=2024-13-45", "a=!!python/name:os.system", "a=\x00", "a=" + "[" * 3000],
+        [
+            "epochs", "epochs:3", "", "=5", " =5", "x" * 10**5,
+            "a=[", "a=2024-13-45", "a=!!python/name:os.system", "a=\x00", "a=" + "[" * 3000,
+        ],
     )  # fmt: skip
     def test_nonsense_is_refused_in_one_line(self, change):
         refused(lambda: parse_changes([change]), "--set")
 
     @pytest.mark.parametrize(
         "change",
-        ["a.b.c=1", "view.both=3", "reference.knn_top1=abc", "view=1", "epoch=3", "epochs=", "epochs=many", "lr={a: 1}", "view.both.scale=2", "method=none-such"],
+        ["a.b.c=1", "view.both=3", "reference.knn_top1=abc", "view=1", "epoch=3", "epochs=",
+         "epochs=many", "lr={a: 1}", "view.both.scale=2", "method=none-such"],
     )  # fmt: skip
     def test_that_the_recipe_cannot_take_are_refused(self, change):
         refused(lambda: read_recipe("digits/simclr", parse_changes([change])))
