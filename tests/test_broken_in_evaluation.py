@@ -75,7 +75,7 @@ def test_features_are_those_of_the_images_that_can_be_decoded(folder):
     assert torch.equal(features, expected)
 
 
-SHORT = {"knn-instdisc-v1": {}, "linear-features-v1": {"epochs": 3}, "linear-simclr-v1": {"epochs": 2}, "finetune-simclr-v1": {"epochs": 2}}
+SHORT = {"knn-instdisc-v2": {}, "linear-features-v1": {"epochs": 3}, "linear-simclr-v1": {"epochs": 2}, "finetune-simclr-v1": {"epochs": 2}}
 
 
 @pytest.mark.parametrize("name", SHORT)

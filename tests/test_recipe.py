@@ -168,7 +168,7 @@ class TestValues:
             ("lr", 1e300), ("weight_decay", 1e308), ("clip_norm", 0), ("log_every", 10**30), ("knn_every", 10**30), ("canvas", 10**9),
             ("epochs", 10**5000), ("dataset", ""), ("dataset", " "), ("dataset", "a\nb"), ("dataset", "a\x00b"), ("dataset", "\ud800"),
             ("dataset", "x" * 10**6), ("train_split", ""), ("label_column", " "), ("protocols", []), ("protocols", [[1]]),
-            ("protocols", "knn-instdisc-v1"), ("betas", [[0.9], 1]), ("hidden_dim", 0), ("hidden_dim", 10**9), ("temperature", 0),
+            ("protocols", "knn-instdisc-v2"), ("betas", [[0.9], 1]), ("hidden_dim", 0), ("hidden_dim", 10**9), ("temperature", 0),
             ("temperature", 1e-300), ("view.both.count", 10**6), ("view.both.size", 10**6), ("view.both.brightness", 1e308),
             ("view.both.scale", [1e-320, 1.0]), ("view.both.blur_sigma", [1.0, 1e308]), ("view.both.ratio", [10**400, 10**400]),
             ("reference.knn_top1", 5), ("reference.knn_top1", -0.1), ("reference.knn_top1", True),
