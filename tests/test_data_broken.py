@@ -145,7 +145,10 @@ class TestWithoutAnImage:
         broken.add(9, "nine.png", "torn", 50)
         with pytest.raises(InputError) as caught:
             broken.add(4, "four.png", "0 bytes", 60)
-        assert str(caught.value) == "2 of 60 images in here (test) cannot be read (1 % may): four.png, nine.png ... (last: 0 bytes)"
+        assert str(caught.value) == (
+            "2 of 60 images in here (test) cannot be read (1 % may): four.png, nine.png ... (last: 0 bytes); "
+            "broken_share lets more be left out"
+        )
 
     def test_threads_lose_none(self):
         broken = BrokenImages("here", "train", 100_000)

@@ -316,12 +316,14 @@ class TestNotThere:
         folder.mkdir()
         assert refused(folder) == f"no images and no Parquet files in '{folder}'"
         (folder / "notes.txt").write_text("nothing")
-        assert refused(folder) == f"no images and no Parquet files in '{folder}'"
+        assert refused(folder) == f"no images and no Parquet files in '{folder}'; 1 file not read: .txt 1"
 
     def test_split_without_images(self, folder):
         save(folder / "train" / "0.png")
         (folder / "test").mkdir()
-        assert refused(folder, "test") == f"no images and no Parquet files in '{folder}/test'"
+        assert refused(folder, "test") == f"no images in '{folder}/test'"
+        (folder / "test" / "0.heic").write_bytes(b"of a telephone")
+        assert refused(folder, "test") == f"no images in '{folder}/test'; 1 file not read: .heic 1"
         assert len(load_images(str(folder), "train", device=CPU)) == 1
 
     def test_split_that_is_not_there(self, folder):
@@ -340,7 +342,8 @@ class TestNotThere:
 
     def test_file_that_is_neither(self, tmp_path):
         save(tmp_path / "one.png")
-        assert refused(tmp_path / "one.png") == f"'{tmp_path}/one.png' is neither a folder nor a .parquet file"
+        one = f"'{tmp_path}/one.png' is neither a folder nor a .parquet, .csv, .tsv, .jsonl, .tar or .zip file"
+        assert refused(tmp_path / "one.png") == one
 
 
 class TestHub:

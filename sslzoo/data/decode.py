@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 # Pillow also knows formats that start other programs (EPS runs Ghostscript) or that hold no photos: those stay closed.
-_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
 _MOST_PIXELS = 178_956_970  # Pillow's own limit for a decompression bomb, kept here because a program may switch Pillow's off
 _ORIENTATION = 0x0112
 _UPRIGHT = {
@@ -56,7 +56,7 @@ def read_size(encoded: bytes, longest: int | None) -> tuple[int, int]:
 @contextmanager
 def _opened(encoded: bytes) -> Iterator[Image.Image]:
     try:
-        with Image.open(io.BytesIO(encoded), formats=_FORMATS) as image:
+        with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
             if image.width * image.height > _MOST_PIXELS:
                 raise BrokenImage(f"{image.width}x{image.height} px is too large")
             yield image

@@ -11,9 +11,9 @@ from .digits import scattered_digits
 from .fingerprint import fingerprint_arrays, fingerprint_rows
 from .images import ImageSet
 from .memory import default_budget
-from .names import EMBEDDED
+from .names import EMBEDDED, shown
+from .opened import AnyRows, Opened
 from .resident import ResidentImages, decode_all
-from .rows import Rows
 from .source import open_source
 from .streamed import StreamedImages
 
@@ -29,42 +29,52 @@ def load_images(
     canvas: int | None = None,
     device: torch.device,
     budget: int | None = None,
+    broken_share: float = 0.01,
+    keep_all: bool = False,
 ) -> ImageSet:
     """The images of one split.
 
     source: "digits" (built in, see `digits.py`), a Hub data set id such as "uoft-cs/cifar10" (with "@configuration" where it has
-        several), a folder of images with or without class folders and with or without train/test folders, or a Parquet file or a folder
-        of them, named after the split: train-00000-of-00002.parquet, test.parquet.
-    image_column, label_column: needed only where the columns' types leave several choices.
+        several); a folder of images with or without class folders and with or without split folders, or what `save_to_disk` left; a
+        Parquet, tar or zip file, a CSV file or JSON lines with paths of images, or a folder of such files, named after their split
+        (train-00000-of-00002.parquet, mnist-train.zip).
+    split: the name of a folder or file, or any word for the same: "test" is also "Testing", "seg_test" or "eval".
+    image_column, label_column: needed only where the columns' types leave several choices. For a folder of images, label_column names a
+        column of its metadata.csv, or is "label", the innermost folders.
     canvas: longest allowed side in px; larger images are reduced. None keeps them as they are.
     budget: bytes that the decoded set may take on the device; larger sets are streamed. None: a quarter of the free memory.
-    Raises `InputError` when something named here does not exist, or when more than 1 % of the images are broken.
+    broken_share: of the images that may be broken; with 1.0 all that can be read are taken.
+    keep_all: images that have no label where others have one stay, with the label -1, instead of being left out.
+    What was found and what was left out is logged in one line, a warning where anything was. Raises `InputError` when something named
+    here does not exist, or when too many images are broken.
     """
-    images = _load(source, split, image_column, label_column, canvas, torch.device(device), budget)
+    device = torch.device(device)
+    if source == EMBEDDED:
+        images = _digits(split, device)
+    else:
+        opened = open_source(source, split, image_column, label_column, keep_all)
+        images = _load(source, split, opened, canvas, device, default_budget(device) if budget is None else budget, broken_share)
+        images.splits = tuple(opened.splits)
     images.read_as = {"image_column": image_column, "label_column": label_column, "canvas": canvas}
     return images
 
 
 def _load(
-    source: str, split: str, image_column: str | None, label_column: str | None, canvas: int | None, device: torch.device,
-    budget: int | None,
+    source: str, split: str, opened: Opened, canvas: int | None, device: torch.device, budget: int, broken_share: float
 ) -> ImageSet:  # fmt: skip
-    if source == EMBEDDED:
-        return _digits(split, device)
-    rows, labels, label_names = open_source(source, split, image_column, label_column)
+    rows, labels = opened.rows, opened.labels
     fingerprint = fingerprint_rows(rows, labels)
-    budget = default_budget(device) if budget is None else budget
-    size = _probe(rows, canvas, source, split)
+    size = _probe(rows, canvas, source, split, broken_share)
     if len(rows) * 3 * size[0] * size[1] <= budget:
-        broken = BrokenImages(source, split, len(rows))
+        broken = BrokenImages(source, split, len(rows), broken_share)
         decoded = decode_all(rows, canvas, size, broken, device, budget)
         if decoded is not None:
             pixels, sizes, samples = decoded
             labels = None if labels is None else labels[samples]
             names = [rows.name(row) for row in samples.tolist()]
-            return ResidentImages(source, split, label_names, fingerprint, pixels, sizes, samples, labels, names, broken.names)
-    broken = BrokenImages(source, split, len(rows))
-    return StreamedImages(source, split, label_names, fingerprint, rows, labels, canvas, broken, device)
+            return ResidentImages(source, split, opened.label_names, fingerprint, pixels, sizes, samples, labels, names, broken.names)
+    broken = BrokenImages(source, split, len(rows), broken_share)
+    return StreamedImages(source, split, opened.label_names, fingerprint, rows, labels, canvas, broken, device)
 
 
 def _digits(split: str, device: torch.device) -> ResidentImages:
@@ -78,18 +88,21 @@ def _digits(split: str, device: torch.device) -> ResidentImages:
     names = [f"row {row}" for row in range(len(images))]
     fingerprint = fingerprint_arrays(images, labels)
     label_names = [str(digit) for digit in range(10)]
-    return ResidentImages(EMBEDDED, split, label_names, fingerprint, pixels, sizes, samples, labels, names, [])
+    digits = ResidentImages(EMBEDDED, split, label_names, fingerprint, pixels, sizes, samples, labels, names, [])
+    digits.splits = ("train", "test")
+    return digits
 
 
-def _probe(rows: Rows, canvas: int | None, source: str, split: str) -> tuple[int, int]:
-    """The largest height and width in px among evenly spaced images."""
+def _probe(rows: AnyRows, canvas: int | None, source: str, split: str, broken_share: float) -> tuple[int, int]:
+    """The largest height and width in px among evenly spaced images. Raises `InputError` where none can be read and not all may fail."""
+    probes = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), _PROBES)).astype(np.int64)).tolist()
     sizes, reason = [], ""
-    for row in np.unique(np.linspace(0, len(rows) - 1, min(len(rows), _PROBES)).astype(np.int64)).tolist():
+    for row in probes:
         try:
             sizes.append(read_size(rows.encoded(row), canvas))
         except BrokenImage as error:
-            reason = reason or f"{rows.name(row)}: {error}"
-    if not sizes:
-        raise InputError(f"no image in {source} ({split}) can be read ({reason})")
-    height, width = np.array(sizes).max(axis=0)
+            reason = reason or f"{shown(rows.name(row))}: {error}"
+    if not sizes and (broken_share < 1 or len(probes) == len(rows)):
+        raise InputError(f"no image in {shown(source)} ({split}) can be read ({reason})")
+    height, width = np.array(sizes or [(1, 1)]).max(axis=0)
     return int(height), int(width)
