@@ -64,7 +64,8 @@ class TestSplits:
         [
             ("Training", "Testing"), ("Train", "Test"), ("TRAIN", "TEST"), ("seg_train", "seg_test"), ("train", "eval"),
             ("train2017", "test2017"), ("train_images", "test_images"), ("my-train", "my-test"), ("train", "evaluation"),
-            ("train.X1", "test.X"), ("seg_train/seg_train", "seg_test/seg_test"), ("data/train", "data/test"), ("train/images", "test/images"),
+            ("train.X1", "test.X"), ("seg_train/seg_train", "seg_test/seg_test"), ("data/train", "data/test"),
+            ("train/images", "test/images"),
         ],
     )  # fmt: skip
     @pytest.mark.parametrize("below", ["ant/{}.png bee/{}.png", "{}.png {}{}.png"])

@@ -1,6 +1,8 @@
 """From what the user calls a data set to the rows of one split, wherever and however it is stored."""
 
+import contextlib
 import glob
+import hashlib
 import logging
 import os
 import re
@@ -17,7 +19,7 @@ from .listing import Listing, counted, ending_of, list_folder, some
 from .names import is_data_file, shown
 from .opened import Asked, Opened, labelled
 from .rows import FileRows, Rows
-from .splits import choose, keyword_of, splits_of_files
+from .splits import choose, keyword_of, says_split, splits_of_files
 from .tables import TABLES, open_metadata, open_tables
 
 _log = logging.getLogger(__name__)
@@ -106,7 +108,7 @@ def _open_files(folder: str, files: list[str], asked: Asked) -> Opened:
     splits = splits_of_files({*files} - {*gone})
     archives = is_archive(files[0])
     # Where no archive's name says a split, the folders in them do.
-    named = not archives or any(keyword_of(name) for name in splits)
+    named = not archives or any(says_split(file) for file in files)
     chosen = [file for name in (choose(asked.split, splits) if named else splits) for file in splits[name]]
     if archives:
         opened = open_archives([os.path.join(folder, file) for file in chosen], asked, named)
@@ -129,8 +131,21 @@ def _open_parquet(folder: str, files: list[str], asked: Asked) -> Opened:
     if not places:
         return Opened(FileRows("", []), None, None, [], [])
     source = folder if len(files) > 1 else os.path.join(folder, files[0])
-    dataset = _load_local(source, "parquet", data_files={"data": [glob.escape(place) for place in places]})["data"]
+    dataset = _load_local(source, "parquet", data_files={"data": [glob.escape(_plain(place)) for place in places]})["data"]
     return _opened(dataset, asked, (), [])
+
+
+def _plain(place: str) -> str:
+    """The path, or a link to it where `datasets` would take it for more than a path: a variable, or a file in an archive."""
+    from datasets import config
+
+    if "$" not in place and "::" not in place:
+        return place
+    link = os.path.join(config.HF_DATASETS_CACHE, "links", hashlib.sha256(os.fsencode(place)).hexdigest() + ".parquet")
+    os.makedirs(os.path.dirname(link), exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        os.symlink(place, link)
+    return link
 
 
 def _open_saved(place: str, folders: list[str], asked: Asked) -> Opened:

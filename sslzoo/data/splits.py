@@ -63,6 +63,11 @@ def choose(asked: str, names: Iterable[str]) -> list[str]:
     return found
 
 
+def says_split(file: str) -> bool:
+    """Whether a keyword is in the relative path of a data file."""
+    return _keyword_in(PurePosixPath(file)) is not None
+
+
 def splits_of_files(files: Iterable[str]) -> dict[str, list[str]]:
     """Data files such as Parquet shards by their split; `files` are relative paths.
 
@@ -71,7 +76,7 @@ def splits_of_files(files: Iterable[str]) -> dict[str, list[str]]:
     """
     found: dict[str, dict[tuple[str, ...], list[str]]] = {}
     files = sorted(files)
-    some = any(_keyword_in(PurePosixPath(file)) for file in files)
+    some = any(says_split(file) for file in files)
     for file in files:
         path = PurePosixPath(file)
         word = _keyword_in(path)
