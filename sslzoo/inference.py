@@ -93,15 +93,21 @@ def measure_stored(folder: Path, data: Data, facts: dict[str, Any], protocol: st
 def embed(
     name: str, source: str, output: Path, *, split: str = "train", image_column: str | None = None, cpu: bool = False
 ) -> int:
-    """Writes the features of a data set to the Parquet file `output` (see `write_features`); returns the number of images."""
+    """Writes the features of a data set to the Parquet file `output` (see `write_features`); returns the number of images.
+
+    All that can be read have a row; what cannot is named, and counted in the end.
+    """
     if output.suffix != ".parquet" or not output.absolute().parent.is_dir():
         raise InputError(f"cannot write '{output}': a file name that ends in .parquet, in a folder that exists, is needed")
     folder = model_folder(name)
     device = _accelerator("fp32", cpu).device
-    images = load_images(source, split, image_column=image_column, device=device)
+    images = load_images(source, split, image_column=image_column, device=device, broken_share=1.0)
     encoder = load_stored(folder).to(device)
     with _bar("images", len(images), output.name) as bar:
-        return write_features(encoder, images, Preprocessing.read(folder), output, done=bar.update)
+        count = write_features(encoder, images, Preprocessing.read(folder), output, done=bar.update)
+    if images.skipped:
+        _log.warning("%d images of %s cannot be read and have no row", len(images.skipped), source)
+    return count
 
 
 def _recipe_for(dataset: str) -> Recipe | None:

@@ -32,7 +32,8 @@ class Recipe:
 
     name: of the run folder, the card and the Hub repository; None: method-encoder-dataset.
     dataset: a Hub id, a folder, a Parquet file, or "digits"; train_split, test_split (None: no evaluation), image_column, label_column
-        and canvas as in `sslzoo.data.load_images`.
+        and canvas as in `sslzoo.data.load_images`; a missing "test" of a data set without splits is no evaluation.
+    broken_share: of the images that may be broken, 0 to 1, before the run stops.
     image_size: px, of the views and of what the encoder is made for.
     eval_resize, eval_crop: px, short side and centre crop in evaluation; None: image_size.
     batch_size: images per optimiser step, over all devices and micro-batches; accumulate: micro-batches per step.
@@ -66,6 +67,7 @@ class Recipe:
     image_column: str | None = None
     label_column: str | None = None
     canvas: int | None = None
+    broken_share: float = 0.01
     eval_resize: int | None = None
     eval_crop: int | None = None
     accumulate: int = 1
@@ -100,6 +102,8 @@ class Recipe:
         for key in ("eval_resize", "eval_crop", "canvas", "clip_norm"):
             if getattr(self, key) is not None:
                 _at_least(key, getattr(self, key), 0 if key == "clip_norm" else 1)
+        if not 0 <= self.broken_share <= 1:
+            raise InputError(f"broken_share is {self.broken_share}: must be 0 to 1")
         if self.batch_size % self.accumulate:
             raise InputError(f"batch_size {self.batch_size} cannot be divided into accumulate: {self.accumulate} micro-batches")
         for key, values in (("momentum", (self.momentum,)), ("betas", self.betas)):

@@ -72,7 +72,10 @@ class _Training:
         self.recipe, self.run, self.accelerator = recipe, run, accelerator
         self.images = self._load(recipe.train_split)
         self.preprocessing = Preprocessing(recipe.eval_resize, recipe.eval_crop)
-        measured = recipe.test_split is not None and self.images.labels is not None
+        unmeasured = _unmeasured(recipe, self.images)
+        if unmeasured and recipe.test_split is not None and accelerator.is_main_process:
+            tqdm.write(f"no evaluation: {unmeasured}", file=sys.stderr)
+        measured = recipe.test_split is not None and unmeasured is None
         self.data = make_data(self.images, self._load(recipe.test_split), self.preprocessing) if measured else None
         self.micro_batch = self._micro_batch()
         self.steps_per_epoch = len(self.images) // recipe.batch_size
@@ -284,7 +287,7 @@ class _Training:
         recipe = self.recipe
         return load_images(
             recipe.dataset, split, image_column=recipe.image_column, label_column=recipe.label_column, canvas=recipe.canvas,
-            device=self.accelerator.device,
+            device=self.accelerator.device, broken_share=recipe.broken_share,
         )  # fmt: skip
 
     def _micro_batch(self) -> int:
@@ -293,6 +296,15 @@ class _Training:
             parts = f"{processes} processes with {accumulate} micro-batches each"
             raise InputError(f"batch_size {self.recipe.batch_size} cannot be divided over {parts}")
         return self.recipe.batch_size // processes // accumulate
+
+
+def _unmeasured(recipe: Recipe, images: ImageSet) -> str | None:
+    """Why nothing can be measured while training on `images`, although a recipe asks for it without being told to; None where it can."""
+    if images.labels is None:
+        return f"{recipe.dataset} ({recipe.train_split}) has no labels"
+    if recipe.test_split == "test" and len(images.splits) == 1:
+        return f"{recipe.dataset} has no split but {images.splits[0]}"
+    return None
 
 
 def _prepared(method: Method, accelerator: Accelerator, compiled: bool) -> Method:

@@ -124,15 +124,11 @@ class TestSplits:
 
 
 class TestClasses:
-    def test_stray_image_is_left_out_and_named(self, folder, caplog):
+    def test_stray_image_has_no_label_and_is_named(self, folder, caplog):
         save(folder, "ant/0.png", "ant/1.png", "bee/2.png", "bee/3.png", "cover.png")
-        assert classes(load(folder)) == {"ant": ["ant/0.png", "ant/1.png"], "bee": ["bee/2.png", "bee/3.png"]}
-        assert said(caplog).endswith(": 4 images in 2 classes; 1 image without a label, in no class, left out: cover.png")
-
-    def test_stray_image_stays_without_a_label_where_all_are_wanted(self, folder):
-        save(folder, "ant/0.png", "ant/1.png", "bee/2.png", "bee/3.png", "cover.png")
-        images = load(folder, keep_all=True)
-        assert names(images)[0] == "cover.png" and images.labels.tolist() == [-1, 0, 0, 1, 1]
+        images = load(folder)
+        assert names(images)[0] == "cover.png" and images.labels.tolist() == [-1, 0, 0, 1, 1] and images.label_names == ["ant", "bee"]
+        assert said(caplog).endswith(": 5 images in 2 classes; 1 image without a label: cover.png")
 
     def test_class_a_level_deeper_is_a_class_and_named(self, folder, caplog):
         save(folder, "ant/0.png", "ant/1.png", "bee/more/2.png", "cow/3.png")

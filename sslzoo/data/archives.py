@@ -14,7 +14,7 @@ from .decode import BrokenImage
 from .layout import Layout
 from .listing import ending_of, list_paths
 from .names import shown, text_of
-from .opened import Asked, Opened, labelled, numbered
+from .opened import Asked, Opened, as_tensor, numbered
 from .rows import MOST_BYTES
 
 _LABEL = "cls"  # WebDataset: the label of 0001.jpg is in 0001.cls
@@ -142,10 +142,11 @@ def open_archives(files: list[str], asked: Asked, named: bool) -> Opened:
             raise InputError(f"label_column is '{beside}', but no file beside an image in '{shown(files[0])}' ends in .{beside}")
         listing.others.pop(f".{beside}", None)
     rows = _of_one_ending(members, asked.image_column)
-    labels = labels and [labels[row] for row in rows]
-    members, tensor, left_out = labelled([members[row] for row in rows], [members[row][1] for row in rows], labels, asked.keep_all)
-    said = [*notes, *arranged.notes, *left_out, *filter(None, [listing.unread()])]
-    return Opened(ArchiveRows(members), tensor, None if tensor is None else names, layout.splits, said)
+    members = [members[row] for row in rows]
+    tensor, missing = as_tensor(labels and [labels[row] for row in rows], [member for _, member in members])
+    said = [*notes, *arranged.notes, *missing, *filter(None, [listing.unread()])]
+    unlabelled = arranged.unlabelled if tensor is None else ""
+    return Opened(ArchiveRows(members), tensor, None if tensor is None else names, layout.splits, said, unlabelled)
 
 
 def _sample(member: str) -> tuple[str, str]:

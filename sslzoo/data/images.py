@@ -22,7 +22,7 @@ class ImageSet(ABC):
 
     source, split: as given to `load_images`.
     label_names: the classes' names by label, None where the data set has none.
-    labels: int64 (len,) on the CPU, None where the data set has none.
+    labels: int64 (len,) on the CPU, -1 of an image that has none; None where none has one.
     fingerprint: sha256 of the content; see `fingerprint.py`.
     resident: True when every image is decoded and on the device.
     read_as: the columns and the canvas that `load_images` was asked for.

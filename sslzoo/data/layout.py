@@ -20,13 +20,14 @@ Homes = dict[str, tuple[str, ...]]
 class Arranged(NamedTuple):
     """One split. paths: of its images, relative to the listed folder. labels: one for each path, -1 for none; None without classes.
 
-    notes: what a user may not expect, for the line that says what was found.
+    notes: what a user may not expect, for the line that says what was found. unlabelled: why there are no classes where there might be.
     """
 
     paths: list[str]
     labels: list[int] | None
     label_names: list[str] | None
     notes: list[str]
+    unlabelled: str = ""
 
 
 class _Split(NamedTuple):
@@ -87,7 +88,7 @@ class Layout:
             names = sorted(set().union(*(home for home in homes.values() if home)))
         reason = _no_classes(names, inside, [homes[name] for name in chosen], innermost)
         if reason is not None:
-            return Arranged(paths, None, None, [reason] if reason else [])
+            return Arranged(paths, None, None, [], reason)
         number = {name: label for label, name in enumerate(names)}
         labels = [
             number[parts[-1 if innermost else 0]] if parts else -1

@@ -30,7 +30,6 @@ def load_images(
     device: torch.device,
     budget: int | None = None,
     broken_share: float = 0.01,
-    keep_all: bool = False,
 ) -> ImageSet:
     """The images of one split.
 
@@ -44,7 +43,6 @@ def load_images(
     canvas: longest allowed side in px; larger images are reduced. None keeps them as they are.
     budget: bytes that the decoded set may take on the device; larger sets are streamed. None: a quarter of the free memory.
     broken_share: of the images that may be broken; with 1.0 all that can be read are taken.
-    keep_all: images that have no label where others have one stay, with the label -1, instead of being left out.
     What was found and what was left out is logged in one line, a warning where anything was. Raises `InputError` when something named
     here does not exist, or when too many images are broken.
     """
@@ -52,7 +50,7 @@ def load_images(
     if source == EMBEDDED:
         images = _digits(split, device)
     else:
-        opened = open_source(source, split, image_column, label_column, keep_all)
+        opened = open_source(source, split, image_column, label_column)
         images = _load(source, split, opened, canvas, device, default_budget(device) if budget is None else budget, broken_share)
         images.splits = tuple(opened.splits)
     images.read_as = {"image_column": image_column, "label_column": label_column, "canvas": canvas}

@@ -26,12 +26,11 @@ class AnyRows(Protocol):
 
 
 class Asked(NamedTuple):
-    """What of a data set is wanted. keep_all: images without a label stay where others have one, with the label -1."""
+    """What of a data set is wanted."""
 
     split: str
     image_column: str | None
     label_column: str | None
-    keep_all: bool
 
 
 class Opened(NamedTuple):
@@ -40,6 +39,7 @@ class Opened(NamedTuple):
     labels: int64 (rows,) on the CPU, -1 for a row without one; None where there are none.
     splits: names of all the splits of the data set.
     notes: what the user may not expect, first of all what is left out.
+    unlabelled: why `labels` is None where there might be some, in words.
     """
 
     rows: AnyRows
@@ -47,6 +47,7 @@ class Opened(NamedTuple):
     label_names: list[str] | None
     splits: list[str]
     notes: list[str]
+    unlabelled: str = ""
 
 
 def numbered(values: Sequence[str | int | None]) -> tuple[list[int], list[str] | None]:
@@ -63,15 +64,9 @@ def numbered(values: Sequence[str | int | None]) -> tuple[list[int], list[str] |
     return [-1 if value is None else number[str(value)] for value in values], names
 
 
-def labelled(items: list, names: list[str], labels: list[int] | None, keep_all: bool) -> tuple[list, Tensor | None, list[str]]:
-    """Items and labels, without the items that have no label where others have one, unless `keep_all`; and a note that names those."""
-    if labels is None or all(label < 0 for label in labels):
-        return items, None, []
-    missing = [name for name, label in zip(names, labels, strict=True) if label < 0]
-    if not missing:
-        return items, torch.tensor(labels), []
-    if keep_all:
-        return items, torch.tensor(labels), [f"{counted(len(missing), 'image')} without a label: {some(missing)}"]
-    kept = [item for item, label in zip(items, labels, strict=True) if label >= 0]
-    note = f"{counted(len(missing), 'image')} without a label, in no class, left out: {some(missing)}"
-    return kept, torch.tensor([label for label in labels if label >= 0]), [note]
+def as_tensor(labels: list[int] | None, names: list[str]) -> tuple[Tensor | None, list[str]]:
+    """Labels of the images of these names, None where none has one; and a note that names those that have none where others have one."""
+    missing = [name for name, label in zip(names, labels or [], strict=False) if label < 0]
+    if labels is None or len(missing) == len(labels):
+        return None, []
+    return torch.tensor(labels), [f"{counted(len(missing), 'image')} without a label: {some(missing)}"] if missing else []

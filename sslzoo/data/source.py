@@ -16,8 +16,8 @@ from .archives import is_archive, open_archives
 from .columns import find_image_column, find_label_column
 from .layout import Layout
 from .listing import Listing, counted, ending_of, list_folder, some
-from .names import is_data_file, shown
-from .opened import Asked, Opened, labelled
+from .names import is_data_file, shown, text_of
+from .opened import Asked, Opened, as_tensor
 from .rows import FileRows, Rows
 from .splits import choose, keyword_of, says_split, splits_of_files
 from .tables import TABLES, open_metadata, open_tables
@@ -25,12 +25,9 @@ from .tables import TABLES, open_metadata, open_tables
 _log = logging.getLogger(__name__)
 
 
-def open_source(source: str, split: str, image_column: str | None, label_column: str | None, keep_all: bool = False) -> Opened:
-    """Opens `split` of a local folder or file or of a Hub data set; decodes nothing, and logs what it found. Raises `InputError`.
-
-    keep_all: images without a label stay where others have one, with the label -1.
-    """
-    asked = Asked(split, image_column, label_column, keep_all)
+def open_source(source: str, split: str, image_column: str | None, label_column: str | None) -> Opened:
+    """Opens `split` of a local folder or file or of a Hub data set; decodes nothing, and logs what it found. Raises `InputError`."""
+    asked = Asked(split, image_column, label_column)
     place = os.path.expanduser(source)
     if os.path.isdir(place):
         opened = _open_folder(place, asked)
@@ -44,10 +41,12 @@ def open_source(source: str, split: str, image_column: str | None, label_column:
         raise InputError("; ".join([f"{shown(source)} ({split}) has no rows", *opened.notes]))
     classes = f" in {len(opened.label_names)} classes" if opened.label_names else ""
     splits = [f"splits: {shown(', '.join(opened.splits))}"] if len(opened.splits) > 1 else []
-    found = "; ".join([f"{counted(len(opened.rows), 'image')}{classes}", *splits, *opened.notes])
+    unlabelled = [opened.unlabelled] if opened.unlabelled else []
+    found = "; ".join([f"{counted(len(opened.rows), 'image')}{classes}", *splits, *unlabelled, *opened.notes])
     strange = len(opened.splits) > 1 and any(keyword_of(name) is None for name in opened.splits)  # which a user may not know for splits
-    _log.log(logging.WARNING if opened.notes or strange else logging.INFO, "%s (%s): %s", shown(source), split, found)
-    return opened
+    _log.log(logging.WARNING if opened.notes or unlabelled or strange else logging.INFO, "%s (%s): %s", shown(source), split, found)
+    # A folder's name need not be UTF-8, and the names of classes are written into files.
+    return opened._replace(label_names=opened.label_names and [text_of(name) for name in opened.label_names])
 
 
 def _neighbours(place: str) -> list[str]:
@@ -86,18 +85,18 @@ def _open_images(place: str, listing: Listing, layout: Layout, asked: Asked) -> 
         raise InputError("; ".join(filter(None, [f"no images in '{shown(os.path.join(place, empty))}'", listing.unread()])))
     arranged = layout.arrange(asked.split)
     if asked.label_column is not None:
-        opened = open_metadata(os.path.abspath(place), listing, arranged, asked.label_column, asked.keep_all)
+        opened = open_metadata(os.path.abspath(place), listing, arranged, asked.label_column)
         if opened is not None:
             return opened._replace(splits=layout.splits)
         if arranged.labels is None:
             arranged = layout.arrange(asked.split, innermost=True)
-    paths, labels, left_out = labelled(arranged.paths, arranged.paths, arranged.labels, asked.keep_all)
-    rows = FileRows(place, paths)
+    labels, missing = as_tensor(arranged.labels, arranged.paths)
+    rows = FileRows(place, arranged.paths)
     repeated = rows.repeated() if listing.linked else 0
-    notes = [*arranged.notes, *left_out, *filter(None, [listing.unread()])]
+    notes = [*arranged.notes, *missing, *filter(None, [listing.unread()])]
     if repeated:
         notes.append(f"{counted(repeated, 'image')} there more than once, by links")
-    return Opened(rows, labels, arranged.label_names if labels is not None else None, layout.splits, notes)
+    return Opened(rows, labels, arranged.label_names, layout.splits, notes, arranged.unlabelled)
 
 
 def _open_files(folder: str, files: list[str], asked: Asked) -> Opened:

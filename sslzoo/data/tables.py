@@ -10,7 +10,7 @@ from sslzoo.errors import InputError, first_line, unknown
 from .layout import Arranged
 from .listing import Listing, counted, ending_of, image_endings, some
 from .names import shown
-from .opened import Asked, Opened, labelled, numbered
+from .opened import Asked, Opened, as_tensor, numbered
 from .rows import Rows
 
 TABLES = (".csv", ".tsv", ".jsonl")
@@ -34,10 +34,10 @@ def open_tables(folder: str, files: list[str], asked: Asked) -> Opened:
         paths += [_join(folder, file, path) for path in table[column]]
         values += table[named] if named else [None] * len(table[column])
     labels, names = _numbered(values, asked.label_column or "label")
-    return _opened(folder, paths, labels, names, asked.keep_all)
+    return _opened(folder, paths, labels, names)
 
 
-def open_metadata(folder: str, listing: Listing, arranged: Arranged, label_column: str, keep_all: bool) -> Opened | None:
+def open_metadata(folder: str, listing: Listing, arranged: Arranged, label_column: str) -> Opened | None:
     """The images of a split in the order of the folder's metadata files, with the labels of their column `label_column`.
 
     None where that is "label" and no metadata file has it. Rows of images of other splits are passed over. Raises `InputError`.
@@ -60,7 +60,7 @@ def open_metadata(folder: str, listing: Listing, arranged: Arranged, label_colum
     here = {os.path.join(folder, path) for path in arranged.paths}
     elsewhere = {os.path.join(folder, *one.parts, name) for one in listing.folders for name in one.images} - here
     rows = [row for row, path in enumerate(paths) if path not in elsewhere]
-    opened = _opened(folder, [paths[row] for row in rows], [labels[row] for row in rows], names, keep_all)
+    opened = _opened(folder, [paths[row] for row in rows], [labels[row] for row in rows], names)
     unlisted = sorted(here - {paths[row] for row in rows})
     if unlisted:
         shorter = [os.path.relpath(path, folder) for path in unlisted]
@@ -68,11 +68,11 @@ def open_metadata(folder: str, listing: Listing, arranged: Arranged, label_colum
     return opened
 
 
-def _opened(folder: str, paths: list[str | None], labels: list[int], names: list[str] | None, keep_all: bool) -> Opened:
+def _opened(folder: str, paths: list[str | None], labels: list[int], names: list[str] | None) -> Opened:
     import pyarrow as arrow
 
     shorter = [f"row {row}" if path is None else path.removeprefix(os.path.join(folder, "")) for row, path in enumerate(paths)]
-    paths, tensor, notes = labelled(paths, shorter, labels, keep_all)
+    tensor, notes = as_tensor(labels, shorter)
     encoded = arrow.array([None if path is None else path.encode("utf-8", "surrogateescape") for path in paths], arrow.binary())
     column = arrow.StructArray.from_arrays([arrow.nulls(len(paths), arrow.binary()), encoded], ["bytes", "path"])
     rows = Rows(arrow.chunked_array([column]), (folder,))
