@@ -98,6 +98,13 @@ class TestParquet:
         self.write(tmp_path / name, {f"{name}-train.parquet": 5})
         assert shades(load(tmp_path / name)) == [5]
 
+    def test_features_of_an_earlier_run_are_no_images(self, tmp_path, caplog):
+        self.write(tmp_path / "set", {"photos.parquet": 5})
+        features = datasets.Dataset.from_dict({"row": [0], "name": ["row 0"], "feature": [[0.5]]})
+        features.to_parquet(tmp_path / "set" / "features.parquet")
+        assert shades(load(tmp_path / "set")) == [5] and "features of images, not read: " in caplog.text
+        assert "no column holds images" in refused(tmp_path / "set" / "features.parquet")
+
     def test_pipe_is_not_waited_for(self, tmp_path, caplog):
         self.write(tmp_path / "set", {"train-0.parquet": 1})
         os.mkfifo(tmp_path / "set" / "train-1.parquet")

@@ -156,6 +156,8 @@ class TestClasses:
             ["2023/05/0.png", "2023/06/1.png", "2024/05/2.png"],
             ["2023/0.png", "2024/1.png"],
             ["2023-05/0.png", "2023-06/1.png"],
+            ["2023/05/0.png", "2023/06/1.png"],
+            ["2023/05 Rome/0.png", "2023/6/1.png"],
             ["2023-05-01 Rome/0.png", "2023-06-02 Paris/1.png"],
             ["Rome/0.png", "2023/05/1.png", "2023/06/2.png", "3.png"],
             ["0.png", "Rome/1.png", "Paris/2.png"],
@@ -167,6 +169,11 @@ class TestClasses:
         images = load(folder)
         assert sorted(names(images)) == sorted(album) and images.labels is None and images.label_names is None
         assert "no classes, as " in said(caplog) and caplog.records[-1].levelname == "WARNING"
+
+    def test_months_of_a_year(self, tmp_path):
+        save(tmp_path / "2023", "01/0.png", "02/1.png")
+        save(tmp_path / "digits", "01/0.png", "02/1.png")
+        assert load(tmp_path / "2023").labels is None and load(tmp_path / "digits").label_names == ["01", "02"]
 
     def test_innermost_folders_are_the_classes_where_they_are_asked_for(self, folder):
         save(folder, "Art/Clock/0.png", "Art/Bike/1.png", "Photo/Clock/2.png", "Photo/Bike/3.png")

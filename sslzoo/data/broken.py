@@ -52,5 +52,5 @@ class BrokenImages:
             first = ", ".join(self.names[:3])
             raise InputError(
                 f"{count} of {seen} images in {self._where} cannot be read ({100 * self._share:g} % may): {first} ... (last: {reason}); "
-                "broken_share lets more be left out"
+                "the recipe's broken_share lets more be left out"
             )

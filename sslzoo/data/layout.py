@@ -11,6 +11,7 @@ from .names import shown
 from .splits import are_splits, choose, is_keyword, keyword_of, opposed
 
 _DATE = re.compile(r"(19|20)\d\d([-_. ]?(0[1-9]|1[0-2])([-_. ]?\d\d)?([-_. ].*)?)?")  # 2023, 2023-05 Rome
+_DAY = re.compile(r"\d\d?([-_. ].*)?")  # in the folder of a year
 _STRAY = 0.25  # of a split's images: where more lie outside of class folders, the folders are an album's
 
 
@@ -86,7 +87,9 @@ class Layout:
             names = sorted({parts[-1] for parts in below if parts})
         else:
             names = sorted(set().union(*(home for home in homes.values() if home)))
-        reason = _no_classes(names, inside, [homes[name] for name in chosen], innermost)
+        above = {part for name, folder in folders for part in (*folder.parts[: starts[name]], self._listing.name)}
+        dates = all(_DATE.fullmatch(name) for name in names) or any(map(_DATE.fullmatch, above)) and all(map(_DAY.fullmatch, names))
+        reason = _no_classes(names, inside, [homes[name] for name in chosen], innermost, dates)
         if reason is not None:
             return Arranged(paths, None, None, [], reason)
         number = {name: label for label, name in enumerate(names)}
@@ -156,7 +159,7 @@ def _homes(folders: list[Folder], start: int) -> Homes | None:
     return {name: home for name, (home, _) in most.items()} if elsewhere < _STRAY * total or not counts else None
 
 
-def _no_classes(names: list[str], inside: list[tuple[str, ...]], homes: list[Homes | None], innermost: bool) -> str | None:
+def _no_classes(names: list[str], inside: list[tuple[str, ...]], homes: list[Homes | None], innermost: bool, dates: bool) -> str | None:
     """Why a split has no classes, "" where nobody would expect any; None where it has."""
     if not any(inside):
         return ""
@@ -165,7 +168,7 @@ def _no_classes(names: list[str], inside: list[tuple[str, ...]], homes: list[Hom
         return f"no classes, as images lie in folders of several levels ({shown(deepest)}); label_column=label takes the innermost folders"
     if len(names) < 2:
         return f"no classes, as '{shown(names[0])}' is the only folder"
-    if not innermost and all(_DATE.fullmatch(name) for name in names):
+    if not innermost and dates:
         return f"no classes, as the folders are dates ({some(names)}); label_column=label takes them as classes"
     return None
 

@@ -42,12 +42,13 @@ class Folder:
 class Listing:
     """What lies in a folder or in an archive. Paths are relative to it.
 
-    folders: all of them, also those without images, in the order of their names; the first is the folder itself.
+    name: of the folder. folders: all of them, also those without images, in the order of their names; the first is the folder itself.
     others: the files that are no images, by ending. hidden: how many hidden files and folders were passed over.
     closed: folders that could not be opened. again: links to folders that were not followed, as they lead to what was read already.
     linked: whether anything was reached through a link.
     """
 
+    name: str = ""
     folders: list[Folder] = field(default_factory=list)
     others: dict[str, list[str]] = field(default_factory=dict)
     hidden: int = 0
@@ -77,7 +78,7 @@ def list_folder(root: str) -> Listing:
     A link below another link is followed only to what has not been read: few folders of links to one another would else be read
     for ever. Sockets, pipes and links to nowhere that have an image's name are listed, so that they are told as broken images.
     """
-    listing, endings = Listing(), image_endings()
+    listing, endings = Listing(os.path.basename(os.path.abspath(root))), image_endings()
     try:
         first = _identity(root)
     except OSError as error:

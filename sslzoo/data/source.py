@@ -129,9 +129,23 @@ def _open_parquet(folder: str, files: list[str], asked: Asked) -> Opened:
     places = [place for file in files for place in [os.path.abspath(os.path.join(folder, file))] if _has_rows(place)]
     if not places:
         return Opened(FileRows("", []), None, None, [], [])
+    ours = [place for place in places if len(places) > 1 and _holds_features(place)]
+    notes = [f"features of images, not read: {some(ours)}"] if 0 < len(ours) < len(places) else []
+    places = [place for place in places if place not in ours] or places
     source = folder if len(files) > 1 else os.path.join(folder, files[0])
     dataset = _load_local(source, "parquet", data_files={"data": [glob.escape(_plain(place)) for place in places]})["data"]
-    return _opened(dataset, asked, (), [])
+    opened = _opened(dataset, asked, (), [])
+    return opened._replace(notes=[*opened.notes, *notes])
+
+
+def _holds_features(file: str) -> bool:
+    """Whether the Parquet file is what `sslzoo embed` writes, which may lie beside the images."""
+    from pyarrow import ArrowException, parquet
+
+    try:
+        return {"row", "name", "feature"} <= {*parquet.read_schema(file).names}
+    except (ArrowException, OSError):
+        return False
 
 
 def _plain(place: str) -> str:
