@@ -121,7 +121,10 @@ def embed(
     name: str, source: str, output: Path, *, split: str = "train", image_column: str | None = None, label_column: str | None = None,
     cpu: bool = False,
 ) -> int:  # fmt: skip
-    """Writes the features of a data set to the Parquet file `output` (see `write_features`); returns the number of images."""
+    """Writes the features of a data set to the Parquet file `output` (see `write_features`); returns the number of images.
+
+    All that can be read have a row; what cannot is named, and counted in the end.
+    """
     if output.suffix != ".parquet" or not output.absolute().parent.is_dir():
         raise InputError(f"cannot write '{output}': a file name that ends in .parquet, in a folder that exists, is needed")
     folder = model_folder(name)
@@ -129,10 +132,14 @@ def embed(
     encoder = encoder_for(folder, preprocessing).to(device)
     # Each image is looked at once: none needs to be kept.
     images = load_images(
-        source, split, image_column=image_column, label_column=label_column, enough=enough_for(preprocessing), device=device, budget=0
-    )
+        source, split, image_column=image_column, label_column=label_column, enough=enough_for(preprocessing), device=device, budget=0,
+        broken_share=1.0,
+    )  # fmt: skip
     with _bar("images", len(images), output.name) as bar:
-        return write_features(encoder, images, preprocessing, output, done=bar.update)
+        count = write_features(encoder, images, preprocessing, output, done=bar.update)
+    if images.skipped:
+        _log.warning("%d images of %s cannot be read and have no row", len(images.skipped), source)
+    return count
 
 
 def _recipe_for(dataset: str) -> Recipe | None:

@@ -96,11 +96,19 @@ def test_all_broken_is_said_before_anything_is_decoded(file):
         load_images(file(3, {0: b"", 1: b"", 2: b""}), "train", device=CPU)
 
 
+@pytest.mark.parametrize("budget", [RESIDENT, STREAMED])
+def test_all_that_can_be_read_is_read_where_all_may_be_broken(file, budget, monkeypatch):
+    monkeypatch.setattr("sslzoo.data.load._PROBES", 2)  # rows 0 and 249, which are broken
+    source = file(250, {row: b"<html>" for row in range(250) if row != 77})
+    images = load_images(source, "train", device=CPU, budget=budget, broken_share=1.0)
+    assert {row for batch in read(images) for row in batch.samples.tolist()} == {77} and len(images.skipped) == 249
+
+
 class TestWithoutAnImage:
     """`BrokenImages` by itself."""
 
-    def tolerated(self, total, seen):
-        broken = BrokenImages("here", "train", total)
+    def tolerated(self, total, seen, **share):
+        broken = BrokenImages("here", "train", total, **share)
         for row in range(total):
             try:
                 broken.add(row, f"row {row}", "torn", seen)
@@ -127,6 +135,20 @@ class TestWithoutAnImage:
     def test_how_many_are_tolerated(self, total, seen, most):
         assert self.tolerated(total, seen) == most
 
+    @pytest.mark.parametrize(
+        ("share", "total", "seen", "most"),
+        [(0.0, 100, 100, 0), (0.1, 10, 10, 1), (0.5, 10, 10, 5), (0.5, 1_000, 1_000, 500), (0.001, 100, 100, 1), (1.0, 50, 50, 49)],
+    )
+    def test_how_many_are_tolerated_with_another_share(self, share, total, seen, most):
+        assert self.tolerated(total, seen, share=share) == most
+
+    def test_of_many_only_the_first_are_named_one_by_one(self, caplog):
+        broken = BrokenImages("here", "train", 1_000, 1.0)
+        for row in range(500):
+            broken.add(row, f"row {row}", "torn", 1_000)
+        assert len(broken.names) == 500 and len(caplog.records) == 20
+        assert caplog.records[-1].getMessage().endswith("; of further ones only the number is told")
+
     def test_the_same_row_counts_once(self, caplog):
         broken = BrokenImages("here", "train", 100)
         for _ in range(5):
@@ -145,7 +167,10 @@ class TestWithoutAnImage:
         broken.add(9, "nine.png", "torn", 50)
         with pytest.raises(InputError) as caught:
             broken.add(4, "four.png", "0 bytes", 60)
-        assert str(caught.value) == "2 of 60 images in here (test) cannot be read (1 % may): four.png, nine.png ... (last: 0 bytes)"
+        assert str(caught.value) == (
+            "2 of 60 images in here (test) cannot be read (1 % may): four.png, nine.png ... (last: 0 bytes); "
+            "the recipe's broken_share lets more be left out"
+        )
 
     def test_threads_lose_none(self):
         broken = BrokenImages("here", "train", 100_000)

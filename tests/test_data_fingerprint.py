@@ -1,5 +1,6 @@
 """The fingerprint names the content: the same from anywhere, another one for anything that changed."""
 
+import os
 import shutil
 
 import datasets
@@ -109,3 +110,31 @@ def test_above_the_limit_only_some_rows_are_read_but_every_length_counts(of, enc
 
     assert [row for row in range(6) if changed(row, b"X") != first] == [0, 2, 5]
     assert all(changed(row, b"dX") != first for row in range(6))
+
+
+def test_of_very_many_small_files_only_some_are_opened(encoded, tmp_path, monkeypatch):
+    place = folder_of(tmp_path / "here", encoded, sorted(LABELS))
+    monkeypatch.setattr(fingerprint, "_SAMPLE", 3)  # rows 0, 2 and 5
+    monkeypatch.setattr(fingerprint, "_OPEN_ALL", 6)
+    in_full = load_images(place, "train", device=CPU).fingerprint
+    monkeypatch.setattr(fingerprint, "_OPEN_ALL", 5)
+    first = load_images(place, "train", device=CPU).fingerprint
+    assert first != in_full
+
+    def changed(row, end):
+        file = tmp_path / "here" / CLASSES[sorted(LABELS)[row]] / f"{row}.png"
+        content = file.read_bytes()
+        file.write_bytes(content[:-1] + end)
+        found = load_images(place, "train", device=CPU).fingerprint != first
+        file.write_bytes(content)
+        return found
+
+    assert [row for row in range(6) if changed(row, b"X")] == [0, 2, 5] and all(changed(row, b"XX") for row in range(6))
+
+
+def test_names_and_times_do_not_count_as_a_copy_has_others(encoded, tmp_path):
+    place = folder_of(tmp_path / "here", encoded, sorted(LABELS))
+    first = load_images(place, "train", device=CPU).fingerprint
+    os.rename(tmp_path / "here" / "ant", tmp_path / "here" / "aardvark")
+    os.utime(tmp_path / "here" / "bee" / "5.png", (1, 1))
+    assert load_images(place, "train", device=CPU).fingerprint == first

@@ -1,6 +1,7 @@
 """A row may name any file or address: only the data set's own files are ever opened."""
 
 import builtins
+import json
 import os
 
 import datasets
@@ -12,6 +13,7 @@ from pyarrow import parquet
 
 from sslzoo.data import load_images
 from sslzoo.data.decode import BrokenImage, decode
+from sslzoo.data.names import shown
 from sslzoo.data.rows import Rows
 
 CPU = torch.device("cpu")
@@ -97,31 +99,27 @@ def test_paths_in_parquet_rows_are_never_opened(tmp_path, folder, secret, monkey
     assert not [name for name in opened if "secret" in name or "passwd" in name or "169.254" in name or "example" in name]
 
 
-def test_link_out_of_a_folder_is_left_out(folder, secret, opened):
+def test_links_in_a_folder_that_the_user_named_are_followed(folder, secret):
     (folder / "1.png").symlink_to(secret)
-    save(folder / "2.png", 2)
-    opened.clear()
-    images = load_images(str(folder), "train", device=CPU)
-    assert images.skipped == ["1.png"]
-    assert next(images.batches([torch.arange(len(images))])).pixels[:, 0, 0, 0].tolist() == [0, 2]
-    assert str(folder / "1.png") not in opened
-
-
-def test_folder_that_is_a_link_out_of_the_set_is_not_followed(folder, secret):
     (folder / "more").symlink_to(secret.parent)
     images = load_images(str(folder), "train", device=CPU)
-    assert next(images.batches([torch.arange(len(images))])).pixels[:, 0, 0, 0].tolist() == [0]
+    assert next(images.batches([torch.arange(len(images))])).pixels[:, 0, 0, 0].tolist() == [0, 200, 200]
     assert foreign(folder / "more" / "secret.png", folder) == "its file is not part of the data set"
 
 
-@pytest.mark.parametrize("name", ["../secret/secret.png", "file:///etc/passwd", "/etc/passwd"])
-def test_metadata_file_cannot_name_a_file_elsewhere(folder, secret, opened, name):
-    (folder / "metadata.csv").write_text(f"file_name\n0.png\n{name}\n")
+@pytest.mark.parametrize("name", ["../secret/secret.png", "file:///etc/passwd", "/etc/passwd", "{secret}", "link.png", "http://169.254.169.254/a.png"])
+@pytest.mark.parametrize("table", ["metadata.csv", "metadata.jsonl", "train.csv", "train.jsonl"])
+def test_table_cannot_name_a_file_elsewhere(folder, secret, opened, name, table):
+    name = name.format(secret=secret)
+    (folder / "link.png").symlink_to(secret)
+    rows = [{"file_name": "0.png", "label": "a"}, {"file_name": name, "label": "b"}]
+    lines = [json.dumps(row) for row in rows] if table.endswith("jsonl") else ["file_name,label", *(",".join(row.values()) for row in rows)]
+    (folder / table).write_text("\n".join(lines))
+    source = folder if table.startswith("metadata") else folder / table
     opened.clear()
-    with pytest.raises(ValueError) as caught:
-        load_images(str(folder), "train", device=CPU)
-    assert str(caught.value).isprintable() and name in str(caught.value)
-    assert not [file for file in opened if "secret.png" in file or "passwd" in file]
+    images = load_images(str(source), "train", label_column="label", device=CPU)
+    assert next(images.batches([torch.arange(len(images))])).pixels[:, 0, 0, 0].tolist() == [0] and len(images.skipped) == 1
+    assert not [file for file in opened if "secret" in file or "link.png" in file or "passwd" in file or "169.254" in file]
 
 
 def test_own_files_are_opened(folder, monkeypatch):
@@ -190,10 +188,28 @@ def test_row_without_anything_is_broken():
         Rows(missing).encoded(0)
 
 
-@pytest.mark.parametrize("path", ["two\nlines.png", "\x1b[31mred.png", "right\u202eto-left.png", "x" * 300, "", None])
-def test_name_that_would_disturb_a_terminal_is_not_shown(path):
+@pytest.mark.parametrize(
+    ("path", "seen"),
+    [
+        ("two\nlines.png", r"two\nlines.png"),
+        ("\x1b[31mred.png", r"\x1b[31mred.png"),
+        ("right\u202eto-left.png", r"right\u202eto-left.png"),
+        ("caf\udce9.png", r"caf\udce9.png"),
+        ("x" * 300, "x" * 125 + " ... " + "x" * 125),
+    ],
+)
+def test_name_that_would_disturb_a_terminal_is_shown_without_that(path, seen):
+    assert shown(path) == seen and shown("fine ünïcode 图.png") == "fine ünïcode 图.png"
+
+
+@pytest.mark.parametrize("path", ["two\nlines.png", "x" * 300, "\u200d.png", "a\u00a0b.png"])
+def test_name_is_the_path_whatever_is_in_it(path):
+    assert rows(["fine.png", path]).name(1) == path and rows(["fine.png", path]).name(0) == "fine.png"
+
+
+@pytest.mark.parametrize("path", ["", None])
+def test_row_without_a_path_is_called_by_its_number(path):
     assert rows(["fine.png", path]).name(1) == "row 1"
-    assert rows(["fine.png", path]).name(0) == "fine.png"
 
 
 def test_rows_are_found_across_chunks(folder):

@@ -1,6 +1,7 @@
 """What the user calls a data set is found, with its splits, images and labels; what is wrong is said in one line."""
 
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -12,7 +13,8 @@ import torch
 from PIL import Image
 from pyarrow import parquet
 
-from sslzoo.data import load_images
+from sslzoo.data import hub_id, load_images, source_name
+from sslzoo.data.names import text_of
 from sslzoo.errors import InputError
 
 CPU = torch.device("cpu")
@@ -297,12 +299,14 @@ class TestNotThere:
         folder.mkdir()
         assert refused(folder) == f"no images and no Parquet files in '{folder}'"
         (folder / "notes.txt").write_text("nothing")
-        assert refused(folder) == f"no images and no Parquet files in '{folder}'"
+        assert refused(folder) == f"no images and no Parquet files in '{folder}'; 1 file not read: .txt 1"
 
     def test_split_without_images(self, folder):
         save(folder / "train" / "0.png")
         (folder / "test").mkdir()
-        assert refused(folder, "test") == f"no images and no Parquet files in '{folder}/test'"
+        assert refused(folder, "test") == f"no images in '{folder}/test'"
+        (folder / "test" / "0.heic").write_bytes(b"of a telephone")
+        assert refused(folder, "test") == f"no images in '{folder}/test'; 1 file not read: .heic 1"
         assert len(load_images(str(folder), "train", device=CPU)) == 1
 
     def test_split_that_is_not_there(self, folder):
@@ -321,7 +325,8 @@ class TestNotThere:
 
     def test_file_that_is_neither(self, tmp_path):
         save(tmp_path / "one.png")
-        assert refused(tmp_path / "one.png") == f"'{tmp_path}/one.png' is neither a folder nor a .parquet file"
+        one = f"'{tmp_path}/one.png' is neither a folder nor a .parquet, .csv, .tsv, .jsonl, .tar or .zip file"
+        assert refused(tmp_path / "one.png") == one
 
 
 class TestHub:
@@ -423,3 +428,26 @@ def test_cifar10_from_its_parquet_files(tmp_path):
         mean += batch.pixels.double().mean(dim=(0, 2, 3)) / 2550
     np.testing.assert_allclose(mean, [0.4914, 0.4822, 0.4465], atol=0.0005)
     shutil.rmtree(tmp_path)  # 100 MB that pytest would keep for three runs
+
+
+class TestNames:
+    """`text_of` tells every path from every other, and says how to come back to it."""
+
+    @pytest.mark.parametrize(
+        "raw", [b"caf\xe9.png", b"caf\\xe9.png", b"caf\\x5cxe9.png", b"a\\b.png", b"\xff\\xff", "ü\n\u200d.png".encode(), b"\\x\xe9"]
+    )
+    def test_there_and_back(self, raw):
+        text = text_of(os.fsdecode(raw))
+        text.encode()
+        back = re.sub(rb"\\x([0-9a-f]{2})", lambda found: bytes([int(found[1], 16)]), text.encode())
+        assert back == raw
+
+    def test_what_is_utf_8_stays_as_it_is(self):
+        for name in ("a/b.png", "ünïcode 图.png", "two\nlines", "back\\slash", "x" * 1000):
+            assert text_of(name) == name
+
+    @pytest.mark.parametrize("source", ["ada/train.csv", "ada/photos.zip", "ada/shard.tar", "ada/rows.jsonl", "ada/TRAIN.PARQUET"])
+    def test_name_of_a_data_file_is_no_hub_id(self, source, monkeypatch):
+        monkeypatch.setattr("datasets.load_dataset", lambda *_, **__: pytest.fail("a file was looked up on the Hub"))
+        assert hub_id(source) is None and source_name(source) == source.partition("/")[2]
+        assert refused(source).startswith(f"unknown folder or file '{source}': ")

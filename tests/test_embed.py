@@ -1,7 +1,9 @@
 """Features of a data set as a Parquet file, and what is left of a run that was stopped."""
 
 import json
+import os
 
+import datasets
 import numpy as np
 import pyarrow.parquet as parquet
 import pytest
@@ -184,3 +186,20 @@ def test_plain_pipeline_gives_the_same_features(name, size, tmp_path):
         expected = features(load_stored(tmp_path), Preprocessing.read(tmp_path)(pixels, torch.full((3, 2), size)))
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
     assert (expected[0] - expected[1]).abs().max() > 1e-2
+
+
+def test_name_is_the_path_whatever_is_in_it_and_classes_have_their_names(tmp_path):
+    names = ["a\u200db/two\nlines.png", "a\u200db/tab\t\x1b.png", "b\u00a0c/" + "x" * 200 + ".png", "b\u00a0c/caf\udce9.png"]
+    for name in names:
+        (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (16, 16)).save(tmp_path / "photos" / name)
+    images = load_images(str(tmp_path / "photos"), "train", device=CPU)
+    assert write_features(encoder(), images, PREPROCESSING, tmp_path / "features.parquet", batch_size=2) == 4
+    table = parquet.read_table(tmp_path / "features.parquet")
+    assert sorted(table["name"].to_pylist()) == sorted([*names[:3], "b\u00a0c/caf\\xe9.png"])
+    found = dict(zip(table["name"].to_pylist(), table["label"].to_pylist(), strict=True))
+    assert [found[name] for name in names[:3]] == [0, 0, 1]
+    label = datasets.Features.from_arrow_schema(table.schema)["label"]
+    assert label == datasets.ClassLabel(names=["a\u200db", "b\u00a0c"])
+    back = [os.fsencode(name[:-8]) + b"\xe9.png" if name.endswith("\\xe9.png") else os.fsencode(name) for name in table["name"].to_pylist()]
+    assert all(os.path.isfile(os.fsencode(tmp_path / "photos") + b"/" + name) for name in back)

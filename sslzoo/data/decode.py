@@ -13,7 +13,7 @@ from .memory import Room
 from .png import pixels_alone, transparent
 
 # Pillow also knows formats that start other programs (EPS runs Ghostscript) or that hold no photos: those stay closed.
-_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
 _MOST_PIXELS = 178_956_970  # Pillow's own limit for a decompression bomb, kept here because a program may switch Pillow's off
 _DEPTH = 24  # where in a PNG file the bits of a channel stand
 _BLOCK = 2**20  # px of grey that are scaled at a time
@@ -98,7 +98,7 @@ def _read_size(encoded: bytes, longest: int | None, enough: Enough | None) -> tu
 @contextmanager
 def _opened(encoded: bytes) -> Iterator[Image.Image]:
     try:
-        with Image.open(io.BytesIO(encoded), formats=_FORMATS) as image:
+        with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
             if image.width * image.height > _MOST_PIXELS:
                 raise BrokenImage(f"{image.width}x{image.height} px is too large")
             yield image

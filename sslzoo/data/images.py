@@ -32,6 +32,7 @@ class ImageSet(ABC):
     fingerprint: sha256 of the content; see `fingerprint.py`.
     resident: True when every image is decoded and on the device.
     read_as: the columns and the canvas that `load_images` was asked for.
+    splits: names of all the splits of the data set.
     """
 
     source: str
@@ -42,6 +43,7 @@ class ImageSet(ABC):
     fingerprint: str
     resident: bool
     read_as: dict[str, Any] | None = None
+    splits: tuple[str, ...] = ()
 
     @property
     @abstractmethod
@@ -54,7 +56,7 @@ class ImageSet(ABC):
 
     @abstractmethod
     def name(self, position: int) -> str:
-        """The image's path where its row has one, else "row 17"."""
+        """The image's path in the data set (see `names.text_of`) where its row has one, else "row 17"."""
 
     @abstractmethod
     def batches(self, order: Iterable[Tensor]) -> Iterator[Batch]:

@@ -16,10 +16,10 @@ from .fingerprint import fingerprint_arrays, fingerprint_rows
 from .images import ImageSet
 from .labels import as_classes
 from .memory import default_budget
-from .names import EMBEDDED
+from .names import EMBEDDED, shown
+from .opened import AnyRows, Opened
 from .resident import ResidentImages, decode_all
-from .rows import Rows
-from .source import Opened, open_source
+from .source import open_source
 from .streamed import StreamedImages
 
 _PROBES = 256  # images whose headers tell whether the data set fits
@@ -36,45 +36,53 @@ def load_images(
     enough: Enough | None = None,
     device: torch.device,
     budget: int | None = None,
+    broken_share: float = 0.01,
 ) -> ImageSet:
     """The images of one split.
 
     source: "digits" (built in, see `digits.py`), a Hub data set id such as "uoft-cs/cifar10" (with "@configuration" where it has
-        several), a folder of images with or without class folders and with or without train/test folders, or a Parquet file or a folder
-        of them, named after the split: train-00000-of-00002.parquet, test.parquet.
-    image_column, label_column: needed only where the columns leave several choices. label_column "none": no labels.
+        several); a folder of images with or without class folders and with or without split folders, or what `save_to_disk` left; a
+        Parquet, tar or zip file, a CSV file or JSON lines with paths of images, or a folder of such files, named after their split
+        (train-00000-of-00002.parquet, mnist-train.zip).
+    split: the name of a folder or file, or any word for the same: "test" is also "Testing", "seg_test" or "eval".
+    image_column, label_column: needed only where the columns leave several choices. For a folder of images, label_column names a column
+        of its metadata.csv, or is "label", the innermost folders. label_column "none": no labels.
     canvas: longest allowed side in px; larger images are reduced. None: any.
     enough: what is kept of larger images, which bounds the memory that a batch takes. None: all of them.
     budget: bytes that the decoded set may take on the device; larger sets are streamed. None: a quarter of the free memory.
-    Raises `InputError` when something named here does not exist, or when more than 1 % of the images are broken.
+    broken_share: of the images that may be broken; with 1.0 all that can be read are taken.
+    What was found and what was left out is logged in one line, a warning where anything was. Raises `InputError` when something named
+    here does not exist, or when too many images are broken.
     """
-    opened = None if source == EMBEDDED else open_source(source, split, image_column, label_column)
     device = torch.device(device)
-    images = _digits(split, label_column, device) if opened is None else _load(source, split, opened, canvas, enough, device, budget)
-    if opened is not None and opened.unlabelled:
-        images.unlabelled = opened.unlabelled
-        _log.warning("%s (%s): no labels are used: %s", source, split, opened.unlabelled)
+    if source == EMBEDDED:
+        images = _digits(split, label_column, device)
+    else:
+        opened = open_source(source, split, image_column, label_column)
+        budget = default_budget(device) if budget is None else budget
+        images = _load(source, split, opened, canvas, enough, device, budget, broken_share)
+        images.splits, images.unlabelled = tuple(opened.splits), opened.unlabelled
     images.read_as = {"image_column": image_column, "label_column": label_column, "canvas": canvas}
     return images
 
 
 def _load(
-    source: str, split: str, opened: Opened, canvas: int | None, enough: Enough | None, device: torch.device, budget: int | None
-) -> ImageSet:
+    source: str, split: str, opened: Opened, canvas: int | None, enough: Enough | None, device: torch.device, budget: int,
+    broken_share: float,
+) -> ImageSet:  # fmt: skip
     rows = opened.rows
     fingerprint = fingerprint_rows(rows, opened.labels)
     labels, label_names = as_classes(opened.labels, opened.label_names)
-    budget = default_budget(device) if budget is None else budget
-    size = _probe(rows, canvas, enough, source, split)
+    size = _probe(rows, canvas, enough, source, split, broken_share)
     if len(rows) * 3 * size[0] * size[1] <= budget:
-        broken = BrokenImages(source, split, len(rows))
+        broken = BrokenImages(source, split, len(rows), broken_share)
         decoded = decode_all(rows, canvas, enough, size, broken, device, budget)
         if decoded is not None:
             pixels, sizes, samples = decoded
             labels = None if labels is None else labels[samples]
             names = [rows.name(row) for row in samples.tolist()]
             return ResidentImages(source, split, label_names, fingerprint, pixels, sizes, samples, labels, names, broken.names)
-    broken = BrokenImages(source, split, len(rows))
+    broken = BrokenImages(source, split, len(rows), broken_share)
     return StreamedImages(source, split, label_names, fingerprint, rows, labels, canvas, enough, broken, device)
 
 
@@ -91,18 +99,21 @@ def _digits(split: str, label_column: str | None, device: torch.device) -> Resid
     label_names = [str(digit) for digit in range(10)]
     if label_column == NO_LABELS:
         labels = label_names = None
-    return ResidentImages(EMBEDDED, split, label_names, fingerprint, pixels, sizes, samples, labels, names, [])
+    digits = ResidentImages(EMBEDDED, split, label_names, fingerprint, pixels, sizes, samples, labels, names, [])
+    digits.splits = ("train", "test")
+    return digits
 
 
-def _probe(rows: Rows, canvas: int | None, enough: Enough | None, source: str, split: str) -> tuple[int, int]:
-    """The largest height and width in px among evenly spaced images."""
+def _probe(rows: AnyRows, canvas: int | None, enough: Enough | None, source: str, split: str, broken_share: float) -> tuple[int, int]:
+    """The largest height and width in px among evenly spaced images. Raises `InputError` where none can be read and not all may fail."""
+    probes = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), _PROBES)).astype(np.int64)).tolist()
     sizes, reason = [], ""
-    for row in np.unique(np.linspace(0, len(rows) - 1, min(len(rows), _PROBES)).astype(np.int64)).tolist():
+    for row in probes:
         try:
             sizes.append(read_size(rows.encoded(row), canvas, enough))
         except BrokenImage as error:
-            reason = reason or f"{rows.name(row)}: {error}"
-    if not sizes:
-        raise InputError(f"no image in {source} ({split}) can be read ({reason})")
-    height, width = np.array(sizes).max(axis=0)
+            reason = reason or f"{shown(rows.name(row))}: {error}"
+    if not sizes and (broken_share < 1 or len(probes) == len(rows)):
+        raise InputError(f"no image in {shown(source)} ({split}) can be read ({reason})")
+    height, width = np.array(sizes or [(1, 1)]).max(axis=0)
     return int(height), int(width)

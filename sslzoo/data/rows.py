@@ -1,11 +1,15 @@
 """The encoded images of one split, read by random access from the memory-mapped table."""
 
 import os
+import stat
 from functools import lru_cache
 
 import numpy as np
 
 from .decode import BrokenImage
+from .names import text_of
+
+MOST_BYTES = 2**30  # of one encoded image: a file of many gigabytes is none
 
 
 class Rows:
@@ -34,20 +38,15 @@ class Rows:
         own = self._own(path)
         if own is None:
             raise BrokenImage("its file is not part of the data set")
-        try:
-            with open(own, "rb") as file:
-                return file.read()
-        except OSError as error:
-            raise BrokenImage(error.strerror or "its file cannot be read") from error
+        return _read(own)
 
     def name(self, row: int) -> str:
-        """The row's path, relative to the data set's folder, else "row 17"."""
+        """The row's path, relative to the data set's folder, else "row 17". Any text, so messages show it by `names.shown`."""
         path = self._row(row)[1]
         for folder in self._folders:
             if path and path.startswith(folder):
                 path = path[len(folder) :]
-        # A path is text from the data set: what would break a line or hide in a terminal is not shown.
-        return path if path and path.isprintable() and len(path) <= 200 else f"row {row}"
+        return text_of(path) if path else f"row {row}"
 
     def lengths(self) -> np.ndarray:
         """int64 (rows,): encoded bytes of each image, -1 where there are none; reads no image."""
@@ -57,7 +56,7 @@ class Rows:
         for encoded, paths in self._chunks:
             part = compute.fill_null(compute.binary_length(encoded), -1).to_numpy(zero_copy_only=False).astype(np.int64)
             for index in np.flatnonzero(part < 0) if paths is not None else ():
-                path = paths[int(index)].as_py()
+                path = _path(paths[int(index)])
                 own = None if path is None else self._own(path)
                 if own is not None:
                     part[index] = os.path.getsize(own)
@@ -68,7 +67,7 @@ class Rows:
         chunk = int(np.searchsorted(self._ends, row, side="right"))
         encoded, paths = self._chunks[chunk]
         index = int(row - self._ends[chunk]) + len(encoded)
-        return encoded[index].as_buffer(), None if paths is None else paths[index].as_py()
+        return encoded[index].as_buffer(), None if paths is None else _path(paths[index])
 
     def _own(self, path: str) -> str | None:
         """The data set's own file that `path` leads to, None when it leads elsewhere or to no file."""
@@ -81,10 +80,76 @@ class Rows:
         return path if real.startswith(self._real_folders) else None
 
 
+class FileRows:
+    """The image files of a folder, as `Rows` are the images of a table. `paths` are relative to it. Links are followed."""
+
+    def __init__(self, folder: str, paths: list[str]):
+        import pyarrow as arrow
+
+        self._folder = os.path.abspath(folder)
+        # A tenth of the memory of as many Python texts, and names need not be UTF-8.
+        self._paths = arrow.array([os.fsencode(path) for path in paths], arrow.large_binary())
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def encoded(self, row: int) -> bytes:
+        """The file's content. Raises `BrokenImage`."""
+        return _read(self._place(row))
+
+    def name(self, row: int) -> str:
+        """The file's path in the folder."""
+        return text_of(os.fsdecode(self._paths[row].as_py()))
+
+    def lengths(self) -> np.ndarray:
+        """int64 (rows,): bytes of each file, -1 of what is none."""
+        return np.fromiter((_length(self._place(row)) for row in range(len(self))), np.int64, len(self))
+
+    def repeated(self) -> int:
+        """How many files are there once more, by links."""
+        found = set()
+        for row in range(len(self)):
+            try:
+                status = os.stat(self._place(row))
+                found.add((status.st_dev, status.st_ino))
+            except OSError:
+                found.add(row)
+        return len(self) - len(found)
+
+    def _place(self, row: int) -> str:
+        return os.path.join(self._folder, os.fsdecode(self._paths[row].as_py()))
+
+
+def _read(file: str) -> bytes:
+    try:
+        status = os.stat(file)
+        if not stat.S_ISREG(status.st_mode):  # to open a pipe would wait for its other end
+            raise BrokenImage("it is no file")
+        if status.st_size > MOST_BYTES:
+            raise BrokenImage(f"{status.st_size} bytes are too many for an image")
+        with open(file, "rb") as opened:
+            return opened.read()
+    except OSError as error:
+        raise BrokenImage(error.strerror or "its file cannot be read") from error
+
+
+def _length(file: str) -> int:
+    try:
+        status = os.stat(file)
+    except OSError:
+        return -1
+    return status.st_size if stat.S_ISREG(status.st_mode) else -1
+
+
 @lru_cache(maxsize=4096)
 def _real_folder(folder: str) -> str:
     """The folder that links lead to; remembered, as following them takes longer than all the rest for a million small files."""
     return os.path.realpath(folder)
+
+
+def _path(stored) -> str | None:
+    path = stored.as_py()
+    return os.fsdecode(path) if isinstance(path, bytes) else path
 
 
 def _fields(chunk):

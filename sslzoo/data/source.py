@@ -1,76 +1,211 @@
-"""From what the user calls a data set to the rows of one split, through Hugging Face `datasets`."""
+"""From what the user calls a data set to the rows of one split, wherever and however it is stored."""
 
+import contextlib
 import glob
+import hashlib
+import logging
 import os
 import re
-from pathlib import Path
-from typing import NamedTuple
-
-from torch import Tensor
 
 from sslzoo.errors import InputError, unknown
 
-from .columns import find_image_column, find_label_column
+from .archives import is_archive, open_archives
+from .columns import NO_LABELS, find_image_column, find_label_column
 from .labels import NoLabels, read_labels
-from .rows import Rows
+from .layout import Layout
+from .listing import Listing, counted, ending_of, list_folder, some
+from .names import is_data_file, shown, text_of
+from .opened import Asked, Opened, as_tensor
+from .rows import FileRows, Rows
+from .splits import choose, keyword_of, says_split, splits_of_files
+from .tables import TABLES, open_metadata, open_tables
 
-_SPLIT_FOLDERS = {"train", "training", "test", "testing", "validation", "valid", "val", "dev", "eval"}
-_IMAGES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".avif"}
-
-
-class Opened(NamedTuple):
-    """The rows of one split."""
-
-    rows: Rows
-    labels: Tensor | None  # int64 (rows,) on the CPU
-    label_names: list[str] | None
-    unlabelled: str = ""  # why there are no labels where there might be some, in words
+_log = logging.getLogger(__name__)
 
 
 def open_source(source: str, split: str, image_column: str | None, label_column: str | None) -> Opened:
-    """Opens `split` of a local folder, Parquet file or Hub data set; decodes nothing. Raises `InputError`."""
-    path = Path(source).expanduser()
-    if path.exists():
-        dataset, folders = _open_parquet(path, split) if _parquet_files(path) else _open_folder(path, split)
-    elif source.startswith((".", "/", "~")) or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?(@[^/@]+)?", source):
-        near = [str(other) for other in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise unknown("folder or file", source, near)
+    """Opens `split` of a local folder or file or of a Hub data set; decodes nothing, and logs what it found. Raises `InputError`.
+
+    label_column "none": no labels are wanted.
+    """
+    asked = Asked(split, image_column, label_column)
+    place = os.path.expanduser(source)
+    if os.path.isdir(place):
+        opened = _open_folder(place, asked)
+    elif os.path.exists(place):
+        opened = _open_files(os.path.dirname(place), [os.path.basename(place)], asked)
+    elif source.startswith((".", "/", "~")) or is_data_file(source) or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?(@[^/@]+)?", source):
+        raise unknown("folder or file", source, _neighbours(place))
     else:
-        dataset, folders = _open_hub(source, split)
+        opened = _open_hub(source, asked)
+    if len(opened.rows) == 0:
+        raise InputError("; ".join([f"{shown(source)} ({split}) has no rows", *opened.notes]))
+    if label_column == NO_LABELS:
+        opened = opened._replace(labels=None, label_names=None, unlabelled="")
+    classes = f" in {len(opened.label_names)} classes" if opened.label_names else ""
+    splits = [f"splits: {shown(', '.join(opened.splits))}"] if len(opened.splits) > 1 else []
+    unlabelled = [opened.unlabelled] if opened.unlabelled else []
+    found = "; ".join([f"{counted(len(opened.rows), 'image')}{classes}", *splits, *unlabelled, *opened.notes])
+    strange = len(opened.splits) > 1 and any(keyword_of(name) is None for name in opened.splits)  # which a user may not know for splits
+    _log.log(logging.WARNING if opened.notes or unlabelled or strange else logging.INFO, "%s (%s): %s", shown(source), split, found)
+    # A folder's name need not be UTF-8, and the names of classes are written into files.
+    return opened._replace(label_names=opened.label_names and [text_of(name) for name in opened.label_names])
+
+
+def _neighbours(place: str) -> list[str]:
+    """What lies where `place` should."""
+    parent = os.path.dirname(place)
+    try:
+        return [os.path.join(parent, name) for name in os.listdir(parent or ".")]
+    except (OSError, ValueError):
+        return []
+
+
+def _open_folder(place: str, asked: Asked) -> Opened:
+    if os.path.isfile(os.path.join(place, "dataset_dict.json")) or os.path.isfile(os.path.join(place, "state.json")):
+        return _open_saved(place, [place], asked)
+    listing = list_folder(place)
+    layout = Layout(listing)
+    if layout.splits:
+        return _open_images(place, listing, layout, asked)
+    saved = [os.path.join(place, *folder.parts) for folder in listing.folders[1:] if len(folder.parts) == 1]
+    saved = [folder for folder in saved if os.path.isfile(os.path.join(folder, "state.json"))]
+    if saved:
+        return _open_saved(place, saved, asked)
+    for endings in ((".parquet",), (".tar",), (".zip",), TABLES):
+        files = [file for ending in endings for file in listing.others.pop(ending, [])]
+        if files:
+            opened = _open_files(place, files, asked)
+            return opened._replace(notes=[*opened.notes, *filter(None, [listing.unread()])])
+    raise InputError("; ".join(filter(None, [f"no images and no Parquet files in '{shown(place)}'", listing.unread()])))
+
+
+def _open_images(place: str, listing: Listing, layout: Layout, asked: Asked) -> Opened:
+    asked = asked.without_none()
+    if asked.image_column not in (None, "image", "file_name"):  # the names that `datasets` gives
+        raise unknown("image column", asked.image_column, ["image"])
+    empty = layout.without_images(asked.split)
+    if empty is not None:
+        raise InputError("; ".join(filter(None, [f"no images in '{shown(os.path.join(place, empty))}'", listing.unread()])))
+    arranged = layout.arrange(asked.split)
+    if asked.label_column is not None:
+        opened = open_metadata(os.path.abspath(place), listing, arranged, asked.label_column)
+        if opened is not None:
+            return opened._replace(splits=layout.splits)
+        if arranged.labels is None:
+            arranged = layout.arrange(asked.split, innermost=True)
+    labels, missing = as_tensor(arranged.labels, arranged.paths)
+    rows = FileRows(place, arranged.paths)
+    repeated = rows.repeated() if listing.linked else 0
+    notes = [*arranged.notes, *missing, *filter(None, [listing.unread()])]
+    if repeated:
+        notes.append(f"{counted(repeated, 'image')} there more than once, by links")
+    return Opened(rows, labels, arranged.label_names, layout.splits, notes, arranged.unlabelled)
+
+
+def _open_files(folder: str, files: list[str], asked: Asked) -> Opened:
+    """Data files of one kind, `files` relative to `folder`."""
+    gone = [file for file in files if not os.path.isfile(os.path.join(folder, file))]  # a pipe, a link to nowhere
+    if len(gone) == len(files):
+        raise InputError(f"'{shown(os.path.join(folder, files[0]))}' is no file")
+    splits = splits_of_files({*files} - {*gone})
+    archives = is_archive(files[0])
+    # Where no archive's name says a split, the folders in them do.
+    named = not archives or any(says_split(file) for file in files)
+    chosen = [file for name in (choose(asked.split, splits) if named else splits) for file in splits[name]]
+    if archives:
+        opened = open_archives([os.path.join(folder, file) for file in chosen], asked.without_none(), named)
+    elif ending_of(files[0]) in TABLES:
+        opened = open_tables(os.path.abspath(folder), chosen, asked.without_none())
+    elif ending_of(files[0]) == ".parquet":
+        opened = _open_parquet(folder, chosen, asked)
+    else:
+        file = shown(os.path.join(folder, files[0]))
+        raise InputError(f"'{file}' is neither a folder nor a .parquet, .csv, .tsv, .jsonl, .tar or .zip file")
+    unused = sorted({*files} - {*gone} - {file for shards in splits.values() for file in shards})
+    notes = [f"{counted(len(unused), 'file')} deeper down not read: {some(unused)}"] if unused else []
+    notes += [f"not read, as they are no files: {some(gone)}"] if gone else []
+    return opened._replace(splits=list(splits) if named else opened.splits, notes=[*notes, *opened.notes])
+
+
+def _open_parquet(folder: str, files: list[str], asked: Asked) -> Opened:
+    # The builder fails on a file without rows, such as the last shard of an uneven export.
+    places = [place for file in files for place in [os.path.abspath(os.path.join(folder, file))] if _has_rows(place)]
+    if not places:
+        return Opened(FileRows("", []), None, None, [], [])
+    ours = [place for place in places if len(places) > 1 and _holds_features(place)]
+    notes = [f"features of images, not read: {some(ours)}"] if 0 < len(ours) < len(places) else []
+    places = [place for place in places if place not in ours] or places
+    source = folder if len(files) > 1 else os.path.join(folder, files[0])
+    dataset = _load_local(source, "parquet", data_files={"data": [glob.escape(_plain(place)) for place in places]})["data"]
+    opened = _opened(dataset, asked, (), [])
+    return opened._replace(notes=[*opened.notes, *notes])
+
+
+def _holds_features(file: str) -> bool:
+    """Whether the Parquet file is what `sslzoo embed` writes, which may lie beside the images."""
+    from pyarrow import ArrowException, parquet
+
+    try:
+        return {"row", "name", "feature"} <= {*parquet.read_schema(file).names}
+    except (ArrowException, OSError):
+        return False
+
+
+def _plain(place: str) -> str:
+    """The path, or a link to it where `datasets` would take it for more than a path: a variable, or a file in an archive."""
+    from datasets import config
+
+    if "$" not in place and "::" not in place:
+        return place
+    link = os.path.join(config.HF_DATASETS_CACHE, "links", hashlib.sha256(os.fsencode(place)).hexdigest() + ".parquet")
+    os.makedirs(os.path.dirname(link), exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        os.symlink(place, link)
+    return link
+
+
+def _open_saved(place: str, folders: list[str], asked: Asked) -> Opened:
+    """What `save_to_disk` has left in one folder, or in several of which each is a split."""
+    import datasets
+
+    found = {}
+    for folder in folders:
+        try:
+            saved = datasets.load_from_disk(folder)
+        except Exception as error:  # Arrow, JSON and the file system each raise their own
+            raise InputError(f"cannot load the data set '{shown(folder)}': {_reason(error)}") from error
+        if isinstance(saved, datasets.DatasetDict):
+            found |= saved
+        else:
+            found[os.path.basename(folder) if folder != place else str(saved.split or "train")] = saved
+    return _opened(_one_of(found, asked.split), asked, (), list(found))
+
+
+def _one_of(splits, asked: str):
+    names = choose(asked, splits)
+    if len(names) > 1:
+        raise unknown("split", asked, splits)
+    return splits[names[0]]
+
+
+def _opened(dataset, asked: Asked, folders: tuple[str, ...], splits: list[str]) -> Opened:
+    """A data set of `datasets`, whose rows' paths may lead into `folders`."""
     if len(dataset) == 0:
-        raise InputError(f"{source} ({split}) has no rows")
-    image_column = find_image_column(dataset.features, image_column)
-    labels_at, unlabelled = find_label_column(dataset.features, label_column)
+        return Opened(FileRows("", []), None, None, [], [])
+    image_column = find_image_column(dataset.features, asked.image_column)
+    labels_at, unlabelled = find_label_column(dataset.features, asked.label_column)
     table = dataset.select_columns([name for name in {image_column, labels_at} if name]).with_format("arrow")[:]
     rows = Rows(table.column(image_column), folders)
     if labels_at is None:
-        return Opened(rows, None, None, unlabelled)
+        return Opened(rows, None, None, splits, [], unlabelled)
     names = getattr(dataset.features[labels_at], "names", None)
     try:
-        return Opened(rows, *read_labels(table.column(labels_at), labels_at, names))
+        return Opened(rows, *read_labels(table.column(labels_at), labels_at, names), splits, [])
     except NoLabels as error:
-        if label_column is not None:
+        if asked.label_column is not None:
             raise InputError(str(error)) from error
-        return Opened(rows, None, None, str(error))
-
-
-def _parquet_files(path: Path) -> list[Path]:
-    if path.is_file():
-        return [path] if path.suffix == ".parquet" else []
-    return sorted(path.glob("*.parquet")) or sorted(path.glob("data/*.parquet"))
-
-
-def _open_parquet(path: Path, split: str):
-    splits: dict[str, list[str]] = {}
-    for file in _parquet_files(path):
-        splits.setdefault(file.stem.split("-")[0], []).append(str(file.absolute()))
-    if split not in splits:
-        raise unknown("split", split, splits)
-    # The builder fails on a file without rows, such as the last shard of an uneven export.
-    files = [glob.escape(file) for file in splits[split] if _has_rows(file)]
-    if not files:
-        raise InputError(f"{path} ({split}) has no rows")
-    return _load_local(str(path), "parquet", data_files={"data": files})["data"], ()
+        return Opened(rows, None, None, splits, [], str(error))
 
 
 def _has_rows(file: str) -> bool:
@@ -82,51 +217,16 @@ def _has_rows(file: str) -> bool:
         return True
 
 
-def _open_folder(path: Path, split: str):
-    if not path.is_dir():
-        raise InputError(f"'{path}' is neither a folder nor a .parquet file")
-    inside = {child.name for child in path.iterdir() if child.is_dir() and not child.name.startswith(".")}
-    named = {name for name in inside if name in _SPLIT_FOLDERS}
-    # "train" may also be a class, beside cars and planes.
-    is_split = named == inside or ("train" in named and len(named) > 1)
-    splits = {name: path / name for name in sorted(named)} if named and is_split else {"train": path}
-    if split not in splits:
-        raise unknown("split", split, splits)
-    places = {name: _image_folders(folder) for name, folder in splits.items()}
-    if not places[split]:
-        raise InputError(f"no images and no Parquet files in '{splits[split]}'")
-    # All the splits with classes are listed together, so that a class missing from one does not shift the others' numbers; a split
-    # without classes would take them from the others.
-    alike = [name for name in splits if places[name] and (places[name] == {()}) == (places[split] == {()})]
-    files = {name: os.path.join(glob.escape(str(splits[name].absolute())), "**") for name in alike}
-    # Left to itself the builder decides split by split, and would take the folders "train" and "test" for classes.
-    together = set().union(*(places[name] for name in alike))
-    classes = len({len(parts) for parts in together}) == 1 and len({parts[-1:] for parts in together}) > 1
-    return _load_local(str(path), "imagefolder", data_files=files, drop_labels=not classes)[split], (str(path),)
-
-
-def _image_folders(folder: Path) -> set[tuple[str, ...]]:
-    """The folders that images lie in, as the names that lead there from `folder`; hidden ones hold other programs' files."""
-    found = set()
-    for place, below, files in os.walk(folder):
-        below[:] = [name for name in below if not name.startswith((".", "__"))]
-        if any(Path(file).suffix.lower() in _IMAGES for file in files):
-            found.add(Path(place).relative_to(folder).parts)
-    return found
-
-
-def _open_hub(source: str, split: str):
+def _open_hub(source: str, asked: Asked) -> Opened:
     from datasets import config
     from huggingface_hub import constants
 
     name, _, configuration = source.partition("@")
     splits = _load(source, name, name=configuration or None)
-    if split not in splits:
-        raise unknown("split", split, splits)
-    dataset = splits[split]
+    dataset = _one_of(splits, asked.split)
     # A Hub folder of image files is downloaded file by file; the rows hold the files' places in the cache.
     cache = (str(config.HF_CACHE_HOME), constants.HF_HUB_CACHE) if dataset.builder_name == "imagefolder" else ()
-    return dataset, cache
+    return _opened(dataset, asked, cache, list(splits))
 
 
 def _load_local(source: str, path: str, **arguments):
@@ -152,7 +252,10 @@ def _load(source: str, path: str, **arguments):
             # The Hub keeps a copy in Parquet of many data sets that are made by a script.
             return load_dataset(path, **arguments, revision="refs/convert/parquet")
     except Exception as error:  # the builders, Arrow, the Hub and the network each raise their own
-        cause = error.__cause__ or error
-        reason = (str(cause).strip() or type(cause).__name__).splitlines()[0][:300]
-        hint = "" if Path(source).expanduser().exists() else "; a local folder or Parquet file works too, and 'digits' is built in"
-        raise InputError(f"cannot load the data set '{source}': {reason}{hint}") from error
+        hint = "" if os.path.exists(os.path.expanduser(source)) else "; a local folder or Parquet file works too, and 'digits' is built in"
+        raise InputError(f"cannot load the data set '{source}': {_reason(error)}{hint}") from error
+
+
+def _reason(error: Exception) -> str:
+    cause = error.__cause__ or error
+    return shown((str(cause).strip() or type(cause).__name__).splitlines()[0])

@@ -32,9 +32,12 @@ def write_features(
     """Writes one row an image, in the order of the data set: "row", "name", "label" (where there are any; empty for an image
     that has none) and "feature", a list of float32.
 
-    Broken images are left out. The file appears when it is whole; until then its parts lie in the folder `.<name>.parts` beside it. A
-    run that was stopped goes on with those of the same weights, data, preprocessing and batch size that are not damaged, and its file is
-    byte for byte that of a run without a stop. done: told how many images are done, those of an earlier run at once.
+    "name" is the image's path in the data set, whatever is in it (see `data.names.text_of`), or "row 17" where there is none; "label" a
+    `ClassLabel` to `datasets` where the classes have names. Broken images are left out.
+
+    The file appears when it is whole; until then its parts lie in the folder `.<name>.parts` beside it. A run that was stopped goes on
+    with those of the same weights, data, preprocessing and batch size that are not damaged, and its file is byte for byte that of a run
+    without a stop. done: told how many images are done, those of an earlier run at once.
     Returns the number of rows.
     """
     import pyarrow as arrow
@@ -63,9 +66,10 @@ def write_features(
 
     beside = file.with_name(f".{file.name}.new")
     count = 0
-    with parquet.ParquetWriter(beside, parquet.read_schema(parts.file(0))) as writer:
+    schema = _with_classes(parquet.read_schema(parts.file(0)), images.label_names)
+    with parquet.ParquetWriter(beside, schema) as writer:
         for number in range(len(chunks)):
-            table = parquet.read_table(parts.file(number))
+            table = parquet.read_table(parts.file(number)).cast(schema)
             writer.write_table(table)
             count += len(table)
     with open(beside, "rb") as written:
@@ -138,6 +142,16 @@ def _schema(images: ImageSet, width: int):
 
     label = [] if images.labels is None else [("label", arrow.int64())]
     return arrow.schema([("row", arrow.int64()), ("name", arrow.string()), *label, ("feature", arrow.list_(arrow.float32(), width))])
+
+
+def _with_classes(schema, label_names: list[str] | None):
+    """The schema of the file, which tells `datasets` the names of the classes."""
+    from datasets import ClassLabel, Features
+
+    if "label" not in schema.names or not label_names:
+        return schema
+    features = Features({**Features.from_arrow_schema(schema), "label": ClassLabel(names=label_names)})
+    return schema.with_metadata(features.arrow_schema.metadata)
 
 
 def _digest(encoder: PreTrainedModel) -> str:

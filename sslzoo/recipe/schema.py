@@ -30,7 +30,8 @@ class Recipe:
 
     name: of the run folder, the card and the Hub repository; None: method-encoder-dataset.
     dataset: a Hub id, a folder, a Parquet file, or "digits"; train_split, test_split (None: no evaluation), image_column, label_column
-        and canvas as in `sslzoo.data.load_images`.
+        and canvas as in `sslzoo.data.load_images`; a missing "test" of a data set without splits is no evaluation.
+    broken_share: of the images that may be broken, 0 to 1, before the run stops.
     image_size: px, of the views and of what the encoder is made for. Sizes of views, eval_resize and eval_crop may be given as shares
         of it: a fraction such as 0.5, rounded to whole patches of the encoder. Without a size, global views have the image size.
     eval_resize, eval_crop: px, short side and centre crop in evaluation; None: eval_crop, and image_size.
@@ -67,6 +68,7 @@ class Recipe:
     image_column: str | None = None
     label_column: str | None = None
     canvas: int | None = None
+    broken_share: float = 0.01
     eval_resize: int | float | None = None
     eval_crop: int | float | None = None
     accumulate: int = 1
@@ -196,5 +198,5 @@ _CHOICES = {
 _RANGES = {
     "image_size": (1, LARGEST), "canvas": (1, 4 * LARGEST), "batch_size": (1, 2**24), "accumulate": (1, 2**24), "epochs": (1, 10**6),
     "lr": (0, 1e6), "weight_decay": (0, 1e6), "warmup_epochs": (0, 10**6), "final_lr": (0, 1e6), "clip_norm": (1e-9, 1e9),
-    "seed": (0, 2**32 - 1), "knn_every": (0, 10**9), "log_every": (1, 10**9), "checkpoint_every": (1, 10**9), "reference_k": (1, 10**6),
+    "broken_share": (0, 1), "seed": (0, 2**32 - 1), "knn_every": (0, 10**9), "log_every": (1, 10**9), "checkpoint_every": (1, 10**9), "reference_k": (1, 10**6),
 }  # fmt: skip

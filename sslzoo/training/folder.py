@@ -15,7 +15,7 @@ from sslzoo.run import CHECKPOINTS, CONFIG, RECIPE, RESULTS, WEIGHTS, Run
 
 _LOCK = ".lock"
 # What a resumed run may change: how it is watched, where the same images lie, and how long it goes on. Names follow from these.
-_FREE = {"epochs", "dataset", "tracker", "log_every", "checkpoint_every", "knn_every", "name"}
+_FREE = {"epochs", "dataset", "tracker", "log_every", "checkpoint_every", "knn_every", "broken_share", "name"}
 
 
 def recipe_for(run: Run, recipe: Recipe, resume: bool) -> Recipe | None:

@@ -1,0 +1,180 @@
+"""Images in tar shards, WebDataset's among them, and in zip files: read from where they lie, nothing is unpacked."""
+
+import os
+import tarfile
+import zipfile
+import zlib
+from collections import Counter
+
+import numpy as np
+
+from sslzoo.errors import InputError, first_line, unknown
+
+from .decode import BrokenImage
+from .layout import Layout
+from .listing import ending_of, list_paths
+from .names import shown, text_of
+from .opened import Asked, Opened, as_tensor, numbered
+from .rows import MOST_BYTES
+
+_LABEL = "cls"  # WebDataset: the label of 0001.jpg is in 0001.cls
+_LONGEST_LABEL = 1000  # bytes
+_MOST_COLUMNS = 8
+_COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
+
+
+class _Tar:
+    """Members of an uncompressed tar file by path: where each begins and its bytes."""
+
+    def __init__(self, file: str):
+        self.members: dict[str, tuple[int, int]] = {}
+        self.note = ""
+        try:
+            with tarfile.open(file, "r:") as opened:
+                while (member := opened.next()) is not None:
+                    if member.isreg() and not member.issparse():
+                        self.members[member.name] = (member.offset_data, member.size)
+                    opened.members = []  # else a kilobyte of memory for each
+        except (tarfile.TarError, OSError, ValueError) as error:
+            if not self.members:
+                raise InputError(f"cannot read '{shown(file)}': {first_line(error)}") from error
+            self.note = f"{os.path.basename(file)} is damaged after {len(self.members)} files: {first_line(error)}"
+        self._handle = os.open(file, os.O_RDONLY)
+
+    def size(self, path: str) -> int:
+        return self.members[path][1]
+
+    def read(self, path: str) -> bytes:
+        """Raises `BrokenImage`. Safe to use from several threads."""
+        start, size = self.members[path]
+        try:
+            content = os.pread(self._handle, size, start)
+        except OSError as error:
+            raise BrokenImage(error.strerror or "cannot be read") from error
+        if len(content) < size:
+            raise BrokenImage("the archive ends before it does")
+        return content
+
+    def __del__(self):
+        if hasattr(self, "_handle"):
+            os.close(self._handle)
+
+
+class _Zip:
+    """Members of a zip file by path."""
+
+    def __init__(self, file: str):
+        self.note = ""
+        try:
+            self._opened = zipfile.ZipFile(file)
+        except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError) as error:
+            raise InputError(f"cannot read '{shown(file)}': {first_line(error)}") from error
+        self.members = {member.filename: member for member in self._opened.infolist() if not member.is_dir()}
+
+    def size(self, path: str) -> int:
+        return self.members[path].file_size
+
+    def read(self, path: str) -> bytes:
+        """Raises `BrokenImage`. Safe to use from several threads."""
+        try:
+            return self._opened.read(self.members[path])
+        except (zipfile.BadZipFile, zlib.error, OSError, RuntimeError, NotImplementedError, EOFError) as error:
+            raise BrokenImage(first_line(error)[:100]) from error
+
+
+class ArchiveRows:
+    """The image files of archives, as `Rows` are the images of a table. members: of each image, its archive and its path there."""
+
+    def __init__(self, members: list[tuple[_Tar | _Zip, str]]):
+        self._members = members
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def encoded(self, row: int) -> bytes:
+        """The member's content. Raises `BrokenImage`."""
+        archive, path = self._members[row]
+        if archive.size(path) > MOST_BYTES:
+            raise BrokenImage(f"{archive.size(path)} bytes are too many for an image")
+        return archive.read(path)
+
+    def name(self, row: int) -> str:
+        """The member's path in its archive."""
+        return text_of(self._members[row][1])
+
+    def lengths(self) -> np.ndarray:
+        """int64 (rows,): bytes of each member."""
+        return np.array([archive.size(path) for archive, path in self._members], np.int64)
+
+
+def is_archive(file: str) -> bool:
+    """Whether the file is a tar or zip file by its name. Raises `InputError` for a tar file that is compressed as a whole."""
+    if file.lower().endswith(_COMPRESSED):
+        raise InputError(f"'{shown(file)}' is compressed as a whole, so that no image in it can be found: unpack it, and give the folder")
+    return ending_of(file) in (".tar", ".zip")
+
+
+def open_archives(files: list[str], asked: Asked, named: bool) -> Opened:
+    """The images in archives, of all of them together. Raises `InputError`.
+
+    named: the archives' own names have said the split. Labels are WebDataset's, in the file beside the image that ends in .cls
+    (label_column names another ending); else class folders are. image_column: the ending, where samples have several images.
+    """
+    archives = [_Zip(file) if ending_of(file) == ".zip" else _Tar(file) for file in files]
+    places: dict[str, list[tuple[_Tar | _Zip, str]]] = {}
+    for archive in archives:
+        for member in archive.members:
+            places.setdefault("/".join(part for part in member.split("/") if part not in ("", ".")), []).append((archive, member))
+    listing = list_paths(places)
+    notes = [archive.note for archive in archives if archive.note]
+    layout = Layout(listing)
+    if not layout.splits:
+        raise InputError("; ".join(filter(None, [f"no images in '{shown(files[0])}'", *notes, listing.unread()])))
+    arranged = layout.arrange(layout.splits[0] if named and len(layout.splits) == 1 else asked.split, asked.label_column == "label")
+    members = [place for path in arranged.paths for place in places[path]]
+    labels, names = arranged.labels, arranged.label_names
+    if labels is not None:
+        labels = [label for path, label in zip(arranged.paths, labels, strict=True) for _ in places[path]]
+    beside = asked.label_column or (_LABEL if f".{_LABEL}" in listing.others else "label")
+    if beside != "label":
+        labels, names = numbered([_beside(archive, member, beside) for archive, member in members])
+        if asked.label_column and all(label < 0 for label in labels):
+            raise InputError(f"label_column is '{beside}', but no file beside an image in '{shown(files[0])}' ends in .{beside}")
+        listing.others.pop(f".{beside}", None)
+    rows = _of_one_ending(members, asked.image_column)
+    members = [members[row] for row in rows]
+    tensor, missing = as_tensor(labels and [labels[row] for row in rows], [member for _, member in members])
+    said = [*notes, *arranged.notes, *missing, *filter(None, [listing.unread()])]
+    unlabelled = arranged.unlabelled if tensor is None else ""
+    return Opened(ArchiveRows(members), tensor, None if tensor is None else names, layout.splits, said, unlabelled)
+
+
+def _sample(member: str) -> tuple[str, str]:
+    """WebDataset's name of a sample, up to the first dot of the file's name, and the ending, all that follows."""
+    folder, slash, name = member.rpartition("/")
+    key, _, ending = name.partition(".")
+    return folder + slash + key, ending
+
+
+def _beside(archive: _Tar | _Zip, member: str, ending: str) -> str | None:
+    """What the file of the same sample with this ending says."""
+    other = f"{_sample(member)[0]}.{ending}"
+    if other not in archive.members or archive.size(other) > _LONGEST_LABEL:
+        return None
+    try:
+        return archive.read(other).decode("utf-8", "replace").strip()
+    except BrokenImage:
+        return None
+
+
+def _of_one_ending(members: list[tuple[_Tar | _Zip, str]], asked: str | None) -> list[int]:
+    """The rows of the images that end in `asked`, "jpg" or "seg.png"; all of them without it, unless samples have several images."""
+    samples = [(id(archive), *_sample(member)) for archive, member in members]
+    endings = Counter(ending for *_, ending in samples)
+    if asked is None or asked == "image":
+        if len({sample[:2] for sample in samples}) < len(samples) and len(endings) <= _MOST_COLUMNS:
+            raise InputError(f"samples have several images; choose their ending as image_column: {', '.join(sorted(endings))}")
+        return list(range(len(members)))
+    if asked not in endings:
+        raise unknown("image column", asked, endings)
+    return [row for row, (*_, ending) in enumerate(samples) if ending == asked]

@@ -1,0 +1,300 @@
+"""What the field stores images in is read: Parquet in any layout, `save_to_disk`, tar and zip archives, tables of paths."""
+
+import io
+import json
+import os
+import tarfile
+import zipfile
+
+import datasets
+import pytest
+import torch
+from PIL import Image
+from pyarrow import parquet
+
+from sslzoo.data import load_images
+from sslzoo.errors import InputError
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+
+
+def png(shade):
+    encoded = io.BytesIO()
+    Image.new("RGB", (3, 2), (shade, shade, shade)).save(encoded, "PNG")
+    return encoded.getvalue()
+
+
+def load(source, split="train", **options):
+    return load_images(str(source), split, device=CPU, **options)
+
+
+def shades(images):
+    return torch.cat([batch.pixels[:, 0, 0, 0] for batch in images.batches(torch.arange(len(images)).split(3))]).tolist()
+
+
+def names(images):
+    return [images.name(position) for position in range(len(images))]
+
+
+def refused(source, split="train", **options):
+    with pytest.raises(InputError) as caught:
+        load(source, split, **options)
+    message = str(caught.value)
+    assert message.isprintable(), "one line"
+    return message
+
+
+def table(*shades_):
+    rows = {"image": [{"bytes": png(shade), "path": None} for shade in shades_], "label": [shade % 2 for shade in shades_]}
+    return datasets.Dataset.from_dict(rows, features=datasets.Features(image=datasets.Image(), label=datasets.ClassLabel(names=["a", "b"])))
+
+
+class TestParquet:
+    def write(self, folder, files):
+        for name, shade in files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            parquet.write_table(table(shade).data.table, folder / name)
+
+    @pytest.mark.parametrize(
+        "layout",
+        [
+            {"default/train/0000.parquet": 1, "default/train/0001.parquet": 2, "default/test/0000.parquet": 3},
+            {"train/a.parquet": 1, "train/b.parquet": 2, "test/a.parquet": 3},
+            {"data/train-00000-of-00002.parquet": 1, "data/train-00001-of-00002.parquet": 2, "data/test-00000-of-00001.parquet": 3},
+            {"mnist-train-0.parquet": 1, "mnist-train-1.parquet": 2, "mnist-test.parquet": 3},
+            {"Train_1.parquet": 1, "Train_2.parquet": 2, "Testing.parquet": 3},
+            {"default/partial-train/0000.parquet": 1, "default/partial-train/0001.parquet": 2, "default/partial-test/0000.parquet": 3},
+            {"train/part=1/x.parquet": 1, "train/part=2/x.parquet": 2, "eval/x.parquet": 3},
+            {"train.parquet": [1, 2], "test.parquet": 3, "old/train.parquet": 9},
+        ],
+    )
+    def test_splits_are_found_in_names_of_files_and_folders(self, tmp_path, layout):
+        for name, shade in layout.items():
+            (tmp_path / "set" / name).parent.mkdir(parents=True, exist_ok=True)
+            table(*(shade if isinstance(shade, list) else [shade])).to_parquet(tmp_path / "set" / name)
+        assert shades(load(tmp_path / "set")) == [1, 2] and shades(load(tmp_path / "set", "test")) == [3]
+
+    def test_split_without_a_keyword_has_the_name_of_its_files(self, tmp_path):
+        self.write(tmp_path / "set", {"train-00000-of-00001.parquet": 1, "unlabeled-00000-of-00001.parquet": 2, "unsupervised.parquet": 3})
+        assert [shades(load(tmp_path / "set", split)) for split in ("train", "unlabeled", "unsupervised")] == [[1], [2], [3]]
+
+    @pytest.mark.parametrize("name", ["photos.parquet", "0000.parquet", "my set (1).parquet", "unlabeled-00000-of-00001.parquet"])
+    def test_single_file_is_train(self, tmp_path, name):
+        self.write(tmp_path / "set", {name: 7})
+        assert shades(load(tmp_path / "set" / name)) == shades(load(tmp_path / "set")) == [7]
+
+    def test_several_configurations_want_a_choice(self, tmp_path):
+        self.write(tmp_path / "set", {"en/train/0.parquet": 1, "fr/train/0.parquet": 2})
+        assert refused(tmp_path / "set") == "the split 'train' is in several folders, 'en', 'fr': give one of them as the data set"
+        assert shades(load(tmp_path / "set" / "fr")) == [2]
+
+    @pytest.mark.parametrize("name", ["$HOME", "a*b", "[0-9]", "a?b", "a::b", "two\nlines", "{a,b}", "%41", "#x", "ünïcode 图", "a\\b"])
+    def test_any_name(self, tmp_path, name):
+        self.write(tmp_path / name, {f"{name}-train.parquet": 5})
+        assert shades(load(tmp_path / name)) == [5]
+
+    def test_features_of_an_earlier_run_are_no_images(self, tmp_path, caplog):
+        self.write(tmp_path / "set", {"photos.parquet": 5})
+        features = datasets.Dataset.from_dict({"row": [0], "name": ["row 0"], "feature": [[0.5]]})
+        features.to_parquet(tmp_path / "set" / "features.parquet")
+        assert shades(load(tmp_path / "set")) == [5] and "features of images, not read: " in caplog.text
+        assert "no column holds images" in refused(tmp_path / "set" / "features.parquet")
+
+    def test_pipe_is_not_waited_for(self, tmp_path, caplog):
+        self.write(tmp_path / "set", {"train-0.parquet": 1})
+        os.mkfifo(tmp_path / "set" / "train-1.parquet")
+        (tmp_path / "set" / "train-2.parquet").symlink_to("gone")
+        assert shades(load(tmp_path / "set")) == [1]
+        assert "not read, as they are no files: train-1.parquet, train-2.parquet" in caplog.text
+        assert refused(tmp_path / "set" / "train-1.parquet") == f"'{tmp_path}/set/train-1.parquet' is no file"
+
+
+class TestSaved:
+    def test_data_set_and_data_sets(self, tmp_path):
+        table(1, 2).save_to_disk(tmp_path / "one")
+        datasets.DatasetDict(train=table(3, 4), test=table(5)).save_to_disk(tmp_path / "both")
+        assert shades(load(tmp_path / "one")) == [1, 2] and load(tmp_path / "one").labels.tolist() == [1, 0]
+        assert shades(load(tmp_path / "both")) == [3, 4] and shades(load(tmp_path / "both", "test")) == [5]
+        assert refused(tmp_path / "both", "val").startswith("unknown split 'val': ")
+
+    def test_one_folder_a_split(self, tmp_path):
+        for name, shade in (("train", 1), ("validation", 2)):
+            table(shade).save_to_disk(tmp_path / "set" / name)
+        assert shades(load(tmp_path / "set")) == [1] and shades(load(tmp_path / "set", "val")) == [2]
+
+    def test_selected_rows_alone(self, tmp_path):
+        table(1, 2, 3).select([2, 0]).save_to_disk(tmp_path / "set")
+        assert shades(load(tmp_path / "set")) == [3, 1]
+
+    def test_damage_is_one_line(self, tmp_path):
+        table(1).save_to_disk(tmp_path / "set")
+        (tmp_path / "set" / "state.json").write_text("{")
+        assert refused(tmp_path / "set").startswith(f"cannot load the data set '{tmp_path}/set': ")
+
+
+def pack(file, content):
+    """A tar or zip file with the content, bytes or text, of each of its paths."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    content = {name: value.encode() if isinstance(value, str) else value for name, value in content.items()}
+    if file.suffix == ".zip":
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as opened:
+            for name, value in content.items():
+                opened.writestr(name, value)
+    else:
+        with tarfile.open(file, "w:gz" if file.name.endswith("gz") else "w") as opened:
+            for name, value in content.items():
+                member = tarfile.TarInfo(name)
+                member.size = len(value)
+                opened.addfile(member, io.BytesIO(value))
+    return file
+
+
+@pytest.mark.parametrize("ending", ["tar", "zip"])
+@pytest.mark.parametrize("budget", [2**30, 0])
+class TestArchives:
+    def test_class_folders_and_splits_in_one_file(self, tmp_path, ending, budget):
+        content = {f"./pets/{split}/{name}/{shade}.png": png(shade) for split, name, shade in
+                   [("Training", "cat", 1), ("Training", "dog", 2), ("Testing", "dog", 3)]}  # fmt: skip
+        file = pack(tmp_path / f"pets.{ending}", content)
+        for source in (file, tmp_path):
+            images = load(source, budget=budget)
+            assert shades(images) == [1, 2] and images.labels.tolist() == [0, 1] and images.label_names == ["cat", "dog"]
+            assert names(images) == ["./pets/Training/cat/1.png", "./pets/Training/dog/2.png"]
+            assert shades(load(source, "test", budget=budget)) == [3] and load(source, "test").labels.tolist() == [1]
+
+    def test_one_file_a_split(self, tmp_path, ending, budget):
+        pack(tmp_path / f"train.{ending}", {"train/cat/1.png": png(1), "train/dog/2.png": png(2)})
+        pack(tmp_path / f"test.{ending}", {"cat/3.png": png(3), "dog/4.png": png(4)})
+        assert shades(load(tmp_path, budget=budget)) == [1, 2] and shades(load(tmp_path, "test", budget=budget)) == [3, 4]
+        assert load(tmp_path, "test").labels.tolist() == [0, 1]
+
+    def test_what_is_hidden_or_no_image_is_left_out_and_said(self, tmp_path, ending, budget, caplog):
+        content = {"a/1.png": png(1), "b/2.png": png(2), "__MACOSX/a/._1.png": b"x", "a/.DS_Store": b"x", "b/3.heic": b"x"}
+        assert len(load(pack(tmp_path / f"set.{ending}", content), budget=budget)) == 2
+        assert ": 2 images in 2 classes; 1 file not read: .heic 1; 2 hidden left out" in caplog.text
+
+    def test_broken_members_are_named(self, tmp_path, ending, budget):
+        content = {f"{shade:03}.png": png(shade) for shade in range(120)} | {"005.png": b"<html>"}
+        images = load(pack(tmp_path / f"set.{ending}", content), budget=budget)
+        assert len(shades(images)) == len(images) and images.skipped == ["005.png"]
+
+    def test_names_that_lead_elsewhere_are_names_alone(self, tmp_path, ending, budget):
+        images = load(pack(tmp_path / f"set.{ending}", {"../../1.png": png(1), "/etc/2.png": png(2), "3.png": png(3)}), budget=budget)
+        assert sorted(shades(images)) == [2, 3]
+
+
+class TestWebDataset:
+    def content(self, shades_, **other):
+        content = {}
+        for shade in shades_:
+            content[f"{shade:04}.png"] = png(shade)
+            content |= {f"{shade:04}.{ending}": value.format(shade) for ending, value in other.items()}
+        return content
+
+    @pytest.mark.parametrize("names_", [("train-0.tar", "train-1.tar"), ("train/0.tar", "train/1.tar"), ("0.tar", "1.tar")])
+    def test_shards_in_order_with_their_labels(self, tmp_path, names_):
+        for number, name in enumerate(names_):
+            pack(tmp_path / "set" / name, self.content([2 * number, 2 * number + 1], cls="{}", json="{{}}"))
+        images = load(tmp_path / "set")
+        assert shades(images) == [0, 1, 2, 3] and images.labels.tolist() == [0, 1, 2, 3] and images.label_names is None
+
+    def test_same_names_in_every_shard(self, tmp_path):
+        for number in range(2):
+            pack(tmp_path / "set" / f"train-{number}.tar", {"0.png": png(number), "0.cls": str(number)})
+        images = load(tmp_path / "set")
+        assert sorted(shades(images)) == [0, 1] and images.labels.tolist() == shades(images)
+
+    def test_texts_are_classes_and_another_ending_is_named(self, tmp_path):
+        content = {"1.png": png(1), "1.kind": "dog\n", "2.png": png(2), "2.kind": "cat", "3.png": png(3), "3.kind": "dog"}
+        file = pack(tmp_path / "train.tar", content)
+        images = load(file, label_column="kind")
+        assert images.label_names == ["cat", "dog"] and images.labels.tolist() == [1, 0, 1]
+        assert "no file beside an image" in refused(file, label_column="knid")
+
+    def test_samples_of_several_images_want_a_choice(self, tmp_path):
+        content = {f"{shade}.{ending}": png(shade + more) for shade in (1, 2) for ending, more in (("png", 0), ("seg.png", 10))}
+        file = pack(tmp_path / "train.tar", content)
+        assert refused(file) == "samples have several images; choose their ending as image_column: png, seg.png"
+        assert shades(load(file, image_column="png")) == [1, 2] and shades(load(file, image_column="seg.png")) == [11, 12]
+        assert refused(file, image_column="jpg").startswith("unknown image column 'jpg': ")
+
+    def test_shard_that_ends_early_gives_what_is_in_it(self, tmp_path, caplog):
+        file = pack(tmp_path / "train.tar", self.content(range(120)))
+        file.write_bytes(file.read_bytes()[: 100 * 1024 + 700])
+        images = load(file, broken_share=1.0)
+        assert 90 < len(images) <= 101 and shades(images) == list(range(len(images)))
+        assert "damaged after" in caplog.text or images.skipped
+
+    @pytest.mark.parametrize("name", ["set.tar.gz", "set.tgz"])
+    def test_compressed_as_a_whole(self, tmp_path, name):
+        assert "is compressed as a whole" in refused(pack(tmp_path / name, {"1.png": png(1)}))
+
+    @pytest.mark.parametrize("name", ["train.tar", "train.zip"])
+    def test_file_that_is_no_archive(self, tmp_path, name):
+        (tmp_path / name).write_bytes(b"<html>" * 1000)
+        assert refused(tmp_path / name).startswith(f"cannot read '{tmp_path}/{name}': ")
+        pack(tmp_path / name, {"notes.txt": "nothing"})
+        assert refused(tmp_path / name) == f"no images in '{tmp_path}/{name}'; 1 file not read: .txt 1"
+
+    def test_member_of_gigabytes_is_not_unpacked(self, tmp_path, monkeypatch):
+        monkeypatch.setattr("sslzoo.data.archives.MOST_BYTES", 5000)
+        file = pack(tmp_path / "train.zip", {"1.png": png(1), "2.png": b"\0" * 10_000})
+        assert load(file).skipped == ["2.png"]
+
+
+class TestTables:
+    @pytest.fixture
+    def folder(self, tmp_path):
+        for shade in range(4):
+            (tmp_path / "set" / "images").mkdir(parents=True, exist_ok=True)
+            (tmp_path / "set" / "images" / f"{shade}.png").write_bytes(png(shade))
+        return tmp_path / "set"
+
+    @pytest.mark.parametrize("column", ["file_name", "image", "path", "Bild"])
+    @pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl"])
+    def test_paths_and_labels(self, folder, column, kind):
+        rows = [{column: f"images/{shade}.png", "label": label, "note": "x, y"} for shade, label in ((3, "cat"), (0, "dog"), (2, "cat"))]
+        quote = {"csv": ",", "tsv": "\t"}.get(kind)
+        lines = [json.dumps(row) for row in rows]
+        if quote:
+            lines = [quote.join(row) for row in ((column, "label", "note"), *((row[column], row["label"], '"x, y"') for row in rows))]
+        (folder / f"photos.{kind}").write_text("\n".join(lines))
+        images = load(folder / f"photos.{kind}")
+        assert shades(images) == [3, 0, 2] and names(images) == ["images/3.png", "images/0.png", "images/2.png"]
+        assert images.label_names == ["cat", "dog"] and images.labels.tolist() == [0, 1, 0]
+
+    def test_whole_numbers_are_labels_as_they_are(self, folder):
+        (folder / "train.csv").write_text("path,label\nimages/1.png,10\nimages/2.png,9\n")
+        images = load(folder / "train.csv")
+        assert images.labels.tolist() == [10, 9] and images.label_names is None
+        assert refused(folder / "train.csv", "test") == "unknown split 'test': choose from: train"
+
+    def test_what_is_missing_is_named(self, folder):
+        file = folder / "train.csv"
+        file.write_text("path,other,kind,share\nimages/1.png,images/2.png,a,0.5\n")
+        assert refused(file) == "several columns of 'train.csv' hold paths to images, choose one as image_column: path, other"
+        assert refused(file, image_column="pth") == "unknown image column 'pth': did you mean 'path'?"
+        assert refused(file, image_column="path", label_column="knid") == "unknown label column 'knid': did you mean 'kind'?"
+        assert "holds no labels" in refused(file, image_column="path", label_column="share")
+        file.write_text("a,b\n1,2\n")
+        assert refused(file) == "no column of 'train.csv' holds paths to images; the columns are: a, b"
+        file.write_text("")
+        assert refused(file) == "no column of 'train.csv' holds paths to images; the columns are: "
+
+    def test_broken_rows_are_named_and_refuse_nothing(self, folder):
+        lines = [json.dumps({"path": f"images/{row % 4}.png"}) for row in range(300)]
+        lines[7], lines[9] = "{", json.dumps({"path": "images/gone.png"})
+        (folder / "train.jsonl").write_text("\n".join(lines))
+        images = load(folder / "train.jsonl")
+        assert len(images) == 298 and images.skipped == ["row 7", "images/gone.png"]
+
+    def test_path_that_is_no_utf_8(self, folder):
+        os.rename(os.fsencode(folder / "images" / "1.png"), os.fsencode(folder) + b"/images/caf\xe9.png")
+        (folder / "train.csv").write_bytes(b"path\nimages/caf\xe9.png\nimages/2.png\n")
+        images = load(folder / "train.csv")
+        assert shades(images) == [1, 2] and names(images)[0] == r"images/caf\xe9.png"
