@@ -24,7 +24,8 @@ _log = logging.getLogger(__name__)
 _LARGEST_FILE = 2**16  # bytes
 # What says how a run is computed and watched; every other key says what is learned, or what that is measured on.
 _HOW = {
-    "name", "broken_share", "precision", "compile", "seed", "protocols", "knn_every", "log_every", "checkpoint_every", "tracker", "reference_k",
+    "name", "broken_share", "precision", "compile", "seed", "protocols", "knn_every", "log_every", "checkpoint_every", "tracker",
+    "reference_k",
 }  # fmt: skip
 _PIXELS = re.compile(r"eval_crop|eval_resize|canvas|view\.\w+\.size")
 

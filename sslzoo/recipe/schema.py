@@ -198,5 +198,6 @@ _CHOICES = {
 _RANGES = {
     "image_size": (1, LARGEST), "canvas": (1, 4 * LARGEST), "batch_size": (1, 2**24), "accumulate": (1, 2**24), "epochs": (1, 10**6),
     "lr": (0, 1e6), "weight_decay": (0, 1e6), "warmup_epochs": (0, 10**6), "final_lr": (0, 1e6), "clip_norm": (1e-9, 1e9),
-    "broken_share": (0, 1), "seed": (0, 2**32 - 1), "knn_every": (0, 10**9), "log_every": (1, 10**9), "checkpoint_every": (1, 10**9), "reference_k": (1, 10**6),
+    "broken_share": (0, 1), "seed": (0, 2**32 - 1), "knn_every": (0, 10**9), "log_every": (1, 10**9), "checkpoint_every": (1, 10**9),
+    "reference_k": (1, 10**6),
 }  # fmt: skip
