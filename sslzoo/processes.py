@@ -126,7 +126,7 @@ def others_may_end() -> Iterator[None]:
         yield
     except RuntimeError as error:
         if world_size() > 1 and any(said in str(error) for said in _LOST):
-            raise TrainingError("another process has ended: its own line says why") from error
+            raise TrainingError("another process has ended; where it was not killed, its own line says why") from error
         raise
 
 
