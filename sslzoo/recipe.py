@@ -32,7 +32,7 @@ class Recipe:
 
     name: of the run folder, the card and the Hub repository; None: method-encoder-dataset.
     dataset: a Hub id, a folder, a Parquet file, or "digits"; train_split, test_split (None: no evaluation), image_column, label_column
-        and canvas as in `sslzoo.data.load_images`.
+        ("none": no labels) and canvas as in `sslzoo.data.load_images`.
     image_size: px, of the views and of what the encoder is made for.
     eval_resize, eval_crop: px, short side and centre crop in evaluation; None: image_size.
     batch_size: images per optimiser step, over all devices and micro-batches; accumulate: micro-batches per step.
