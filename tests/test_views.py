@@ -510,6 +510,22 @@ def test_nothing_waits_for_the_device(interpolation):
     assert center_crop(pixels, sizes, 8, 8, interpolation).shape == (2, 3, 8, 8)
 
 
+def test_large_canvases_are_taken_a_few_at_a_time_and_show_the_same(monkeypatch):
+    images = [photo_like(40, 51, 0), photo_like(60, 30, 1), photo_like(20, 64, 2)]
+    pixels, sizes = batch(images)
+    renderer, samples = Renderer([View(16, count=2, jitter=0.5, brightness=0.4)], seed=0), torch.arange(3)
+    whole, centres = renderer(pixels, sizes, samples, epoch=0), center_crop(pixels, sizes, 20, 16)
+    held = []
+    monkeypatch.setattr("sslzoo.views.render._MOST", 1)
+    monkeypatch.setattr("sslzoo.views.center._BLOCK", 1)
+    for module in ("render", "center"):
+        monkeypatch.setattr(f"sslzoo.views.{module}.to_canvas", lambda some: held.append(len(some)) or to_canvas(some))
+    for one, other in zip(whole, renderer(pixels, sizes, samples, epoch=0), strict=True):
+        torch.testing.assert_close(one, other)
+    torch.testing.assert_close(center_crop(pixels, sizes, 20, 16), centres)
+    assert held == [1] * 6
+
+
 def test_extreme_images():
     images = [photo_like(*shape, 0) for shape in ((1, 1), (1, 2000), (2000, 1), (3, 2))]
     pixels, sizes = batch(images)

@@ -15,6 +15,7 @@ from .png import pixels_alone, transparent
 # Pillow also knows formats that start other programs (EPS runs Ghostscript) or that hold no photos: those stay closed.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
 _MOST_PIXELS = 178_956_970  # Pillow's own limit for a decompression bomb, kept here because a program may switch Pillow's off
+_AT_MOST = f" ({_MOST_PIXELS:,} px at most)"
 _DEPTH = 24  # where in a PNG file the bits of a channel stand
 _BLOCK = 2**20  # px of grey that are scaled at a time
 _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 0x0102, 0x0106, 0x0153  # tags of TIFF
@@ -100,12 +101,14 @@ def _opened(encoded: bytes) -> Iterator[Image.Image]:
     try:
         with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
             if image.width * image.height > _MOST_PIXELS:
-                raise BrokenImage(f"{image.width}x{image.height} px is too large")
+                raise BrokenImage(f"{image.width}x{image.height} px is too large{_AT_MOST}")
             yield image
     except (BrokenImage, MemoryError):
         raise
     except Image.UnidentifiedImageError as error:
         raise BrokenImage("no image format that is read here" if len(encoded) else "0 bytes") from error
+    except Image.DecompressionBombError as error:  # Pillow's own limit is twice as high
+        raise BrokenImage(f"it is too large{_AT_MOST}") from error
     except Exception as error:  # decoders raise whatever a damaged file leads them to
         reason = " ".join(str(error).split())[:100]
         raise BrokenImage(reason or type(error).__name__) from error

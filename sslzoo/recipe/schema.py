@@ -30,7 +30,7 @@ class Recipe:
 
     name: of the run folder, the card and the Hub repository; None: method-encoder-dataset.
     dataset: a Hub id, a folder, a Parquet file, or "digits"; train_split, test_split (None: no evaluation), image_column, label_column
-        and canvas as in `sslzoo.data.load_images`; a missing "test" of a data set without splits is no evaluation.
+        ("none": no labels) and canvas as in `sslzoo.data.load_images`; a missing "test" of a data set without splits is no evaluation.
     broken_share: of the images that may be broken, 0 to 1, before the run stops.
     image_size: px, of the views and of what the encoder is made for. Sizes of views, eval_resize and eval_crop may be given as shares
         of it: a fraction such as 0.5, rounded to whole patches of the encoder. Without a size, global views have the image size.

@@ -24,6 +24,7 @@ _COLUMNS = sum(_NUMBERS.values())
 # On a CPU as many images are rendered at a time as make so many px of the largest view. What is computed in between stays in its caches
 # and in memory that the process already has: writing to new memory costs more than the arithmetic.
 _BLOCK = 2**17
+_MOST = 2**22  # px of canvases that are in memory as floating-point numbers at once, of which one image may have more
 
 
 class Renderer:
@@ -53,7 +54,7 @@ class Renderer:
         """
         numbers = [draw(samples, self._seed, epoch, index) for index in range(len(self._views))]
         results = [torch.empty(len(pixels), 3, view.size, view.size, device=pixels.device) for view in self._views]
-        for some in blocks(pixels, self._largest):
+        for some in blocks(pixels, self._largest, pixels.shape[2] * pixels.shape[3]):
             canvas = to_canvas(pixels[some])
             for view, drawn, result in zip(self._views, numbers, results, strict=True):
                 its = {name: columns[some] for name, columns in drawn.items()}
@@ -75,9 +76,9 @@ def draw(samples: Tensor, *key: int) -> dict[str, Tensor]:
     return dict(zip(_NUMBERS, uniform(samples, _COLUMNS, *key).split(list(_NUMBERS.values()), dim=1), strict=True))
 
 
-def blocks(rows: Tensor, size: int) -> Iterator[slice]:
-    """Which of the rows, one for each image, to take at a time on their device. size: px of the largest view."""
-    block = max(1, _BLOCK // size**2 if rows.device.type == "cpu" else len(rows))
+def blocks(rows: Tensor, size: int, canvas: int = 1) -> Iterator[slice]:
+    """Which of the rows, one for each image, to take at a time on their device. size: px of the largest view. canvas: its px in all."""
+    block = max(1, min(_BLOCK // size**2, _MOST // canvas) if rows.device.type == "cpu" else len(rows))
     return (slice(start, start + block) for start in range(0, len(rows), block))
 
 

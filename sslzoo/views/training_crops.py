@@ -43,7 +43,7 @@ class TrainingCrops:
         """
         images = torch.empty(len(pixels), 3, self._view.size, self._view.size, device=pixels.device)
         drawn = draw(samples, self._seed, epoch, 0)
-        for some in blocks(pixels, self._view.size):
+        for some in blocks(pixels, self._view.size, pixels.shape[2] * pixels.shape[3]):
             its = {name: columns[some] for name, columns in drawn.items()}
             images[some] = colors(self._view, cut(self._view, to_canvas(pixels[some]), sizes[some], its), its)
         if self._rand_augment or self._erasing:
