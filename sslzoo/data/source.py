@@ -259,7 +259,7 @@ def _load(source: str, path: str, **arguments):
             return load_dataset(path, **arguments, revision="refs/convert/parquet")
     except Exception as error:  # the builders, Arrow, the Hub and the network each raise their own
         hint = "" if os.path.exists(os.path.expanduser(source)) else "; a local folder or Parquet file works too, and 'digits' is built in"
-        raise InputError(f"cannot load the data set '{source}': {_reason(error)}{hint}") from error
+        raise InputError(f"cannot load the data set '{shown(source)}': {_reason(error)}{hint}") from error
 
 
 def _reason(error: Exception) -> str:
