@@ -14,8 +14,8 @@ from PIL import Image
 from pyarrow import parquet
 
 from sslzoo.data import hub_id, load_images, source_name
+from sslzoo.data.hugging_face import _labels
 from sslzoo.data.names import text_of
-from sslzoo.data.source import _labels
 from sslzoo.errors import InputError
 
 CPU = torch.device("cpu")
