@@ -281,6 +281,8 @@ class TestTables:
         assert refused(file, image_column="pth") == "unknown image column 'pth': did you mean 'path'?"
         assert refused(file, image_column="path", label_column="knid") == "unknown label column 'knid': did you mean 'kind'?"
         assert "holds no labels" in refused(file, image_column="path", label_column="share")
+        (folder / "lists.jsonl").write_text('{"path": "images/1.png", "label": ["a"]}\n')
+        assert refused(folder / "lists.jsonl").startswith("column 'label' holds no labels")
         file.write_text("a,b\n1,2\n")
         assert refused(file) == "no column of 'train.csv' holds paths to images; the columns are: a, b"
         file.write_text("")

@@ -197,6 +197,17 @@ class TestClasses:
         save(folder, *(f"{name}/0.png" for name in range(11)))
         assert load(folder).label_names == ["0", "1", "10", *map(str, range(2, 10))]
 
+    def test_folder_that_holds_one_splits_images_is_no_class(self, folder, caplog):
+        save(folder, "train/ant/images/0.png", "train/bee/images/1.png", "val/images/2.png", "val/images/3.png", "test/some/4.png")
+        assert load(folder).label_names == ["ant", "bee"]
+        for split, holder in (("val", "images"), ("test", "some")):
+            caplog.clear()
+            assert load(folder, split).labels is None and f"no classes, as '{holder}' is the only folder" in said(caplog)
+
+    def test_one_folder_in_each_split_is_no_class(self, folder):
+        save(folder, "train/train_images/0.png", "test/test_images/1.png")
+        assert load(folder).labels is None and load(folder, "test").labels is None
+
     def test_train_and_test_have_one_numbering(self, folder):
         save(folder, "Training/bee/0.png", "Training/cow/1.png", "Testing/ant/2.png", "Testing/cow/3.png")
         assert load(folder).labels.tolist() == [1, 2] and load(folder, "test").labels.tolist() == [0, 2]

@@ -86,6 +86,9 @@ class Layout:
             below = [folder.parts[starts[name] :] for name, split in self._splits.items() for folder in split.folders]
             names = sorted({parts[-1] for parts in below if parts})
         else:
+            # A split's only folder is a class where another split knows it for one, else it is what holds the images.
+            known = set().union(*(home for home in homes.values() if home and len(home) > 1))
+            homes = {name: {} if home and not known & home.keys() else home for name, home in homes.items()}
             names = sorted(set().union(*(home for home in homes.values() if home)))
         above = {part for name, folder in folders for part in (*folder.parts[: starts[name]], self._listing.name)}
         dates = all(_DATE.fullmatch(name) for name in names) or any(map(_DATE.fullmatch, above)) and all(map(_DAY.fullmatch, names))
@@ -166,8 +169,9 @@ def _no_classes(names: list[str], inside: list[tuple[str, ...]], homes: list[Hom
     if not innermost and any(home is None for home in homes):
         deepest = "/".join(max(inside, key=len))
         return f"no classes, as images lie in folders of several levels ({shown(deepest)}); label_column=label takes the innermost folders"
-    if len(names) < 2:
-        return f"no classes, as '{shown(names[0])}' is the only folder"
+    if not innermost and not any(homes) or len(names) < 2:
+        only = names[0] if innermost else next(parts[0] for parts in inside if parts)
+        return f"no classes, as '{shown(only)}' is the only folder"
     if not innermost and dates:
         return f"no classes, as the folders are dates ({some(names)}); label_column=label takes them as classes"
     return None

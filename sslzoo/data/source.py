@@ -1,8 +1,5 @@
 """From what the user calls a data set to the rows of one split, wherever and however it is stored."""
 
-import contextlib
-import glob
-import hashlib
 import logging
 import os
 import re
@@ -10,13 +7,13 @@ import re
 from sslzoo.errors import InputError, unknown
 
 from .archives import is_archive, open_archives
-from .columns import NO_LABELS, find_image_column, find_label_column
-from .labels import NoLabels, read_labels
+from .columns import NO_LABELS
+from .hugging_face import open_hub, open_parquet, open_saved
 from .layout import Layout
 from .listing import Listing, counted, ending_of, list_folder, some
 from .names import is_data_file, shown, text_of
 from .opened import Asked, Opened, as_tensor
-from .rows import FileRows, Rows
+from .rows import FileRows
 from .splits import choose, keyword_of, says_split, splits_of_files
 from .tables import TABLES, open_metadata, open_tables
 
@@ -37,7 +34,7 @@ def open_source(source: str, split: str, image_column: str | None, label_column:
     elif source.startswith((".", "/", "~")) or is_data_file(source) or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?(@[^/@]+)?", source):
         raise unknown("folder or file", source, _neighbours(place))
     else:
-        opened = _open_hub(source, asked)
+        opened = open_hub(source, asked)
     if len(opened.rows) == 0:
         raise InputError("; ".join([f"{shown(source)} ({split}) has no rows", *opened.notes]))
     if label_column == NO_LABELS:
@@ -63,7 +60,7 @@ def _neighbours(place: str) -> list[str]:
 
 def _open_folder(place: str, asked: Asked) -> Opened:
     if os.path.isfile(os.path.join(place, "dataset_dict.json")) or os.path.isfile(os.path.join(place, "state.json")):
-        return _open_saved(place, [place], asked)
+        return open_saved(place, [place], asked)
     listing = list_folder(place)
     layout = Layout(listing)
     if layout.splits:
@@ -71,7 +68,7 @@ def _open_folder(place: str, asked: Asked) -> Opened:
     saved = [os.path.join(place, *folder.parts) for folder in listing.folders[1:] if len(folder.parts) == 1]
     saved = [folder for folder in saved if os.path.isfile(os.path.join(folder, "state.json"))]
     if saved:
-        return _open_saved(place, saved, asked)
+        return open_saved(place, saved, asked)
     for endings in ((".parquet",), (".tar",), (".zip",), TABLES):
         files = [file for ending in endings for file in listing.others.pop(ending, [])]
         if files:
@@ -118,7 +115,7 @@ def _open_files(folder: str, files: list[str], asked: Asked) -> Opened:
     elif ending_of(files[0]) in TABLES:
         opened = open_tables(os.path.abspath(folder), chosen, asked.without_none())
     elif ending_of(files[0]) == ".parquet":
-        opened = _open_parquet(folder, chosen, asked)
+        opened = open_parquet(folder, chosen, asked)
     else:
         file = shown(os.path.join(folder, files[0]))
         raise InputError(f"'{file}' is neither a folder nor a .parquet, .csv, .tsv, .jsonl, .tar or .zip file")
@@ -126,136 +123,3 @@ def _open_files(folder: str, files: list[str], asked: Asked) -> Opened:
     notes = [f"{counted(len(unused), 'file')} deeper down not read: {some(unused)}"] if unused else []
     notes += [f"not read, as they are no files: {some(gone)}"] if gone else []
     return opened._replace(splits=list(splits) if named else opened.splits, notes=[*notes, *opened.notes])
-
-
-def _open_parquet(folder: str, files: list[str], asked: Asked) -> Opened:
-    # The builder fails on a file without rows, such as the last shard of an uneven export.
-    places = [place for file in files for place in [os.path.abspath(os.path.join(folder, file))] if _has_rows(place)]
-    if not places:
-        return Opened(FileRows("", []), None, None, [], [])
-    ours = [place for place in places if len(places) > 1 and _holds_features(place)]
-    notes = [f"features of images, not read: {some(ours)}"] if 0 < len(ours) < len(places) else []
-    places = [place for place in places if place not in ours] or places
-    source = folder if len(files) > 1 else os.path.join(folder, files[0])
-    dataset = _load_local(source, "parquet", data_files={"data": [glob.escape(_plain(place)) for place in places]})["data"]
-    opened = _opened(dataset, asked, (), [])
-    return opened._replace(notes=[*opened.notes, *notes])
-
-
-def _holds_features(file: str) -> bool:
-    """Whether the Parquet file is what `sslzoo embed` writes, which may lie beside the images."""
-    from pyarrow import ArrowException, parquet
-
-    try:
-        return {"row", "name", "feature"} <= {*parquet.read_schema(file).names}
-    except (ArrowException, OSError):
-        return False
-
-
-def _plain(place: str) -> str:
-    """The path, or a link to it where `datasets` would take it for more than a path: a variable, or a file in an archive."""
-    from datasets import config
-
-    if "$" not in place and "::" not in place:
-        return place
-    link = os.path.join(config.HF_DATASETS_CACHE, "links", hashlib.sha256(os.fsencode(place)).hexdigest() + ".parquet")
-    os.makedirs(os.path.dirname(link), exist_ok=True)
-    with contextlib.suppress(FileExistsError):
-        os.symlink(place, link)
-    return link
-
-
-def _open_saved(place: str, folders: list[str], asked: Asked) -> Opened:
-    """What `save_to_disk` has left in one folder, or in several of which each is a split."""
-    import datasets
-
-    found = {}
-    for folder in folders:
-        try:
-            saved = datasets.load_from_disk(folder)
-        except Exception as error:  # Arrow, JSON and the file system each raise their own
-            raise InputError(f"cannot load the data set '{shown(folder)}': {_reason(error)}") from error
-        if isinstance(saved, datasets.DatasetDict):
-            found |= saved
-        else:
-            found[os.path.basename(folder) if folder != place else str(saved.split or "train")] = saved
-    return _opened(_one_of(found, asked.split), asked, (), list(found))
-
-
-def _one_of(splits, asked: str):
-    names = choose(asked, splits)
-    if len(names) > 1:
-        raise unknown("split", asked, splits)
-    return splits[names[0]]
-
-
-def _opened(dataset, asked: Asked, folders: tuple[str, ...], splits: list[str]) -> Opened:
-    """A data set of `datasets`, whose rows' paths may lead into `folders`."""
-    if len(dataset) == 0:
-        return Opened(FileRows("", []), None, None, [], [])
-    image_column = find_image_column(dataset.features, asked.image_column)
-    labels_at, unlabelled = find_label_column(dataset.features, asked.label_column)
-    table = dataset.select_columns([name for name in {image_column, labels_at} if name]).with_format("arrow")[:]
-    rows = Rows(table.column(image_column), folders)
-    if labels_at is None:
-        return Opened(rows, None, None, splits, [], unlabelled)
-    names = getattr(dataset.features[labels_at], "names", None)
-    try:
-        return Opened(rows, *read_labels(table.column(labels_at), labels_at, names), splits, [])
-    except NoLabels as error:
-        if asked.label_column is not None:
-            raise InputError(str(error)) from error
-        return Opened(rows, None, None, splits, [], str(error))
-
-
-def _has_rows(file: str) -> bool:
-    from pyarrow import ArrowException, parquet
-
-    try:
-        return parquet.read_metadata(file).num_rows > 0
-    except (ArrowException, OSError):  # the loader has the better message
-        return True
-
-
-def _open_hub(source: str, asked: Asked) -> Opened:
-    from datasets import config
-    from huggingface_hub import constants
-
-    name, _, configuration = source.partition("@")
-    splits = _load(source, name, name=configuration or None)
-    dataset = _one_of(splits, asked.split)
-    # A Hub folder of image files is downloaded file by file; the rows hold the files' places in the cache.
-    cache = (str(config.HF_CACHE_HOME), constants.HF_HUB_CACHE) if dataset.builder_name == "imagefolder" else ()
-    return _opened(dataset, asked, cache, list(splits))
-
-
-def _load_local(source: str, path: str, **arguments):
-    from datasets import config
-
-    counted = config.HF_UPDATE_DOWNLOAD_COUNTS
-    config.HF_UPDATE_DOWNLOAD_COUNTS = False  # else a server is asked, and waited for, although all the files are here
-    try:
-        return _load(source, path, **arguments)
-    finally:
-        config.HF_UPDATE_DOWNLOAD_COUNTS = counted
-
-
-def _load(source: str, path: str, **arguments):
-    from datasets import load_dataset
-
-    try:
-        try:
-            return load_dataset(path, **arguments)
-        except RuntimeError as error:
-            if "scripts are no longer supported" not in str(error):
-                raise
-            # The Hub keeps a copy in Parquet of many data sets that are made by a script.
-            return load_dataset(path, **arguments, revision="refs/convert/parquet")
-    except Exception as error:  # the builders, Arrow, the Hub and the network each raise their own
-        hint = "" if os.path.exists(os.path.expanduser(source)) else "; a local folder or Parquet file works too, and 'digits' is built in"
-        raise InputError(f"cannot load the data set '{source}': {_reason(error)}{hint}") from error
-
-
-def _reason(error: Exception) -> str:
-    cause = error.__cause__ or error
-    return shown((str(cause).strip() or type(cause).__name__).splitlines()[0])

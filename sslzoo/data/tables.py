@@ -81,6 +81,8 @@ def _opened(folder: str, paths: list[str | None], labels: list[int], names: list
 
 def _numbered(values: list, column: str) -> tuple[list[int], list[str] | None]:
     labels, names = numbered(values)
+    if any(isinstance(value, list | dict) for value in values):
+        raise InputError(f"column '{column}' holds no labels (classes or whole numbers) but lists or structures")
     if names and all(_is_fraction(name) for name in names):
         raise InputError(f"column '{column}' holds no labels (classes or whole numbers) but fractions such as {shown(names[0])}")
     return labels, names

@@ -1,0 +1,151 @@
+"""Data sets that Hugging Face `datasets` opens: Parquet files, what `save_to_disk` left, and the Hub's."""
+
+import contextlib
+import glob
+import hashlib
+import os
+
+from sslzoo.errors import InputError, unknown
+
+from .columns import find_image_column, find_label_column
+from .labels import NoLabels, read_labels
+from .listing import some
+from .names import shown
+from .opened import Asked, Opened
+from .rows import FileRows, Rows
+from .splits import choose
+
+
+def open_parquet(folder: str, files: list[str], asked: Asked) -> Opened:
+    """The rows of Parquet files, relative to `folder`, one after the other. Raises `InputError`."""
+    # The builder fails on a file without rows, such as the last shard of an uneven export.
+    places = [place for file in files for place in [os.path.abspath(os.path.join(folder, file))] if _has_rows(place)]
+    if not places:
+        return Opened(FileRows("", []), None, None, [], [])
+    ours = [place for place in places if len(places) > 1 and _holds_features(place)]
+    notes = [f"features of images, not read: {some(ours)}"] if 0 < len(ours) < len(places) else []
+    places = [place for place in places if place not in ours] or places
+    source = folder if len(files) > 1 else os.path.join(folder, files[0])
+    dataset = _load_local(source, "parquet", data_files={"data": [glob.escape(_plain(place)) for place in places]})["data"]
+    opened = _opened(dataset, asked, (), [])
+    return opened._replace(notes=[*opened.notes, *notes])
+
+
+def _holds_features(file: str) -> bool:
+    """Whether the Parquet file is what `sslzoo embed` writes, which may lie beside the images."""
+    from pyarrow import ArrowException, parquet
+
+    try:
+        return {"row", "name", "feature"} <= {*parquet.read_schema(file).names}
+    except (ArrowException, OSError):
+        return False
+
+
+def _plain(place: str) -> str:
+    """The path, or a link to it where `datasets` would take it for more than a path: a variable, or a file in an archive."""
+    from datasets import config
+
+    if "$" not in place and "::" not in place:
+        return place
+    link = os.path.join(config.HF_DATASETS_CACHE, "links", hashlib.sha256(os.fsencode(place)).hexdigest() + ".parquet")
+    os.makedirs(os.path.dirname(link), exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        os.symlink(place, link)
+    return link
+
+
+def open_saved(place: str, folders: list[str], asked: Asked) -> Opened:
+    """What `save_to_disk` has left in one folder, or in several of which each is a split. Raises `InputError`."""
+    import datasets
+
+    found = {}
+    for folder in folders:
+        try:
+            saved = datasets.load_from_disk(folder)
+        except Exception as error:  # Arrow, JSON and the file system each raise their own
+            raise InputError(f"cannot load the data set '{shown(folder)}': {_reason(error)}") from error
+        if isinstance(saved, datasets.DatasetDict):
+            found |= saved
+        else:
+            found[os.path.basename(folder) if folder != place else str(saved.split or "train")] = saved
+    return _opened(_one_of(found, asked.split), asked, (), list(found))
+
+
+def _one_of(splits, asked: str):
+    names = choose(asked, splits)
+    if len(names) > 1:
+        raise unknown("split", asked, splits)
+    return splits[names[0]]
+
+
+def _opened(dataset, asked: Asked, folders: tuple[str, ...], splits: list[str]) -> Opened:
+    """A data set of `datasets`, whose rows' paths may lead into `folders`."""
+    if len(dataset) == 0:
+        return Opened(FileRows("", []), None, None, [], [])
+    image_column = find_image_column(dataset.features, asked.image_column)
+    labels_at, unlabelled = find_label_column(dataset.features, asked.label_column)
+    table = dataset.select_columns([name for name in {image_column, labels_at} if name]).with_format("arrow")[:]
+    rows = Rows(table.column(image_column), folders)
+    if labels_at is None:
+        return Opened(rows, None, None, splits, [], unlabelled)
+    names = getattr(dataset.features[labels_at], "names", None)
+    try:
+        return Opened(rows, *read_labels(table.column(labels_at), labels_at, names), splits, [])
+    except NoLabels as error:
+        if asked.label_column is not None:
+            raise InputError(str(error)) from error
+        return Opened(rows, None, None, splits, [], str(error))
+
+
+def _has_rows(file: str) -> bool:
+    from pyarrow import ArrowException, parquet
+
+    try:
+        return parquet.read_metadata(file).num_rows > 0
+    except (ArrowException, OSError):  # the loader has the better message
+        return True
+
+
+def open_hub(source: str, asked: Asked) -> Opened:
+    """The rows of a data set on the Hub, "namespace/name" or "namespace/name@configuration". Raises `InputError`."""
+    from datasets import config
+    from huggingface_hub import constants
+
+    name, _, configuration = source.partition("@")
+    splits = _load(source, name, name=configuration or None)
+    dataset = _one_of(splits, asked.split)
+    # A Hub folder of image files is downloaded file by file; the rows hold the files' places in the cache.
+    cache = (str(config.HF_CACHE_HOME), constants.HF_HUB_CACHE) if dataset.builder_name == "imagefolder" else ()
+    return _opened(dataset, asked, cache, list(splits))
+
+
+def _load_local(source: str, path: str, **arguments):
+    from datasets import config
+
+    counted = config.HF_UPDATE_DOWNLOAD_COUNTS
+    config.HF_UPDATE_DOWNLOAD_COUNTS = False  # else a server is asked, and waited for, although all the files are here
+    try:
+        return _load(source, path, **arguments)
+    finally:
+        config.HF_UPDATE_DOWNLOAD_COUNTS = counted
+
+
+def _load(source: str, path: str, **arguments):
+    from datasets import load_dataset
+
+    try:
+        try:
+            return load_dataset(path, **arguments)
+        except RuntimeError as error:
+            if "scripts are no longer supported" not in str(error):
+                raise
+            # The Hub keeps a copy in Parquet of many data sets that are made by a script.
+            return load_dataset(path, **arguments, revision="refs/convert/parquet")
+    except Exception as error:  # the builders, Arrow, the Hub and the network each raise their own
+        hint = "" if os.path.exists(os.path.expanduser(source)) else "; a local folder or Parquet file works too, and 'digits' is built in"
+        raise InputError(f"cannot load the data set '{shown(source)}': {_reason(error)}{hint}") from error
+
+
+def _reason(error: Exception) -> str:
+    cause = error.__cause__ or error
+    return shown((str(cause).strip() or type(cause).__name__).splitlines()[0])
