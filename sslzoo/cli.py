@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import logging
 import os
 import sys
 from collections import Counter
@@ -14,6 +15,8 @@ from sslzoo.errors import InputError, PublishError, StoppedError, TrainingError,
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns the exit code: 0, 1 when the work failed, 2 for input that cannot be used."""
     options = _parser().parse_args(arguments)
+    if not _is_main_process():
+        logging.getLogger("sslzoo").setLevel(logging.ERROR)  # what all processes would warn of, one does
     try:
         return options.run(options) or 0
     except InputError as error:
@@ -146,7 +149,7 @@ def _train(options: argparse.Namespace) -> None:
     recipe = read_recipe(source, parse_changes(options.set))
     _quiet()
     run = train(recipe, options.output or Path("runs") / recipe.name, resume=options.resume, cpu=options.cpu)
-    if int(os.environ.get("RANK", 0)) == 0:
+    if _is_main_process():
         print(run.folder)
 
 
@@ -158,7 +161,7 @@ def _evaluate(options: argparse.Namespace) -> None:
         options.model, options.protocol, on=options.on, train_split=options.train_split, test_split=options.test_split,
         image_column=options.image_column, label_column=options.label_column, cpu=options.cpu,
     )  # fmt: skip
-    if int(os.environ.get("RANK", 0)) != 0:
+    if not _is_main_process():
         return
     for number in numbers:
         arguments = ", ".join(f"{key} {value}" for key, value in number["arguments"].items())
@@ -170,7 +173,7 @@ def _reproduce(options: argparse.Namespace) -> int:
     from sslzoo.reproduce import DIFFERENT, reproduce
 
     _quiet()
-    findings, main = reproduce(options.model, options.on, cpu=options.cpu), int(os.environ.get("RANK", 0)) == 0
+    findings, main = reproduce(options.model, options.on, cpu=options.cpu), _is_main_process()
     for finding in findings if main else []:
         line = f"{finding.verdict:18} {finding.what}: {_short(finding.claimed)} -> {_short(finding.found)}"
         print(json.dumps(finding._asdict()) if options.json else line)
@@ -229,6 +232,11 @@ def _embed(options: argparse.Namespace) -> None:
         label_column=options.label_column, cpu=options.cpu,
     )  # fmt: skip
     print(f"{options.output}: {count} rows")
+
+
+def _is_main_process() -> bool:
+    """Of a launch, which tells it before the processes are connected."""
+    return int(os.environ.get("RANK", 0)) == 0
 
 
 def _quiet() -> None:

@@ -85,11 +85,12 @@ def load_data(
     with all_or_none():
         preprocessing = Preprocessing.read(folder)
         # Of a run's own images as much as its training had.
-        views = Run(folder).recipe.make_views().values() if (folder / RECIPE).is_file() else ()
+        recipe = Run(folder).recipe if (folder / RECIPE).is_file() else None
+        views, broken_share = (recipe.make_views().values(), recipe.broken_share) if recipe else ((), Recipe.broken_share)
         train, test = (
             load_images(
                 dataset, split, image_column=image_column, label_column=label_column, canvas=canvas,
-                enough=enough_for(preprocessing, views), device=device,
+                enough=enough_for(preprocessing, views), device=device, broken_share=broken_share,
             )
             for split in splits
         )  # fmt: skip

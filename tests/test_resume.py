@@ -11,6 +11,7 @@ from test_training import SHORT, same_weights, short_recipe, train, train_until
 
 from sslzoo.cli import main
 from sslzoo.errors import InputError, StoppedError
+from sslzoo.hub import write_card
 from sslzoo.run import Run
 from sslzoo.training import finish, loop
 
@@ -53,15 +54,14 @@ def test_how_a_run_is_watched_may_change(stopped, whole):
     assert same_weights(stopped, whole)
     run = Run(stopped)
     assert run.recipe.log_every == 1 and {9, 11, 13} <= {line["step"] for line in run.metrics()}
-    assert run.results()["training"]["resumed"] == [
-        {"step": 8, "changed": {"checkpoint_every": [4, 100], "knn_every": [0, 1], "log_every": [2, 1]}}
-    ]  # fmt: skip
+    assert run.results()["training"]["resumed"] == ["step 8: checkpoint_every 4 -> 100, knn_every 0 -> 1, log_every 2 -> 1"]
+    assert "step 8: checkpoint_every 4 -> 100" in write_card(stopped).read_text()
 
 
 def test_a_run_may_go_on_for_more_epochs(stopped):
     assert main(["train", "--resume", "--cpu", "--output", str(stopped), "--set", "epochs=4"]) == 0
     results = Run(stopped).results()["training"]
-    assert results["steps"] == 20 and results["resumed"][0]["changed"]["epochs"] == [3, 4]
+    assert results["steps"] == 20 and results["resumed"] == ["step 8: epochs 3 -> 4"]
     assert Run(stopped).recipe.epochs == 4
 
 

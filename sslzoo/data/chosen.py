@@ -14,6 +14,7 @@ class Chosen(ImageSet):
     def __init__(self, images: ImageSet, positions: Tensor):
         self.source, self.split, self.label_names, self.fingerprint = images.source, images.split, images.label_names, images.fingerprint
         self.resident, self.read_as, self.unlabelled = images.resident, images.read_as, images.unlabelled
+        self.splits = images.splits
         self.labels = None if images.labels is None else images.labels[positions]
         self._images, self._positions = images, positions
 

@@ -165,6 +165,7 @@ def _details(run: Run, recipe: Recipe, training: dict[str, Any]) -> dict[str, st
     versions = ", ".join(f"{name} {version}" for name, version in environment.items() if name != "hardware")
     # Of ResNets alone the small stem's are compared with code that has initialised its convolutions in another way.
     initialisation = {"Initialisation": _SMALL_STEMS} if has_small_stem(run.folder) else {}
+    resumed = {"Changed on the way": "; ".join(training["resumed"])} if training.get("resumed") else {}
     return {
         "Data set": f"{source_name(recipe.dataset)}, split {recipe.train_split}: {count(training['images'])} images",
         "Broken images left out": count(len(training["skipped_images"])),
@@ -172,6 +173,7 @@ def _details(run: Run, recipe: Recipe, training: dict[str, Any]) -> dict[str, st
         **initialisation,
         "Method's settings": ", ".join(f"{key}={value}" for key, value in recipe.hyperparameters.items()) or "those of its configuration",
         "Epochs": f"{recipe.epochs}",
+        **resumed,
         "Batch size": f"{recipe.batch_size} images" + (f" in {recipe.accumulate} micro-batches" if recipe.accumulate > 1 else ""),
         "Optimiser": f"{recipe.optimizer}, weight decay {recipe.weight_decay:g}",
         "Learning rate": f"{peak:g} at its peak, schedule {recipe.schedule}, {recipe.warmup_epochs:g} epochs of warm-up",

@@ -163,13 +163,15 @@ def _load(recipe: Recipe, split: str, device: torch.device) -> ImageSet:
     return load_images(
         recipe.dataset, split, image_column=recipe.image_column, label_column=recipe.label_column, canvas=recipe.canvas,
         enough=enough_for(Preprocessing(recipe.eval_resize, recipe.eval_crop), recipe.make_views().values()), device=device,
+        broken_share=recipe.broken_share,
     )  # fmt: skip
 
 
 def _bank_and_asked(recipe: Recipe, device: torch.device) -> tuple[ImageSet, ImageSet]:
     """Training images, and the images that pictures ask about: test images where there are labels, else the training images again."""
     bank = _load(recipe, recipe.train_split, device)
-    return bank, _load(recipe, recipe.test_split, device) if recipe.test_split and bank.labels is not None else bank
+    tested = recipe.test_split and bank.labels is not None and len(bank.splits) > 1
+    return bank, _load(recipe, recipe.test_split, device) if tested else bank
 
 
 @torch.no_grad()

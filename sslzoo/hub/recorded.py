@@ -32,6 +32,9 @@ def checked_training(run: Run) -> dict[str, Any]:
     fields.texts("skipped_images", _MOST_TEXTS)
     fields.rows("skipped_images", _MOST_TEXTS)
     fields.texts("environment", 100)
+    if fields.has("resumed"):
+        fields.rows("resumed", _MOST_TEXTS)
+        fields.texts("resumed", _MOST_TEXTS)
     Fields(fields.mapping("environment", 100), f"{file}: the training's 'environment'").text("hardware", None)
     return training
 
@@ -109,5 +112,8 @@ def _check_provenance(provenance: dict[str, Any], where: str) -> None:
     if fields.has("environment"):
         fields.mapping("environment", 100)
         fields.texts("environment", 100)
+    if fields.has("resumed"):
+        fields.rows("resumed", _MOST_TEXTS)
+        fields.texts("resumed", _MOST_TEXTS)
     for key in filter(fields.has, ("read_as", "preprocessing")):
         fields.mapping(key, 100)

@@ -54,7 +54,7 @@ class Training:
         self.step = 0
         self.saved_step = 0  # of the newest checkpoint
         self.seconds = {"all": 0.0, "steps": 0.0}
-        self.resumed: list[dict[str, object]] = []  # what was changed at which step
+        self.resumed: list[str] = []  # what was changed at which step
         self.logs = Logs(recipe, run, accelerator)
         self.evaluations = Evaluations(recipe, self.data, self.method, accelerator, self.logs)
         restore(self)

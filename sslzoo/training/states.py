@@ -96,9 +96,10 @@ def _take_over(training: "Training", checkpoint: Checkpoint | None) -> None:
     """Makes the folder's files those of the step that the run goes on from."""
     run, recipe = training.run, training.recipe
     if checkpoint is not None:
-        changes = {key: list(values) for key, values in changed(run.recipe.public(), recipe.public()).items()}
+        changes = changed(run.recipe.public(), recipe.public())
         if changes:
-            training.resumed = [*training.resumed, {"step": training.step, "changed": changes}]
+            told = ", ".join(f"{key} {before} -> {now}" for key, (before, now) in changes.items())
+            training.resumed = [*training.resumed, f"step {training.step}: {told}"]
     missing = run.cut_metrics(checkpoint.state["metrics_size"] if checkpoint else 0)
     if missing:
         _log.warning("metrics.jsonl lacks %d bytes of what was logged before step %d: the curves have a gap", missing, training.step)

@@ -36,10 +36,8 @@ def first_lines(training: "Training") -> None:
     if recipe.accumulate > 1:
         size = recipe.batch_size // recipe.accumulate
         lines["accumulate"] = f"{recipe.accumulate} micro-batches of {size}: the loss compares images within one, lr_scaling counts all"
-    for change in training.resumed:
-        lines[f"changed at step {change['step']:,}"] = ", ".join(
-            f"{key} {before} -> {now}" for key, (before, now) in change["changed"].items()
-        )
+    if training.resumed:
+        lines["changed at"] = "; ".join(training.resumed)
     _tell(recipe.name, lines)
 
 
