@@ -1,7 +1,9 @@
 """The error of a wrong name is one line that says the nearest right one."""
 
 import pytest
+import torch
 
+from sslzoo.data import load_images
 from sslzoo.errors import InputError, unknown
 
 
@@ -24,3 +26,15 @@ def test_a_name_that_is_no_text(name):
 
 def test_it_is_a_value_error_for_the_caller_to_raise():
     assert isinstance(unknown("split", "a", ["b"]), InputError) and issubclass(InputError, ValueError)
+
+
+def test_a_data_set_that_the_hub_does_not_give_says_what_to_do(monkeypatch):
+    import datasets
+    from datasets.exceptions import DatasetNotFoundError
+
+    def absent(*arguments, **options):
+        raise DatasetNotFoundError("Dataset 'ada/pets' doesn't exist on the Hub or cannot be accessed.")
+
+    monkeypatch.setattr(datasets, "load_dataset", absent)
+    with pytest.raises(InputError, match="ada/pets.*spelt right.*hf auth login"):
+        load_images("ada/pets", "train", device=torch.device("cpu"))

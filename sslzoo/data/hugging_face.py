@@ -132,6 +132,7 @@ def _load_local(source: str, path: str, **arguments):
 
 def _load(source: str, path: str, **arguments):
     from datasets import load_dataset
+    from datasets.exceptions import DatasetNotFoundError
 
     try:
         try:
@@ -143,6 +144,8 @@ def _load(source: str, path: str, **arguments):
             return load_dataset(path, **arguments, revision="refs/convert/parquet")
     except Exception as error:  # the builders, Arrow, the Hub and the network each raise their own
         hint = "" if os.path.exists(os.path.expanduser(source)) else "; a local folder or Parquet file works too, and 'digits' is built in"
+        if isinstance(error, DatasetNotFoundError):
+            hint = f"; is it spelt right? `hf auth login` gives access to what is private or gated{hint}"
         raise InputError(f"cannot load the data set '{shown(source)}': {_reason(error)}{hint}") from error
 
 
