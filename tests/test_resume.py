@@ -1,5 +1,7 @@
 """Going on with a run: what it may change, what it must not, and files that a bad moment left behind."""
 
+# ruff: noqa: F811 - fixtures of another file, which tests name as arguments
+
 
 import os
 import shutil
@@ -7,27 +9,13 @@ import signal
 
 import pytest
 import torch
-from test_training import SHORT, same_weights, short_recipe, train, train_until
+from test_training import SHORT, died, same_weights, short_recipe, train, train_until, whole  # noqa: F401 - the fixtures
 
 from sslzoo.cli import main
 from sslzoo.errors import InputError, StoppedError
 from sslzoo.hub import write_card
 from sslzoo.run import Run
 from sslzoo.training import finish, loop
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """The folder of a short SimCLR run that nothing stopped."""
-    return train(short_recipe("simclr"), tmp_path_factory.mktemp("runs") / "whole").folder
-
-
-@pytest.fixture(scope="module")
-def died(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs") / "died"
-    with pytest.MonkeyPatch.context() as patch:
-        train_until(9, short_recipe("simclr"), folder, patch)
-    return folder
 
 
 @pytest.fixture

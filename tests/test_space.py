@@ -408,8 +408,8 @@ def test_uploads_are_shown_upright_whole_and_without_what_else_is_in_the_file(tm
     ("config.json", {"model_type": "evil", "auto_map": {"AutoModel": "evil.Evil"}}, "config.json of .* says model_type: evil"),
     ("preprocessor_config.json", {"crop_size": {"height": 10**6, "width": 10**6}}, "wants images of 1000000 px"),
     ("preprocessor_config.json", {"crop_pct": 1e-9}, "cut to 1e-09 of their side"),
-    ("preprocessor_config.json", {"image_mean": "x"}, "normalises its images by|cannot be loaded|cannot tell"),
-    ("preprocessor_config.json", {"image_std": [0, 1, 1]}, "normalises its images by|cannot be loaded|cannot tell"),
+    ("preprocessor_config.json", {"image_mean": "x"}, "normalises its images by|cannot be loaded|cannot tell|image_std above 0"),
+    ("preprocessor_config.json", {"image_std": [0, 1, 1]}, "normalises its images by|cannot be loaded|cannot tell|image_std above 0"),
     ("model.safetensors", None, "are not those that its card tells of"),
 ])  # fmt: skip
 def test_a_model_of_strangers_is_looked_at_before_it_is_loaded(runs, digit, tmp_path, name, change, said):

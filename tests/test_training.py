@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -52,6 +53,15 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 def whole(tmp_path_factory) -> Path:
     """The folder of a short SimCLR run that nothing stopped."""
     return train(short_recipe("simclr"), tmp_path_factory.mktemp("runs") / "whole").folder
+
+
+@pytest.fixture(scope="module")
+def died(tmp_path_factory) -> Path:
+    """The folder of the same run, which died behind step 9, one step behind the checkpoint of step 8."""
+    folder = tmp_path_factory.mktemp("runs") / "died"
+    with pytest.MonkeyPatch.context() as patch:
+        train_until(9, short_recipe("simclr"), folder, patch)
+    return folder
 
 
 class Killed(BaseException):
@@ -139,9 +149,9 @@ def test_a_killed_process_loses_nothing_that_was_saved(tmp_path):
 
 
 @pytest.mark.parametrize("file", ["method.safetensors", "optimizer.pt", "state.json", "manifest.json"])
-def test_a_damaged_checkpoint_is_passed_over(file, whole, tmp_path, monkeypatch, caplog):
+def test_a_damaged_checkpoint_is_passed_over(file, whole, died, tmp_path, caplog):
     recipe = short_recipe("simclr")
-    train_until(9, recipe, tmp_path / "stopped", monkeypatch)
+    shutil.copytree(died, tmp_path / "stopped")
     newest = tmp_path / "stopped" / "checkpoints" / "step-8" / file
     content = bytearray(newest.read_bytes())
     content[len(content) // 2] ^= 1
@@ -197,9 +207,9 @@ def test_a_full_disk_does_not_end_the_run(error, whole, tmp_path, monkeypatch, c
     assert not list((run.folder / "checkpoints").iterdir())
 
 
-def test_no_pickle_is_run_from_a_checkpoint(whole, tmp_path, monkeypatch):
+def test_no_pickle_is_run_from_a_checkpoint(whole, died, tmp_path):
     recipe = short_recipe("simclr")
-    train_until(9, recipe, tmp_path / "run", monkeypatch)
+    shutil.copytree(died, tmp_path / "run")
 
     class Attack:
         def __reduce__(self):
@@ -380,7 +390,7 @@ def test_a_folder_of_unlabelled_images_of_all_sizes_trains(tmp_path):
 def test_a_set_larger_than_the_memory_trains_alike(tmp_path, monkeypatch):
     write_images(tmp_path / "photos", 40)
     # The canvases are of other sizes, which rounds sums otherwise; the runs drift apart a little, starting from the same images.
-    recipe = short_recipe("simclr", dataset=str(tmp_path / "photos"), batch_size=16, epochs=4, optimizer="sgd", lr=0.01, log_every=1)
+    recipe = short_recipe("simclr", dataset=str(tmp_path / "photos"), batch_size=16, epochs=2, optimizer="sgd", lr=0.01, log_every=1)
     resident = train(recipe, tmp_path / "resident")
     original = images.load_images
     monkeypatch.setattr(images, "load_images", lambda *arguments, **options: original(*arguments, **options, budget=0))
