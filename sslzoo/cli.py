@@ -18,7 +18,9 @@ def main(arguments: list[str] | None = None) -> int:
     if not _is_main_process():
         logging.getLogger("sslzoo").setLevel(logging.ERROR)  # what all processes would warn of, one does
     try:
-        return options.run(options) or 0
+        code = options.run(options) or 0
+        _disconnect()
+        return code
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -237,6 +239,13 @@ def _embed(options: argparse.Namespace) -> None:
 def _is_main_process() -> bool:
     """Of a launch, which tells it before the processes are connected."""
     return int(os.environ.get("RANK", 0)) == 0
+
+
+def _disconnect() -> None:
+    """Ends the connection of several processes, whose threads else abort one that ends, once in a while."""
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def _quiet() -> None:

@@ -222,7 +222,7 @@ def test_text_from_outside_breaks_neither_markdown_nor_metadata(tmp_path):
         run = make_run(tmp_path / f"run{len(list(tmp_path.iterdir()))}", dataset=dataset, name="same")
         results = run.results()
         results["training"]["environment"]["hardware"] = hardware
-        odd = {"metric": hardware, "protocol": hardware, "split": dataset.removeprefix("/nowhere/")}
+        odd = {"metric": hardware, "protocol": hardware, "split": hardware}
         results["numbers"].append({**number(run, value=0.25), **odd})
         run.write_results(results)
         text = write_card(run.folder).read_text()
@@ -231,7 +231,7 @@ def test_text_from_outside_breaks_neither_markdown_nor_metadata(tmp_path):
         inside = [child.type for token in tokens for child in token.children or []]
         return [token.type for token in tokens] + [kind for kind in inside if kind != "text"], ModelCard(text).data.to_dict(), body
 
-    harmless, evil = parsed("/nowhere/aa", "b"), parsed(f"/nowhere/{EVIL}", EVIL)
+    harmless, evil = parsed("/nowhere/aa", "b"), parsed(f"/nowhere/{' '.join(EVIL.split())}", EVIL)
     assert evil[0] == harmless[0], "the same headings, tables, links and code, whatever the names are"
     assert "html_inline" not in evil[0] and "html_block" not in evil[0]
     shown = " ".join(EVIL.split())
@@ -352,7 +352,7 @@ def test_whatever_results_and_metrics_hold_is_a_card_or_one_line(tmp_path):
     lines = (run.folder / "metrics.jsonl").read_text()
     for line in ('5', '[]', '{"loss": 1}', '{"step": "1", "loss": 1}', '{"step": 1e400, "loss": 1}', '{"step": -1}', "null"):
         (run.folder / "metrics.jsonl").write_text(lines + line + "\n")
-        with pytest.raises(InputError, match="metrics.jsonl, line 4"):
+        with pytest.raises(InputError, match="metrics.jsonl.* line 4"):
             checked_metrics(run)
 
 

@@ -201,7 +201,7 @@ class TestWebDataset:
         for number, name in enumerate(names_):
             pack(tmp_path / "set" / name, self.content([2 * number, 2 * number + 1], cls="{}", json="{{}}"))
         images = load(tmp_path / "set")
-        assert shades(images) == [0, 1, 2, 3] and images.labels.tolist() == [0, 1, 2, 3] and images.label_names is None
+        assert shades(images) == [0, 1, 2, 3] and images.labels.tolist() == [0, 1, 2, 3] and images.label_names == ["0", "1", "2", "3"]
 
     def test_same_names_in_every_shard(self, tmp_path):
         for number in range(2):
@@ -268,10 +268,10 @@ class TestTables:
         assert shades(images) == [3, 0, 2] and names(images) == ["images/3.png", "images/0.png", "images/2.png"]
         assert images.label_names == ["cat", "dog"] and images.labels.tolist() == [0, 1, 0]
 
-    def test_whole_numbers_are_labels_as_they_are(self, folder):
+    def test_whole_numbers_are_classes_in_their_order(self, folder):
         (folder / "train.csv").write_text("path,label\nimages/1.png,10\nimages/2.png,9\n")
         images = load(folder / "train.csv")
-        assert images.labels.tolist() == [10, 9] and images.label_names is None
+        assert images.labels.tolist() == [1, 0] and images.label_names == ["9", "10"]
         assert refused(folder / "train.csv", "test") == "unknown split 'test': choose from: train"
 
     def test_what_is_missing_is_named(self, folder):

@@ -90,12 +90,12 @@ class Watched(Pictures):
 
     def __init__(self, count, broken=False):
         super().__init__(count)
-        self.broken, self.read = broken, []
+        self.broken, self.seen = broken, []
 
     def batches(self, order):
         for positions in order:
             assert len(positions), "no image set makes empty batches"
-            self.read += positions.tolist()
+            self.seen += positions.tolist()
             if self.broken and 4 in positions:
                 raise InputError("picture 4 cannot be read")
             yield from super().batches([positions])
@@ -104,7 +104,7 @@ class Watched(Pictures):
 def _shared(rank):
     train, test = Watched(6), Watched(5)
     train.skipped, test.skipped = ["a", "b"][: rank + 1], ["c"][rank:]
-    return data_facts(make_data(train, test, AS_IT_IS)) | {"read": (train.read, test.read)}
+    return data_facts(make_data(train, test, AS_IT_IS)) | {"read": (train.seen, test.seen)}
 
 
 def _errors(rank):
@@ -137,7 +137,7 @@ def _kept_features(rank, state, patch):
     def again():
         data = make_data(Watched(6), Pictures(4), AS_IT_IS)
         values = linear_features._train_features(encoder, data, session(state=state))
-        found.append((*values, len(data.train.read), [file.name for file in state.iterdir()]))
+        found.append((*values, len(data.train.seen), [file.name for file in state.iterdir()]))
 
     def full(tensors, file):
         Path(file).write_bytes(b"half")
@@ -261,7 +261,7 @@ def test_classifiers_end_with_the_weights_of_one():
 def test_test_images_that_were_trained_on_are_counted_once_by_each_process_for_its_part():
     for process, results in enumerate(two_processes()):
         facts = results["parts"]["shared"]
-        assert facts["test_images_in_train"] == 5 and facts["read"] == [([0, 1, 2], [0, 1, 2]), ([3, 4, 5], [3, 4, 4])][process]
+        assert facts["test_images_in_train"] == 5 and facts["read"] == [([0, 1, 2], [0, 1, 2]), ([3, 4, 5], [3, 4])][process]
         assert facts["skipped"] == 3, "a, b and c, each of which both or one have met"
 
 
@@ -270,7 +270,7 @@ def test_what_one_process_meets_is_told_to_both():
         told, from_other = results["parts"]["errors"], "" if process else "process 1: "
         for name in ("extract", "count_shared", "test"):
             assert told[name] == f"InputError: {from_other}picture 4 cannot be read", name
-        for name, what in (("images", "images"), ("value", "weights")):
+        for name, what in (("images", "the images"), ("value", "weights")):
             assert told[name].startswith(f"InputError: {what} must be alike for all processes: ")
         assert told["decision"] == ("TrainingError: process 0:" if process else "ZeroDivisionError:") + " division by zero"
         assert told["after"] == 7, "the main process's"
