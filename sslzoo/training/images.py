@@ -21,7 +21,7 @@ def load_split_pair(recipe: Recipe, device: torch.device) -> tuple[ImageSet, Dat
             if test.labels is None:
                 unmeasured, test = f"{recipe.dataset} ({recipe.test_split}) has no labels", None
         if recipe.test_split is not None and unmeasured and rank() == 0:
-            print(f"nothing is measured while training: {unmeasured}", file=sys.stderr)
+            print(f"no evaluation: {unmeasured}", file=sys.stderr)
     check_alike(f"the training images of {recipe.dataset}", {"fingerprint": images.fingerprint, "images": len(images)})
     return images, None if test is None else make_data(images, test, preprocessing)
 
