@@ -259,12 +259,12 @@ class TestSignals:
 
 
 def test_tensorboard_has_each_step_once_after_a_resume(tmp_path, monkeypatch):
-    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
     recipe = short_recipe("simclr", tracker="tensorboard", log_every=1)
     train_until(7, recipe, tmp_path, monkeypatch)
     train(recipe, tmp_path, resume=True)
-    (folder,) = {file.parent for file in tmp_path.rglob("events.out.tfevents.*") if "hparams" not in str(file)} - {tmp_path}
-    events = accumulator.EventAccumulator(str(folder))
+    events = EventAccumulator(str(tmp_path / "sslzoo"))
     events.Reload()
     assert [event.step for event in events.Scalars("loss")] == list(range(1, 16))
 
