@@ -42,7 +42,7 @@ class SimMIM(Method):
         super().__init__(config)
         self.backbone = self.build_encoder()
         side, patch = token_grid(self.backbone)
-        if config.mask_unit < 1 or side % config.mask_unit:
+        if side % config.mask_unit:
             raise InputError(f"mask_unit is {config.mask_unit}: must divide the {side} patches per side")
         width = self.backbone.config.hidden_size
         self.mask_token = nn.Parameter(nn.init.trunc_normal_(torch.empty(width), std=0.02))

@@ -1,13 +1,11 @@
 """The end of a run: publishes the weights into the run folder, measures them, and removes the checkpoints."""
 
-import sys
 import time
 from typing import TYPE_CHECKING
 
-import torch
-
 from sslzoo.errors import TrainingError, first_line
 from sslzoo.evaluation import Preprocessing, data_facts, protocol_named
+from sslzoo.memory import peak_memory
 from sslzoo.processes import all_or_none, from_all
 from sslzoo.run import environment, with_provenance
 
@@ -61,21 +59,7 @@ def _facts(training: "Training", skipped: list[str]) -> dict[str, object]:
         "steps": training.steps, "images": len(training.images), "skipped_images": skipped,
         "seconds": round(time.perf_counter() - training.started, 1),
         "images_per_second": round(trained / max(training.seconds["steps"], 1e-9), 1),
-        "peak_memory_bytes": _peak_memory(device), "processes": training.accelerator.num_processes,
+        "peak_memory_bytes": peak_memory(device), "processes": training.accelerator.num_processes,
         "environment": environment(device), "files": training.run.digests(),
     }  # fmt: skip
     return facts | ({"resumed": training.resumed} if training.resumed else {})
-
-
-def _peak_memory(device: torch.device) -> int:
-    """Bytes: of the device where there is one, else of this process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    if sys.platform == "win32":
-        import psutil  # which Accelerate needs
-
-        return psutil.Process().memory_info().peak_wset
-    import resource
-
-    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return used if sys.platform == "darwin" else used * 1024
