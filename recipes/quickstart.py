@@ -61,7 +61,7 @@ def pixels(images: ImageSet) -> torch.Tensor:
 def untrained(recipe: Recipe, bank: ImageSet, queries: ImageSet) -> float:
     """Accuracy of the encoder before its first step."""
     torch.manual_seed(recipe.seed)
-    encoder = recipe.make_method().published
+    encoder = recipe.make_method().encoder
     preprocessing = Preprocessing(recipe.eval_resize, recipe.eval_crop)
     return accuracy(extract(encoder, bank, preprocessing)[0], bank, extract(encoder, queries, preprocessing)[0], queries)
 

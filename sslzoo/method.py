@@ -137,7 +137,7 @@ class Method(PreTrainedModel):
 
     A subclass names its `config_class`, its `paper`, what its authors have `reported`, and which of its views may be of any `count`
     (`varied_views`; the loss is written for the counts of the others), keeps every state of its own in parameters and
-    persistent buffers, initialises them itself in `__init__`, and defines `views`, `loss` and `published`.
+    persistent buffers, initialises them itself in `__init__`, and defines `views`, `loss` and `encoder`.
     """
 
     config_class = MethodConfig
@@ -165,8 +165,8 @@ class Method(PreTrainedModel):
         """Once after each optimiser step, without gradient: moves teachers, queues and centres. out: what `loss` gave beyond scalars."""
 
     @property
-    def published(self) -> PreTrainedModel:
-        """The encoder that is evaluated and released."""
+    def encoder(self) -> PreTrainedModel:
+        """The encoder that is evaluated and published."""
         raise NotImplementedError
 
     def parameter_groups(self) -> list[ParameterGroup]:
@@ -190,11 +190,11 @@ class Method(PreTrainedModel):
         All of it or nothing: what was in the folder stays when it cannot be written, which raises `OSError`.
         """
         folder = Path(save_directory)
-        plain = to_plain(self.published)
+        plain = to_plain(self.encoder)
         plain.config.sslzoo = {"model_type": self.config.model_type, "image_size": self.config.image_size} | {
             key: getattr(self.config, key) for key in self.config.hyperparameters()
         }
-        prefix = self._published_prefix()
+        prefix = self._encoder_prefix()
         rest = {name: value.cpu().contiguous() for name, value in self.state_dict().items() if not name.startswith(prefix)}
         with filled(folder) as beside:
             plain.save_pretrained(beside, max_shard_size=max_shard_size)
@@ -235,7 +235,7 @@ class Method(PreTrainedModel):
         except Exception as error:  # of the strict data classes' own kinds, or of whatever layer a value is no size for
             reason = first_line(error.__cause__ or error)
             raise InputError(f"cannot build {cls.__name__} from the '{BLOCK}' block of {folder / 'config.json'}: {reason}") from error
-        prefix = described._published_prefix()
+        prefix = described._encoder_prefix()
         state = {**rest, **{prefix + name: value for name, value in without_pooler(plain).items()}}
         own = described.state_dict()
         wrong = sorted(own.keys() ^ state.keys()) or [name for name in own if own[name].shape != state[name].shape]
@@ -245,8 +245,8 @@ class Method(PreTrainedModel):
         method.load_state_dict(state)
         return method.train()
 
-    def _published_prefix(self) -> str:
-        return next(name for name, module in self.named_modules() if module is self.published) + "."
+    def _encoder_prefix(self) -> str:
+        return next(name for name, module in self.named_modules() if module is self.encoder) + "."
 
 
 def read_block(folder: Path) -> dict[str, Any]:

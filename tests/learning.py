@@ -18,9 +18,9 @@ def gain(name: str, seed: int, folder: Path, epochs: int) -> float:
     """By how much training the recipe for `epochs` raises the accuracy of `read_out`, as a fraction of the test images."""
     recipe = read_recipe(name, {"seed": seed, "test_split": None, "epochs": epochs})
     torch.manual_seed(seed)
-    before = recipe.make_method().published
+    before = recipe.make_method().encoder
     train(recipe, folder, cpu=True)
-    return read_out(sslzoo.load(folder).published) - read_out(before)
+    return read_out(sslzoo.load(folder).encoder) - read_out(before)
 
 
 def read_out(encoder) -> float:

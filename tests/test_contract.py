@@ -378,7 +378,7 @@ class TestSaved:
 
         monkeypatch.setattr("sslzoo.method.save_file", full)
         with torch.no_grad():
-            next(method.published.parameters()).add_(1)
+            next(method.encoder.parameters()).add_(1)
         with pytest.raises(OSError, match="No space left on device"):
             method.save_pretrained(tmp_path)
         assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == files
@@ -417,7 +417,7 @@ class TestSaved:
         assert not ours and not [record for record in records if record.levelno >= logging.WARNING]
         (view,) = random_views(name)[:1]
         with torch.no_grad():
-            expected = features(method.published, view)
+            expected = features(method.encoder, view)
             assert torch.equal(features(encoder, view), expected)
             assert torch.equal(encoder(view).pooler_output.flatten(1), expected)
 
@@ -428,7 +428,7 @@ class TestSaved:
         method.save_pretrained(tmp_path)
         assert all(torch.equal(value, before[key]) for key, value in method.state_dict().items())
         assert mode == [module.training for module in method.modules()]
-        assert not hasattr(method.published.config, "sslzoo")
+        assert not hasattr(method.encoder.config, "sslzoo")
 
     @every_method
     def test_names_survive_transformers_renaming_of_keys(self, name):

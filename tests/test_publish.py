@@ -176,7 +176,7 @@ sys.meta_path.remove(blocked)
 import sslzoo
 method, own = sslzoo.load(name), sslzoo.load(FOLDER)
 loaded, kept = method.state_dict(), own.state_dict()
-encoder = method.published.state_dict()
+encoder = method.encoder.state_dict()
 same = loaded.keys() == kept.keys() and all(torch.equal(loaded[key], kept[key]) for key in kept)
 print(json.dumps({
     "class": type(model).__name__, "same features": torch.allclose(pooled, expected, atol=1e-5),

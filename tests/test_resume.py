@@ -316,7 +316,7 @@ def test_weights_that_are_no_longer_finite_are_named(tmp_path, monkeypatch):
     def breaking(self, *arguments):
         views = original(self, *arguments)
         with torch.no_grad():
-            next(self.method.published.parameters()).fill_(float("nan"))
+            next(self.method.encoder.parameters()).fill_(float("nan"))
         return views
 
     monkeypatch.setattr(loop.Training, "_train_step", breaking)

@@ -45,7 +45,7 @@ class BarlowTwins(Method):
         self.post_init()
 
     @property
-    def published(self):
+    def encoder(self):
         return self.backbone
 
     @staticmethod

@@ -51,7 +51,7 @@ class BYOL(Method):
         self.post_init()
 
     @property
-    def published(self):
+    def encoder(self):
         return self.student["backbone"]
 
     @staticmethod

@@ -37,7 +37,7 @@ class DCLW(Method):
         self.post_init()
 
     @property
-    def published(self):
+    def encoder(self):
         return self.backbone
 
     @staticmethod

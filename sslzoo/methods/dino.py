@@ -65,7 +65,7 @@ class DINO(Method):
         self.post_init()
 
     @property
-    def published(self):
+    def encoder(self):
         return getattr(self, self.config.published_branch)["backbone"]
 
     @staticmethod

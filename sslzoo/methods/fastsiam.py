@@ -51,7 +51,7 @@ class FastSiam(Method):
         self.post_init()
 
     @property
-    def published(self):
+    def encoder(self):
         return self.backbone
 
     @staticmethod

@@ -49,7 +49,7 @@ class LeJEPA(Method):
         self.post_init()
 
     @property
-    def published(self):
+    def encoder(self):
         return self.backbone
 
     @staticmethod

@@ -57,7 +57,7 @@ class MoCoV2(Method):
         self.post_init()
 
     @property
-    def published(self):
+    def encoder(self):
         return self.query["backbone"]
 
     @staticmethod

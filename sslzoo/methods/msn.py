@@ -59,7 +59,7 @@ class MSN(Method):
         self.post_init()
 
     @property
-    def published(self):
+    def encoder(self):
         return self.teacher["backbone"]
 
     @staticmethod

@@ -58,7 +58,7 @@ class PMSN(Method):
         self.post_init()
 
     @property
-    def published(self):
+    def encoder(self):
         return self.teacher["backbone"]
 
     @staticmethod

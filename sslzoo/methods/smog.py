@@ -56,7 +56,7 @@ class SMoG(Method):
         self.post_init()
 
     @property
-    def published(self):
+    def encoder(self):
         return self.online["backbone"]
 
     @staticmethod

@@ -50,7 +50,7 @@ class TiCo(Method):
         self.post_init()
 
     @property
-    def published(self):
+    def encoder(self):
         return self.student["backbone"]
 
     @staticmethod

@@ -39,7 +39,7 @@ class VICReg(Method):
         self.post_init()
 
     @property
-    def published(self):
+    def encoder(self):
         return self.backbone
 
     @staticmethod

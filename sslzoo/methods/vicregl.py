@@ -56,7 +56,7 @@ class VICRegL(Method):
         self.post_init()
 
     @property
-    def published(self):
+    def encoder(self):
         return self.backbone
 
     @staticmethod

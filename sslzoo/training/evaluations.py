@@ -35,7 +35,7 @@ class Evaluations:
     def measure(self, step: int, epoch: int | None) -> list[dict[str, Any]]:
         """kNN on the weights as they are, written as a line of metrics; those of a trained epoch are compared with the best."""
         self.agree_on_buffers()
-        numbers = measure(self.method.published, self.data, PROTOCOL, quiet_session(self.accelerator, self.recipe.seed))
+        numbers = measure(self.method.encoder, self.data, PROTOCOL, quiet_session(self.accelerator, self.recipe.seed))
         line: dict[str, Any] = {"step": step} if epoch is None else {"step": step, "epoch": epoch}
         for number in numbers:
             key = knn_key(number)

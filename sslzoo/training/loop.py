@@ -88,7 +88,7 @@ class Training:
             bar.update()
             if self.step % recipe.log_every == 0 or self.step % self.steps_per_epoch == 0:
                 spent = time.perf_counter() - begun
-                loss = self.logs.write_means(self.step, epoch, peak * factor, spent, self.method.published, views[0], self.saved_step)
+                loss = self.logs.write_means(self.step, epoch, peak * factor, spent, self.method.encoder, views[0], self.saved_step)
                 self.logs.tell(self.step, self.steps, loss, bar)
                 self.seconds["steps"] += spent
                 begun = time.perf_counter()

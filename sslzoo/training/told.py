@@ -24,7 +24,7 @@ def first_lines(training: "Training") -> None:
     measured = f", {data.classes.count} classes; measured on {len(data.test):,} ({recipe.test_split})" if data else "; nothing is measured"
     views = ", ".join(f"{view.count} x {view.size} px ({name})" for name, view in training.views.items() if view.count)
     lines = {
-        "method": f"{type(method).__name__} with {recipe.encoder}, {_millions(method.published.parameters())} parameters",
+        "method": f"{type(method).__name__} with {recipe.encoder}, {_millions(method.encoder.parameters())} parameters",
         "trained": f"{_millions(parameter for parameter in method.parameters() if parameter.requires_grad)} parameters, with the heads",
         "images": f"{len(training.images):,} of {source_name(recipe.dataset)} ({recipe.train_split}){measured}",
         "views": views,

@@ -192,9 +192,9 @@ def test_views_are_the_papers_two():
         assert (view.grayscale, view.blur_sigma) == (0.2, (0.1, 2.0))
 
 
-def test_published_is_the_student():
+def test_encoder_is_the_student():
     model = method()
-    assert model.published is model.student["backbone"]
+    assert model.encoder is model.student["backbone"]
 
 
 @pytest.mark.slow

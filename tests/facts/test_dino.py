@@ -246,12 +246,12 @@ def test_head_starts_with_small_weights_and_no_bias():
         assert float(layer.weight.detach().std()) == pytest.approx(0.02, rel=0.1) and not layer.bias.any()
 
 
-def test_published_is_the_teacher_or_as_the_recipe_says_the_student():
-    assert method().published is not method().teacher["backbone"]
+def test_encoder_is_the_teacher_or_as_the_recipe_says_the_student():
+    assert method().encoder is not method().teacher["backbone"]
     model = method()
-    assert model.published is model.teacher["backbone"]
+    assert model.encoder is model.teacher["backbone"]
     model = method(published_branch="student")
-    assert model.published is model.student["backbone"]
+    assert model.encoder is model.student["backbone"]
     values = {
         "method": "dino", "encoder": "res6", "dataset": "digits", "image_size": 16, "batch_size": 8, "epochs": 1, "optimizer": "sgd",
         "lr": 0.1, "lr_scaling": "none", "schedule": "constant", "weight_decay": 0.0, "published_branch": "both",

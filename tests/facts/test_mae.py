@@ -218,11 +218,11 @@ def test_weights_start_as_the_papers():
         assert 0.01 < float(token.detach().std()) < 0.03
 
 
-def test_published_encoder_sees_all_patches_and_does_not_mask():
+def test_encoder_sees_all_patches_and_does_not_mask():
     model = method().eval()
     with torch.no_grad():
-        found = model.published(pixels()).last_hidden_state
-        again = model.published(pixels()).last_hidden_state
+        found = model.encoder(pixels()).last_hidden_state
+        again = model.encoder(pixels()).last_hidden_state
     assert found.shape == (COUNT, 17, 64) and torch.equal(found, again)
 
 

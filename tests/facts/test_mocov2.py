@@ -175,8 +175,8 @@ def test_split_batch_norms_are_in_both_encoders_and_leave_the_published_one_plai
     assert sum(value.numel() for value in model.parameters()) == sum(value.numel() for value in method().parameters())
     model(views(), progress())
     image = views(seed=3)[0]
-    expected = without_splits(model).published.eval()(pixel_values=image).last_hidden_state
-    assert torch.equal(model.published.eval()(pixel_values=image).last_hidden_state, expected)
+    expected = without_splits(model).encoder.eval()(pixel_values=image).last_hidden_state
+    assert torch.equal(model.encoder.eval()(pixel_values=image).last_hidden_state, expected)
 
 
 @pytest.mark.parametrize("recipe", ["cifar10/mocov2", "cifar10/mocov2-b512", "cifar10/mocov2-b512-e800"])
@@ -193,9 +193,9 @@ def test_head_has_the_reference_tables_parameters(encoder, hidden, parameters):
     assert sum(parameter.numel() for parameter in model.query["projector"].parameters()) == parameters
 
 
-def test_published_is_the_query_encoder():
+def test_encoder_is_the_one_of_the_queries():
     model = method()
-    assert model.published is model.query["backbone"]
+    assert model.encoder is model.query["backbone"]
 
 
 def test_defaults_are_the_papers():

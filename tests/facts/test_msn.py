@@ -188,9 +188,9 @@ def test_prototypes_have_no_weight_decay_and_no_length():
     torch.testing.assert_close(model(views(), progress())["loss"], loss)
 
 
-def test_published_is_the_teacher():
+def test_encoder_is_the_teacher():
     model = method()
-    assert model.published is model.teacher["backbone"]
+    assert model.encoder is model.teacher["backbone"]
 
 
 def test_defaults_are_the_papers():

@@ -111,12 +111,12 @@ def test_views_are_two_of_one_kind_with_the_papers_colours():
     assert (view.grayscale, view.blur, view.solarize) == (0.2, 0.5, 0.0)
 
 
-def test_published_is_the_backbone_without_the_projector():
+def test_encoder_is_the_backbone_without_the_projector():
     model = method().eval()
     with torch.no_grad():
         pixels = views()[0]
-        assert torch.equal(model.published(pixel_values=pixels).pooler_output, model.backbone(pixel_values=pixels).pooler_output)
-    assert not any("projector" in name for name, _ in model.published.named_parameters())
+        assert torch.equal(model.encoder(pixel_values=pixels).pooler_output, model.backbone(pixel_values=pixels).pooler_output)
+    assert not any("projector" in name for name, _ in model.encoder.named_parameters())
 
 
 def test_plain_loss_agrees_with_a_library_for_certain():

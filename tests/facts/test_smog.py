@@ -187,9 +187,9 @@ def test_heads_have_the_reference_tables_parameters(encoder):
     assert sum(parameter.numel() for parameter in model.predictor.parameters()) == 528_512
 
 
-def test_published_is_the_student():
+def test_encoder_is_the_student():
     model = method()
-    assert model.published is model.online["backbone"]
+    assert model.encoder is model.online["backbone"]
 
 
 def test_defaults_are_the_papers_groups_and_the_reference_tables_values():

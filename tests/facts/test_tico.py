@@ -196,9 +196,9 @@ def test_views_are_byols_two():
         assert (view.jitter, view.brightness, view.contrast, view.saturation, view.hue) == (0.8, 0.4, 0.4, 0.2, 0.1)
 
 
-def test_published_is_the_student():
+def test_encoder_is_the_student():
     model = method()
-    assert model.published is model.student["backbone"]
+    assert model.encoder is model.student["backbone"]
 
 
 @pytest.mark.slow
