@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from sslzoo.encoders import build_encoder, encoder_config
 from sslzoo.optim import LARS
+from sslzoo.parts.ema import ema_update
 from sslzoo.parts.gram import off_diagonal_squares
-from sslzoo.parts.momentum import follow
 from sslzoo.parts.nt_xent import nt_xent
 from sslzoo.parts.variance_covariance import vicreg_terms
 
@@ -99,7 +99,7 @@ def moving_average(encoder: str, device: str) -> Pair:
         return list(teachers[0].parameters())
 
     def cheap() -> Result:
-        follow(teachers[1], student, 0.99)
+        ema_update(teachers[1], student, 0.99)
         return list(teachers[1].parameters())
 
     return naive, cheap

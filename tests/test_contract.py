@@ -112,7 +112,7 @@ def every_tensor(method):
 
 
 def teacher_pairs(method):
-    """Frozen weights with the trainable ones they follow: the same name but for the first part of it, the same shape."""
+    """Frozen weights with the trainable ones that they average: the same name but for the first part of it, the same shape."""
     trainable = {key: value for key, value in method.named_parameters() if value.requires_grad}
     pairs = {}
     for key, value in method.named_parameters():
@@ -215,7 +215,7 @@ class TestState:
         for key, value in frozen.items():
             if key in pairs:
                 student = pairs[key][1]
-                assert ((student - value).abs() < (student - before[key]).abs()).all(), f"{key} does not follow"
+                assert ((student - value).abs() < (student - before[key]).abs()).all(), f"{key} does not move towards its student"
                 assert ((value - before[key]).abs() < (student - before[key]).abs()).all(), f"{key} runs ahead"
             else:
                 assert torch.equal(value, before[key]), f"{key} is fixed"

@@ -7,13 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from sslzoo.parts.ema import ema_update, frozen_copy, momentum_schedule
+from sslzoo.parts.forward_views import forward_views
 from sslzoo.parts.gather import gather, rank
 from sslzoo.parts.heads import mlp
 from sslzoo.parts.masking import patchify, place_tokens, split_patches, take
-from sslzoo.parts.momentum import cosine_momentum, follow, frozen_copy
 from sslzoo.parts.nt_xent import nt_xent
 from sslzoo.parts.positions import sincos_positions
-from sslzoo.parts.view_batches import each_view
 
 
 def rows(count, width=5, seed=0):
@@ -83,7 +83,7 @@ class TestMomentum:
             for parameter in teacher.parameters():
                 parameter.fill_(2.0)
         student[1].running_mean.fill_(5.0)
-        follow(teacher, student, 0.75)
+        ema_update(teacher, student, 0.75)
         assert all(torch.equal(parameter, torch.full_like(parameter, 4.0)) for parameter in teacher.parameters())
         assert all(torch.equal(parameter, torch.full_like(parameter, 10.0)) for parameter in student.parameters())
         assert torch.equal(teacher[1].running_mean, torch.zeros(3))
@@ -93,14 +93,14 @@ class TestMomentum:
         student, teacher = nn.Linear(2, 1), nn.Linear(2, 1).requires_grad_(False)
         nn.init.constant_(student.weight, 10.0)
         nn.init.constant_(teacher.weight, 2.0)
-        follow(teacher, student, momentum)
+        ema_update(teacher, student, momentum)
         assert teacher.weight.tolist() == [[left, left]]
 
-    def test_cosine_momentum_goes_from_start_to_end(self):
-        assert cosine_momentum(0.996, 1.0, 0.0) == pytest.approx(0.996) and cosine_momentum(0.996, 1.0, 1.0) == 1.0
-        assert cosine_momentum(0.9, 1.0, 0.5) == pytest.approx(0.95)
-        assert cosine_momentum(0.9, 1.0, 1 / 3) == pytest.approx(0.925)
-        assert cosine_momentum(0.99, 0.99, 0.7) == pytest.approx(0.99)
+    def test_momentum_schedule_goes_from_start_to_end(self):
+        assert momentum_schedule(0.996, 1.0, 0.0) == pytest.approx(0.996) and momentum_schedule(0.996, 1.0, 1.0) == 1.0
+        assert momentum_schedule(0.9, 1.0, 0.5) == pytest.approx(0.95)
+        assert momentum_schedule(0.9, 1.0, 1 / 3) == pytest.approx(0.925)
+        assert momentum_schedule(0.99, 0.99, 0.7) == pytest.approx(0.99)
 
 
 class TestMasking:
@@ -173,16 +173,16 @@ class TestEachView:
             seen.append(len(pixels))
             return pixels.mean(dim=(2, 3))
 
-        outputs = each_view(network, list(self.views), joint)
+        outputs = forward_views(network, list(self.views), joint)
         assert [output.tolist() for output in outputs] == [[[value] * 3] * 2 for value in (1.0, 2.0, 3.0, 4.0)]
         assert seen == batches
 
     def test_joint_views_share_their_batch_norm_and_others_do_not(self):
         norm = nn.BatchNorm1d(1, affine=False)
         views = [torch.tensor([[1.0], [1.0]]), torch.tensor([[3.0], [3.0]])]
-        joint = [output.flatten().tolist() for output in each_view(norm, views, True)]
+        joint = [output.flatten().tolist() for output in forward_views(norm, views, True)]
         assert joint[0] == pytest.approx([-1, -1], abs=1e-4) and joint[1] == pytest.approx([1, 1], abs=1e-4)
-        assert [output.flatten().tolist() for output in each_view(norm, views, False)] == [[0, 0], pytest.approx([0, 0], abs=1e-3)]
+        assert [output.flatten().tolist() for output in forward_views(norm, views, False)] == [[0, 0], pytest.approx([0, 0], abs=1e-3)]
 
 
 class TestMLP:

@@ -8,11 +8,11 @@ from huggingface_hub.dataclasses import strict
 from sslzoo.encoders import feature_width, features
 from sslzoo.method import Method, MethodConfig, Paper, Reported
 from sslzoo.optim import decayed_and_not
+from sslzoo.parts.forward_views import forward_views
 from sslzoo.parts.gather import gather
 from sslzoo.parts.gram import off_diagonal_squares
 from sslzoo.parts.heads import mlp
 from sslzoo.parts.hyperparameters import dim, layers, weight
-from sslzoo.parts.view_batches import each_view
 from sslzoo.views import View
 
 
@@ -55,7 +55,7 @@ class BarlowTwins(Method):
         return {"first": View(size, blur=1.0, **crop), "second": View(size, blur=0.1, solarize=0.2, **crop)}
 
     def loss(self, views, progress):
-        first, second = map(_standardise, each_view(self._project, views, self.config.joint_views))
+        first, second = map(_standardise, forward_views(self._project, views, self.config.joint_views))
         invariance = (1 - (first * second).sum(dim=0)).square().sum()
         redundancy = off_diagonal_squares(first, second)
         return {

@@ -7,10 +7,10 @@ from torch import nn
 from sslzoo.encoders import feature_width, features
 from sslzoo.method import Method, MethodConfig, Paper, Reported
 from sslzoo.parts.cosine import negative_cosine
+from sslzoo.parts.ema import ema_update, frozen_copy, momentum_schedule
+from sslzoo.parts.forward_views import forward_views
 from sslzoo.parts.heads import mlp
 from sslzoo.parts.hyperparameters import dim, share, weight
-from sslzoo.parts.momentum import cosine_momentum, follow, frozen_copy
-from sslzoo.parts.view_batches import each_view
 from sslzoo.views import View
 
 
@@ -62,15 +62,15 @@ class BYOL(Method):
 
     def loss(self, views, progress):
         joint = self.config.joint_views
-        guesses = each_view(lambda view: self.predictor(self._project(self.student, view)), views, joint)
+        guesses = forward_views(lambda view: self.predictor(self._project(self.student, view)), views, joint)
         with torch.no_grad():
-            targets = each_view(lambda view: self._project(self.teacher, view), views, joint)
+            targets = forward_views(lambda view: self._project(self.teacher, view), views, joint)
         both = negative_cosine(guesses[0], targets[1]) + negative_cosine(guesses[1], targets[0])
         return {"loss": self.config.loss_scale * both / 2}
 
     def after_step(self, out, progress):
         config = self.config
-        follow(self.teacher, self.student, cosine_momentum(config.teacher_momentum, config.teacher_momentum_end, progress.fraction))
+        ema_update(self.teacher, self.student, momentum_schedule(config.teacher_momentum, config.teacher_momentum_end, progress.fraction))
 
     @staticmethod
     def _project(branch, pixels):

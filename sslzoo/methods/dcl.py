@@ -6,9 +6,9 @@ from torch import nn
 from sslzoo.encoders import feature_width, features
 from sslzoo.method import Method, MethodConfig, Paper, Reported
 from sslzoo.parts.decoupled import decoupled
+from sslzoo.parts.forward_views import forward_views
 from sslzoo.parts.heads import mlp
 from sslzoo.parts.hyperparameters import dim, positive
-from sslzoo.parts.view_batches import each_view
 from sslzoo.views import View
 
 
@@ -49,7 +49,7 @@ class DCL(Method):
 
     def loss(self, views, progress):
         temperature = self.config.temperature
-        cosines, negatives = decoupled(*each_view(self._project, views, self.config.joint_views), temperature)
+        cosines, negatives = decoupled(*forward_views(self._project, views, self.config.joint_views), temperature)
         return {"loss": (negatives - cosines / temperature).mean()}
 
     def _project(self, pixels):

@@ -6,10 +6,10 @@ from torch import nn
 from sslzoo.encoders import feature_width, features
 from sslzoo.method import Method, MethodConfig, Paper
 from sslzoo.parts.decoupled import decoupled
+from sslzoo.parts.forward_views import forward_views
 from sslzoo.parts.gather import gather
 from sslzoo.parts.heads import mlp
 from sslzoo.parts.hyperparameters import dim, positive
-from sslzoo.parts.view_batches import each_view
 from sslzoo.views import View
 
 
@@ -47,7 +47,7 @@ class DCLW(Method):
 
     def loss(self, views, progress):
         config = self.config
-        cosines, negatives = decoupled(*each_view(self._project, views, config.joint_views), config.temperature)
+        cosines, negatives = decoupled(*forward_views(self._project, views, config.joint_views), config.temperature)
         # Weights around 1, without gradient: the mean that they compare with is the global batch's, as the paper's expectation is.
         pull = (cosines.detach() / config.sigma).exp()
         weights = 2 - pull / gather(pull).mean()

@@ -8,12 +8,12 @@ from torch import nn
 from sslzoo.encoders import feature_width, features
 from sslzoo.method import Method, MethodConfig, Paper, Reported
 from sslzoo.optim import ParameterGroup, decayed_and_not
+from sslzoo.parts.ema import ema_update, frozen_copy, momentum_schedule
+from sslzoo.parts.forward_views import forward_views
 from sslzoo.parts.gather import gather
 from sslzoo.parts.heads import mlp
 from sslzoo.parts.hyperparameters import count_or_none, dim, layers, positive, rows, share
-from sslzoo.parts.momentum import cosine_momentum, follow, frozen_copy
 from sslzoo.parts.usage import usage_entropy
-from sslzoo.parts.view_batches import each_view
 from sslzoo.views import View
 
 
@@ -80,9 +80,9 @@ class DINO(Method):
 
     def loss(self, views, progress):
         config = self.config
-        students = each_view(lambda view: self._scores(self.student, view), views, config.joint_views)
+        students = forward_views(lambda view: self._scores(self.student, view), views, config.joint_views)
         with torch.no_grad():
-            teachers = each_view(lambda view: self._scores(self.teacher, view), views[:2], config.joint_views)
+            teachers = forward_views(lambda view: self._scores(self.teacher, view), views[:2], config.joint_views)
             targets = [((scores - self.center) / config.teacher_temperature).softmax(dim=1) for scores in teachers]
             mean = torch.stack(teachers).mean(dim=(0, 1)).unsqueeze(0)
         guesses = [(scores / config.student_temperature).log_softmax(dim=1) for scores in students]
@@ -98,7 +98,7 @@ class DINO(Method):
         config = self.config
         mean = gather(out["teacher_mean"]).mean(dim=0, keepdim=True)
         self.center.lerp_(mean, 1 - config.center_momentum)
-        follow(self.teacher, self.student, cosine_momentum(config.teacher_momentum, config.teacher_momentum_end, progress.fraction))
+        ema_update(self.teacher, self.student, momentum_schedule(config.teacher_momentum, config.teacher_momentum_end, progress.fraction))
 
     def parameter_groups(self):
         last = self.student["head"].prototypes

@@ -10,9 +10,9 @@ from sslzoo.encoders import feature_width, features
 from sslzoo.errors import InputError
 from sslzoo.method import Method, MethodConfig, Paper
 from sslzoo.parts.cosine import negative_cosine
+from sslzoo.parts.forward_views import forward_views
 from sslzoo.parts.heads import mlp
 from sslzoo.parts.hyperparameters import dim, layers
-from sslzoo.parts.view_batches import each_view
 from sslzoo.views import View
 
 
@@ -62,8 +62,8 @@ class FastSiam(Method):
     def loss(self, views, progress):
         if len(views) < 2:
             raise InputError("view.all.count is 1: a view needs others whose mean it is told from")
-        projected = each_view(lambda view: self.projector(features(self.backbone, view)), views, self.config.joint_views)
-        guesses = each_view(self.predictor, projected, self.config.joint_views)
+        projected = forward_views(lambda view: self.projector(features(self.backbone, view)), views, self.config.joint_views)
+        guesses = forward_views(self.predictor, projected, self.config.joint_views)
         # The others' mean, not normalised before it is one, less its factor 1 / (views - 1), which the cosine does not see.
         total = torch.stack(projected).float().sum(dim=0)
         losses = [negative_cosine(guess, total - own) for guess, own in zip(guesses, projected, strict=True)]

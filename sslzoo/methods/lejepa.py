@@ -8,11 +8,11 @@ from transformers import PreTrainedConfig
 
 from sslzoo.encoders import feature_width, features
 from sslzoo.method import Method, MethodConfig, Paper
+from sslzoo.parts.forward_views import forward_views
 from sslzoo.parts.gather import gather
 from sslzoo.parts.heads import mlp
 from sslzoo.parts.hyperparameters import count, dim, positive, share
 from sslzoo.parts.precision import full_precision
-from sslzoo.parts.view_batches import each_view
 from sslzoo.views import View
 
 
@@ -63,7 +63,7 @@ class LeJEPA(Method):
 
     def loss(self, views, progress):
         config = self.config
-        embeddings = torch.stack(each_view(self._project, views, config.joint_views))
+        embeddings = torch.stack(forward_views(self._project, views, config.joint_views))
         prediction = (embeddings - embeddings[:2].mean(dim=0)).square().mean()
         directions = random_directions(gather(progress.draw(config.projection_dim)).to(embeddings.dtype))
         everyone = torch.stack([gather(view) for view in embeddings])

@@ -7,13 +7,13 @@ from torch import nn
 
 from sslzoo.encoders import feature_width, features
 from sslzoo.method import Method, MethodConfig, Paper, Reported
+from sslzoo.parts.ema import ema_update, frozen_copy
+from sslzoo.parts.forward_views import forward_views
 from sslzoo.parts.heads import mlp
 from sslzoo.parts.hyperparameters import count, dim, positive, rows, share
-from sslzoo.parts.momentum import follow, frozen_copy
 from sslzoo.parts.precision import full_precision
 from sslzoo.parts.queue import Queue
 from sslzoo.parts.split_batch_norm import split_batch_norms
-from sslzoo.parts.view_batches import each_view
 from sslzoo.views import View
 
 
@@ -69,7 +69,7 @@ class MoCoV2(Method):
         config = self.config
         first, second = views
         asked, answered = ([second, first], [first, second]) if config.symmetric else ([second], [first])
-        queries = each_view(lambda view: self._project(self.query, view), asked, config.joint_views)
+        queries = forward_views(lambda view: self._project(self.query, view), asked, config.joint_views)
         with torch.no_grad():
             keys = self._keys(answered, progress)
         # Both directions meet the queue as it was before the step: no query has its own image among its negatives.
@@ -78,14 +78,14 @@ class MoCoV2(Method):
 
     def after_step(self, out, progress):
         self.queue.enqueue(out["keys"].flatten(0, 1))
-        follow(self.key, self.query, self.config.teacher_momentum)
+        ema_update(self.key, self.query, self.config.teacher_momentum)
 
     def _keys(self, views, progress):
         joint = self.config.joint_views
         if self.config.batch_norm_splits == 1:
-            return each_view(lambda view: self._project(self.key, view), views, joint)
+            return forward_views(lambda view: self._project(self.key, view), views, joint)
         order = progress.draw(1)[:, 0].argsort()
-        shuffled = each_view(lambda view: self._project(self.key, view), [view[order] for view in views], joint)
+        shuffled = forward_views(lambda view: self._project(self.key, view), [view[order] for view in views], joint)
         back = order.argsort()
         return [keys[back] for keys in shuffled]
 

@@ -7,12 +7,12 @@ from torch import nn
 
 from sslzoo.encoders import feature_width, features
 from sslzoo.method import Method, MethodConfig, Paper, Reported
+from sslzoo.parts.forward_views import forward_views
 from sslzoo.parts.gather import gather, rank
 from sslzoo.parts.heads import mlp
 from sslzoo.parts.hyperparameters import dim, layers, positive, rows
 from sslzoo.parts.precision import full_precision
 from sslzoo.parts.queue import Queue
-from sslzoo.parts.view_batches import each_view
 from sslzoo.views import View
 
 
@@ -61,8 +61,8 @@ class NNCLR(Method):
 
     def loss(self, views, progress):
         joint = self.config.joint_views
-        projections = each_view(lambda view: self.projector(features(self.backbone, view)), views, joint)
-        first, second = (F.normalize(guess.float(), dim=1) for guess in each_view(self.predictor, projections, joint))
+        projections = forward_views(lambda view: self.projector(features(self.backbone, view)), views, joint)
+        first, second = (F.normalize(guess.float(), dim=1) for guess in forward_views(self.predictor, projections, joint))
         with torch.no_grad():
             rows = [F.normalize(projection.float(), dim=1) for projection in projections]
             neighbors = [self._neighbors(own) for own in rows]

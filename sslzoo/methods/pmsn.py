@@ -8,10 +8,10 @@ from transformers import PreTrainedConfig
 from sslzoo.encoders import feature_width, token_grid, tokens
 from sslzoo.method import Method, MethodConfig, Paper
 from sslzoo.optim import ParameterGroup, decayed_and_not
+from sslzoo.parts.ema import ema_update, frozen_copy, momentum_schedule
 from sslzoo.parts.heads import mlp
 from sslzoo.parts.hyperparameters import dim, positive, rows, share, weight
 from sslzoo.parts.masked_siamese import each_masked_view, guess_assignments, keep_patches
-from sslzoo.parts.momentum import cosine_momentum, follow, frozen_copy
 from sslzoo.parts.usage import usage_entropy
 from sslzoo.views import View
 
@@ -90,7 +90,7 @@ class PMSN(Method):
 
     def after_step(self, out, progress):
         config = self.config
-        follow(self.teacher, self.student, cosine_momentum(config.teacher_momentum, config.teacher_momentum_end, progress.fraction))
+        ema_update(self.teacher, self.student, momentum_schedule(config.teacher_momentum, config.teacher_momentum_end, progress.fraction))
 
     def parameter_groups(self):
         return [*decayed_and_not(self, without=[self.prototypes]), ParameterGroup([self.prototypes], decay=False)]

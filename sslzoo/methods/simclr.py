@@ -5,10 +5,10 @@ from torch import nn
 
 from sslzoo.encoders import feature_width, features
 from sslzoo.method import Method, MethodConfig, Paper, Reported
+from sslzoo.parts.forward_views import forward_views
 from sslzoo.parts.heads import mlp
 from sslzoo.parts.hyperparameters import dim, positive
 from sslzoo.parts.nt_xent import nt_xent
-from sslzoo.parts.view_batches import each_view
 from sslzoo.views import View
 
 
@@ -45,7 +45,7 @@ class SimCLR(Method):
         return {"both": View(size, count=2, scale=(0.08, 1.0), horizontal_flip=0.5, blur=0.5, blur_sigma=(0.1, 2.0), **color)}
 
     def loss(self, views, progress):
-        first, second = each_view(self._project, views, self.config.joint_views)
+        first, second = forward_views(self._project, views, self.config.joint_views)
         return {"loss": nt_xent(first, second, self.config.temperature)}
 
     def _project(self, pixels):

@@ -9,9 +9,9 @@ from sslzoo.encoders import feature_width, features
 from sslzoo.method import Method, MethodConfig, Paper, Reported
 from sslzoo.optim import decayed_and_not
 from sslzoo.parts.cosine import negative_cosine
+from sslzoo.parts.forward_views import forward_views
 from sslzoo.parts.heads import mlp
 from sslzoo.parts.hyperparameters import dim, layers
-from sslzoo.parts.view_batches import each_view
 from sslzoo.views import View
 
 
@@ -58,8 +58,8 @@ class SimSiam(Method):
         return {"both": View(size, count=2, scale=(0.2, 1.0), horizontal_flip=0.5, blur=0.5, blur_sigma=(0.1, 2.0), **color)}
 
     def loss(self, views, progress):
-        first, second = each_view(lambda view: self.projector(features(self.backbone, view)), views, self.config.joint_views)
-        guess_1, guess_2 = each_view(self.predictor, [first, second], self.config.joint_views)
+        first, second = forward_views(lambda view: self.projector(features(self.backbone, view)), views, self.config.joint_views)
+        guess_1, guess_2 = forward_views(self.predictor, [first, second], self.config.joint_views)
         return {"loss": (negative_cosine(guess_1, second) + negative_cosine(guess_2, first)) / 2}
 
     def parameter_groups(self):

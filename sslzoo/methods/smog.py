@@ -7,11 +7,11 @@ from torch import nn
 
 from sslzoo.encoders import feature_width, features
 from sslzoo.method import Method, MethodConfig, Paper
+from sslzoo.parts.ema import ema_update, frozen_copy
 from sslzoo.parts.gather import gather
 from sslzoo.parts.heads import mlp
 from sslzoo.parts.hyperparameters import count, dim, positive, rows, share
 from sslzoo.parts.kmeans import kmeans
-from sslzoo.parts.momentum import follow, frozen_copy
 from sslzoo.parts.precision import full_precision
 from sslzoo.parts.queue import Queue
 from sslzoo.parts.usage import usage_entropy
@@ -83,7 +83,7 @@ class SMoG(Method):
         self.groups.copy_(self._moved(gather(out["projection"])))
         self.queue.enqueue(out["projection"])
         if (progress.step + 1) % config.reset_every:
-            follow(self.teacher, self.online, config.teacher_momentum)
+            ema_update(self.teacher, self.online, config.teacher_momentum)
             return
         noise = progress._replace(samples=torch.arange(config.groups, device=self.groups.device)).draw(1)[:, 0]
         centers = F.normalize(kmeans(self.queue.rows, noise), dim=1)

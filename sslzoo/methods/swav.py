@@ -10,13 +10,13 @@ from torch import nn
 from sslzoo.encoders import feature_width, features
 from sslzoo.method import Method, MethodConfig, Paper, Reported
 from sslzoo.optim import decayed_and_not
+from sslzoo.parts.forward_views import forward_views
 from sslzoo.parts.heads import mlp
 from sslzoo.parts.hyperparameters import count_or_none, dim, layers, positive, rows, rows_or_none
 from sslzoo.parts.precision import full_precision
 from sslzoo.parts.queue import Queue
 from sslzoo.parts.sinkhorn import sinkhorn
 from sslzoo.parts.usage import usage_entropy
-from sslzoo.parts.view_batches import each_view
 from sslzoo.views import View
 
 
@@ -81,7 +81,7 @@ class SwAV(Method):
         config = self.config
         with torch.no_grad():
             self.prototypes.weight.copy_(F.normalize(self.prototypes.weight, dim=1))
-        projections = each_view(self._project, views, config.joint_views)
+        projections = forward_views(self._project, views, config.joint_views)
         with full_precision(projections[0].device):
             scores = [self.prototypes(projection) for projection in projections]
             codes = [self._assign(scores[view], view, progress) for view in range(2)]

@@ -8,10 +8,10 @@ from torch import nn
 from sslzoo.encoders import feature_width, features
 from sslzoo.method import Method, MethodConfig, Paper
 from sslzoo.parts.cosine import negative_cosine
+from sslzoo.parts.ema import ema_update, frozen_copy, momentum_schedule
 from sslzoo.parts.gather import gather
 from sslzoo.parts.heads import mlp
 from sslzoo.parts.hyperparameters import dim, share, weight
-from sslzoo.parts.momentum import cosine_momentum, follow, frozen_copy
 from sslzoo.parts.precision import full_precision
 from sslzoo.views import View
 
@@ -76,7 +76,7 @@ class TiCo(Method):
     def after_step(self, out, progress):
         config = self.config
         self.covariance.copy_(self._moved(out["batch_covariance"].mean(dim=0)))
-        follow(self.teacher, self.student, cosine_momentum(config.teacher_momentum, config.teacher_momentum_end, progress.fraction))
+        ema_update(self.teacher, self.student, momentum_schedule(config.teacher_momentum, config.teacher_momentum_end, progress.fraction))
 
     def _moved(self, batch: torch.Tensor) -> torch.Tensor:
         """The running covariance one step on, (d, d), with that of the batch."""

@@ -4,10 +4,10 @@ from huggingface_hub.dataclasses import strict
 
 from sslzoo.encoders import feature_width, features
 from sslzoo.method import Method, MethodConfig, Paper, Reported
+from sslzoo.parts.forward_views import forward_views
 from sslzoo.parts.heads import mlp
 from sslzoo.parts.hyperparameters import dim, layers, weight
 from sslzoo.parts.variance_covariance import vicreg_terms
-from sslzoo.parts.view_batches import each_view
 from sslzoo.views import View
 
 
@@ -49,7 +49,7 @@ class VICReg(Method):
 
     def loss(self, views, progress):
         config = self.config
-        invariance, variance, covariance = vicreg_terms(*each_view(self._project, views, config.joint_views))
+        invariance, variance, covariance = vicreg_terms(*forward_views(self._project, views, config.joint_views))
         # The covariances of both views are added but the variances averaged, as in the official code; the paper's equation 6 adds both.
         # All devices' rows count, as there; the reference table's ImageNet-1k run took those of each device by themselves.
         total = config.invariance_weight * invariance + config.variance_weight * variance + 2 * config.covariance_weight * covariance

@@ -9,11 +9,11 @@ from torch import nn
 from sslzoo.encoders import feature_width
 from sslzoo.errors import InputError
 from sslzoo.method import Method, MethodConfig, Paper, Reported
+from sslzoo.parts.forward_views import forward_views
 from sslzoo.parts.heads import mlp
 from sslzoo.parts.hyperparameters import count, dim, share, weight
 from sslzoo.parts.masking import take
 from sslzoo.parts.variance_covariance import vicreg_terms
-from sslzoo.parts.view_batches import each_view
 from sslzoo.views import View
 
 
@@ -66,8 +66,8 @@ class VICRegL(Method):
 
     def loss(self, views, progress):
         joint = self.config.joint_views
-        maps = each_view(lambda view: self.backbone(pixel_values=view).last_hidden_state, views, joint)
-        whole = each_view(self.projector, [view.mean(dim=(2, 3)) for view in maps], joint)
+        maps = forward_views(lambda view: self.backbone(pixel_values=view).last_hidden_state, views, joint)
+        whole = forward_views(self.projector, [view.mean(dim=(2, 3)) for view in maps], joint)
         local = [self.local_projector(view.flatten(2).mT).float() for view in maps]
         places = [centers(crop, *view.shape[2:]) for crop, view in zip(progress.crops(), maps, strict=False)]
         global_loss = _mean(self._vicreg(whole[a], whole[b]) for a, b in combinations(range(len(views)), 2))

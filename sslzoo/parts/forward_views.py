@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 
-def each_view(network: Callable[[Tensor], Tensor], views: list[Tensor], joint: bool) -> list[Tensor]:
+def forward_views(network: Callable[[Tensor], Tensor], views: list[Tensor], joint: bool) -> list[Tensor]:
     """The network's output for every view, each (n, ...), in order.
 
-    joint: neighbouring views of one size go through in one batch, which is faster and lets batch norms see them together.
+    joint: consecutive views of one size go through in one batch, which is faster and lets batch norms see them together.
     """
     if not joint:
         return [network(view) for view in views]
