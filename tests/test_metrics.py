@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from sslzoo.errors import InputError
-from sslzoo.evaluation.metrics import TopAccuracy, top_counts
+from sslzoo.evaluation.accuracy_metric import TopAccuracy
+from sslzoo.evaluation.metrics import accuracy, top_counts
 
 
 class TestTopAccuracy:
@@ -33,6 +34,12 @@ class TestTopAccuracy:
         monkeypatch.chdir(tmp_path)
         assert TopAccuracy().compute(correct=[1], images=[2]) == {"accuracy": 0.5}
         assert list(tmp_path.iterdir()) == []
+
+
+def test_accuracy_is_what_the_metric_computes():
+    assert accuracy([1, 90], [10, 90]) == TopAccuracy().compute(correct=[1, 90], images=[10, 90])["accuracy"] == 0.91
+    with pytest.raises(InputError, match="no images"):
+        accuracy([], [])
 
 
 class TestTopCounts:

@@ -32,7 +32,7 @@ from sslzoo.optim import ParameterGroup, decayed_and_not, lr_factor, make_optimi
 from sslzoo.processes import all_or_none, main_decides
 from sslzoo.views import RandAugment, RandomErasing, TrainingCrops, View, uniform
 
-from .metrics import TopAccuracy, top_counts
+from .metrics import accuracy, top_counts
 from .mixing import mix
 from .protocol import Data, Measured, Protocol, Session
 
@@ -106,11 +106,7 @@ class ClassifierProtocol(Protocol):
             best = max(range(len(history)), key=lambda epoch: history[epoch][name])  # the first of several
             chosen.append((name, {"of": "last epoch"}, history[-1][name]))
             chosen.append((name, {"of": "best epoch", "selected_epoch": best}, history[best][name]))
-        accuracy, images = TopAccuracy(), len(data.test)
-        return [
-            Measured(f"{kind}_{name}", arguments, accuracy.compute(correct=[correct], images=[images])["accuracy"])
-            for name, arguments, correct in chosen
-        ]
+        return [Measured(f"{kind}_{name}", arguments, accuracy([correct], [len(data.test)])) for name, arguments, correct in chosen]
 
 
 CLASSIFIER_PROTOCOLS = {

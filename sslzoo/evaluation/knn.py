@@ -14,7 +14,7 @@ from sslzoo.errors import InputError
 from sslzoo.processes import all_or_none
 
 from .features import extract
-from .metrics import TopAccuracy, top_counts
+from .metrics import accuracy, top_counts
 from .protocol import Data, Measured, Protocol, Session
 
 _BANK = 64  # rows of the bank at a time, for each query at a time
@@ -42,10 +42,10 @@ class KNNProtocol(Protocol):
         queries, labels = extract(encoder, data.test, data.preprocessing, done=session.bar.update)
         labels = data.classes.of_test.to(labels.device)[labels]
         with all_or_none():
-            accuracy = knn_accuracy(bank, bank_labels, queries, labels, self, data.classes.count)
+            accuracies = knn_accuracy(bank, bank_labels, queries, labels, self, data.classes.count)
         return [
             Measured(f"knn_{metric}", {"k": k, "temperature": temperature}, value)
-            for (metric, k, temperature), value in accuracy.items()
+            for (metric, k, temperature), value in accuracies.items()
         ]
 
 
@@ -124,8 +124,7 @@ def knn_accuracy(
     classes = classes or int(torch.maximum(bank_labels.max(), labels.max())) + 1
     similarity, rows = nearest(queries, bank, max(protocol.k))
     neighbours = bank_labels[rows]
-    metric = TopAccuracy()
-    accuracy = {}
+    accuracies = {}
     for temperature in protocol.temperature:
         # Without the largest similarity in the exponent nothing changes but the scale of a query's votes.
         votes = ((similarity - similarity[:, :1]) / temperature).exp()
@@ -139,6 +138,5 @@ def knn_accuracy(
                 counts.append(top_counts(scores[voted], true[voted]))
                 images.append(len(true))
             for name in counts[0]:
-                found = metric.compute(correct=[count[name] for count in counts], images=images)
-                accuracy[name, k, temperature] = found["accuracy"]
-    return accuracy
+                accuracies[name, k, temperature] = accuracy([count[name] for count in counts], images)
+    return accuracies

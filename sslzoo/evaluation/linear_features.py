@@ -21,7 +21,7 @@ from sslzoo.optim import lr_factor
 from sslzoo.processes import all_or_none, from_main
 
 from .features import extract
-from .metrics import TopAccuracy, top_counts
+from .metrics import accuracy, top_counts
 from .protocol import Data, Measured, Protocol, Session
 
 _STORED = "train_features.safetensors"
@@ -112,11 +112,7 @@ class FeatureLinearProtocol(Protocol):
             with suppress(OSError):
                 (session.state / _STORED).unlink(missing_ok=True)
         arguments = {"selected_lr": setting.lr, "selected_weight_decay": setting.weight_decay}
-        accuracy = TopAccuracy()
-        return [
-            Measured(f"linear_{name}", arguments, accuracy.compute(correct=[count], images=[len(labels)])["accuracy"])
-            for name, count in counts.items()
-        ]
+        return [Measured(f"linear_{name}", arguments, accuracy([count], [len(labels)])) for name, count in counts.items()]
 
     def choose(
         self, features: Tensor, labels: Tensor, classes: int, seed: int, done: Callable[[int], object] = lambda count: None

@@ -1,10 +1,8 @@
-"""Accuracy as a metric of Hugging Face `evaluate`, from counts; made here, so that it needs no network."""
+"""Top-1 and top-5: how many images are correct, and the accuracy over all of them."""
 
-from typing import Any
+from collections.abc import Sequence
 
-import evaluate
 import torch
-from datasets import Features, Value
 from torch import Tensor
 
 from sslzoo.errors import InputError
@@ -12,30 +10,11 @@ from sslzoo.errors import InputError
 _FIRST = 5  # how many classes "top5" looks at
 
 
-class TopAccuracy(evaluate.Metric):
-    """The share of images that are right: `compute(correct=[...], images=[...])` is {"accuracy": share}, of any number of parts.
+def accuracy(correct: Sequence[int], images: Sequence[int]) -> float:
+    """The share of correct images, from the counts of any number of parts. Raises `InputError` where there are no images at all."""
+    from .accuracy_metric import TopAccuracy  # here, as `evaluate` takes seconds to import
 
-    Works in memory and leaves no files. Raises `InputError` where there are no images at all.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(keep_in_memory=True)
-
-    def _build_data_dir(self) -> str:
-        return ""  # in memory; else an empty folder would be left in the user's cache
-
-    def _info(self) -> evaluate.MetricInfo:
-        return evaluate.MetricInfo(
-            description="The share of images whose class is among the first k.",
-            citation="",
-            inputs_description="correct: how many images of each part are right. images: how many the part has.",
-            features=Features({"correct": Value("int64"), "images": Value("int64")}),
-        )
-
-    def _compute(self, correct: list[int], images: list[int]) -> dict[str, Any]:
-        if not sum(images):
-            raise InputError("there are no images to measure on")
-        return {"accuracy": sum(correct) / sum(images)}
+    return TopAccuracy().compute(correct=correct, images=images)["accuracy"]
 
 
 def top_counts(scores: Tensor, labels: Tensor) -> dict[str, int]:

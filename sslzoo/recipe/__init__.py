@@ -1,8 +1,9 @@
 """A recipe: the whole run in one flat file, read, checked, named and written."""
 
-from .reading import load_recipe, parse_changes, parse_recipe, read_recipe, recipe_text, recipes_folder, shipped_recipes, write_recipe
+from .reading import load_recipe, parse_changes, parse_recipe, read_recipe, recipe_text, write_recipe
 from .rehearsal import rehearse
 from .schema import METRICS, Recipe
+from .yaml_files import recipes_folder, shipped_recipes
 
 __all__ = [
     "METRICS", "Recipe", "load_recipe", "parse_changes", "parse_recipe", "read_recipe", "recipe_text", "recipes_folder",

@@ -1,10 +1,9 @@
-"""Recipes from files and to files: YAML, the recipes that come with sslzoo, and changes to single keys."""
+"""From the keys and values of a file to a checked `Recipe` and back, and what happens to its name when keys are changed."""
 
 import dataclasses
 import logging
-import os
 import re
-from collections.abc import Hashable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,34 +18,21 @@ from sslzoo.views import View
 from .names import changed_name, with_digits
 from .schema import METRICS, NESTED, Recipe
 from .values import shown, typed
+from .yaml_files import StrictLoader, find_recipe, read_values, shipped_run_names
 
 _log = logging.getLogger(__name__)
-_LARGEST_FILE = 2**16  # bytes
-# What says how a run is computed and watched; every other key says what is learned, or what that is measured on.
-_HOW = {
+# Keys that say how a run is computed and logged; all others decide what is learned, or what it is measured on.
+_NOT_IDENTITY = {
     "name", "broken_share", "precision", "compile", "seed", "protocols", "knn_every", "log_every", "checkpoint_every", "tracker",
     "reference_k",
 }  # fmt: skip
-_PIXELS = re.compile(r"eval_crop|eval_resize|canvas|view\.\w+\.size")
-
-
-def recipes_folder() -> Path:
-    """Where the recipes that come with sslzoo are: inside the installed package, else beside it in the checkout."""
-    package = Path(__file__).parents[1]
-    inside = package / "recipes"
-    return inside if inside.is_dir() else package.parent / "recipes"
-
-
-def shipped_recipes() -> dict[str, Path]:
-    """Name ("cifar10/simclr") and file of every recipe that comes with sslzoo."""
-    folder = recipes_folder()
-    files = (file for file in sorted(folder.glob("*/*.yaml")) if file.parent.name != "accelerate")
-    return {file.relative_to(folder).with_suffix("").as_posix(): file for file in files}
+_SIZES = re.compile(r"eval_crop|eval_resize|canvas|view\.\w+\.size")
+_MISSING = object()
 
 
 def load_recipe(file: Path) -> Recipe:
     """The recipe of a run folder's file, as it stands there. Raises `InputError`."""
-    return parse_recipe(_values_of(file), str(file))
+    return parse_recipe(read_values(file), str(file))
 
 
 def read_recipe(source: str | Path, changes: dict[str, Any] | None = None) -> Recipe:
@@ -57,12 +43,12 @@ def read_recipe(source: str | Path, changes: dict[str, Any] | None = None) -> Re
     from the file's and does without the numbers, unless they are among the changes; a warning says so. The same goes for a file of
     another run that bears a shipped recipe's name. Sizes in px, which a file may spell out, keep their ratio to a changed image_size.
     """
-    file = _file_of(source)
-    own, changes = _values_of(file), changes or {}
+    file = find_recipe(source)
+    own, changes = read_values(file), changes or {}
     values = {**own, **changes}
     recipe = parse_recipe({**_in_shares(own, changes), **changes}, str(file))
-    names = _shipped_names()
-    claimed = own if "name" in changes or names.get(recipe.name, file) == file else _values_of(names[recipe.name])
+    names = shipped_run_names()
+    claimed = own if "name" in changes or names.get(recipe.name, file) == file else read_values(names[recipe.name])
     differing = _differing(claimed, values)
     if not differing:
         return recipe
@@ -135,71 +121,16 @@ def parse_changes(changes: list[str]) -> dict[str, Any]:
         if not equals or not key.strip():
             raise InputError(f"--set takes key=value, not {shown(change)}")
         try:
-            parsed[key.strip()] = yaml.load(value, Loader=_Loader)
+            parsed[key.strip()] = yaml.load(value, Loader=StrictLoader)
         except (ValueError, yaml.YAMLError, RecursionError) as error:
             raise InputError(f"--set {key}: cannot read the value {shown(value)}: {first_line(error)}") from error
     return parsed
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML that refuses to forget: a key that stands twice is an error. So is an alias, of which few lines make a text without end."""
-
-    def compose_node(self, parent, index):
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.composer.ComposerError(None, None, "an alias (*name): spell the value out", self.peek_event().start_mark)
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node, deep=False):
-        seen = set()
-        for key in (self.construct_object(key, deep=True) for key, _ in node.value):
-            if isinstance(key, Hashable) and key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"the key '{key}' stands twice", node.start_mark)
-            if isinstance(key, Hashable):
-                seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-_MISSING = object()
-
-
-def _file_of(source: str | Path) -> Path:
-    if os.path.isfile(source):  # unlike Path.is_file, False for names that no file can have
-        return Path(source)
-    if source and os.path.isdir(source):
-        raise InputError(f"unknown recipe '{source}': it is a folder, name a file in it, such as {Path(source) / 'recipe.yaml'}")
-    name, shipped = Path(source).as_posix().removesuffix(".yaml").removeprefix("recipes/"), shipped_recipes()
-    if name not in shipped:
-        raise unknown("recipe", source, shipped)
-    return shipped[name]
-
-
-def _values_of(file: Path) -> dict[str, Any]:
-    """What the file says, key by key. Raises `InputError`."""
-    try:
-        with open(file, "rb") as opened:
-            content = opened.read(_LARGEST_FILE + 1)
-        if len(content) > _LARGEST_FILE:
-            raise InputError(f"{file} is no recipe: it has more than {_LARGEST_FILE} bytes")
-        values = yaml.load(content.decode("utf-8-sig"), Loader=_Loader)
-    except InputError:
-        raise
-    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:  # ValueError: no UTF-8, or a date such as 2024-13-45
-        raise InputError(f"cannot read {file}: {' '.join(str(error).split())[:200]}") from error
-    if not isinstance(values, dict):
-        raise InputError(f"{file} is no recipe: it must hold lines of `key: value`")
-    return values
-
-
-def _shipped_names() -> dict[str, Path]:
-    """The names that shipped recipes give themselves, each with its file."""
-    found = {file: re.search(r"^name: *(\S+)", file.read_text(encoding="utf-8"), re.MULTILINE) for file in shipped_recipes().values()}
-    return {name[1]: file for file, name in found.items() if name}
-
-
 def _differing(first: dict[str, Any], second: dict[str, Any]) -> set[str]:
     """The keys of either that say what is learned, and that are not the same in both."""
     keys = {key for key in (*first, *second) if first.get(key, _MISSING) != second.get(key, _MISSING)}
-    return {key for key in keys - _HOW if not key.startswith("reference.")}
+    return {key for key in keys - _NOT_IDENTITY if not key.startswith("reference.")}
 
 
 def _in_shares(own: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -207,7 +138,7 @@ def _in_shares(own: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     before, after = own.get("image_size"), changes.get("image_size")
     if type(before) is not int or type(after) is not int or before < 1 or before == after:
         return own
-    sizes = {key: value for key, value in own.items() if _PIXELS.fullmatch(str(key)) and type(value) is int}
+    sizes = {key: value for key, value in own.items() if _SIZES.fullmatch(str(key)) and type(value) is int}
     return {**own, **{key: round(value * after / before) if key == "canvas" else value / before for key, value in sizes.items()}}
 
 
