@@ -8,45 +8,13 @@ import zipfile
 
 import datasets
 import pytest
-import torch
-from PIL import Image
+from data_sets import classes, load, names, png, refused, shades
 from pyarrow import parquet
-
-from sslzoo.data import load_images
-from sslzoo.errors import InputError
-
-CPU = torch.device("cpu")
 
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch):
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
-
-
-def png(shade):
-    encoded = io.BytesIO()
-    Image.new("RGB", (3, 2), (shade, shade, shade)).save(encoded, "PNG")
-    return encoded.getvalue()
-
-
-def load(source, split="train", **options):
-    return load_images(str(source), split, device=CPU, **options)
-
-
-def shades(images):
-    return torch.cat([batch.pixels[:, 0, 0, 0] for batch in images.batches(torch.arange(len(images)).split(3))]).tolist()
-
-
-def names(images):
-    return [images.name(position) for position in range(len(images))]
-
-
-def refused(source, split="train", **options):
-    with pytest.raises(InputError) as caught:
-        load(source, split, **options)
-    message = str(caught.value)
-    assert message.isprintable(), "one line"
-    return message
 
 
 def table(*shades_):
@@ -102,8 +70,22 @@ class TestParquet:
         self.write(tmp_path / "set", {"photos.parquet": 5})
         features = datasets.Dataset.from_dict({"row": [0], "name": ["row 0"], "feature": [[0.5]]})
         features.to_parquet(tmp_path / "set" / "features.parquet")
-        assert shades(load(tmp_path / "set")) == [5] and "features of images, not read: " in caplog.text
+        assert shades(load(tmp_path / "set")) == [5] and "no images, not read: features.parquet" in caplog.text
         assert "no column holds images" in refused(tmp_path / "set" / "features.parquet")
+
+    def test_damaged_and_strange_files_are_named_and_refuse_nothing(self, tmp_path, caplog):
+        self.write(tmp_path / "set", {"a.parquet": 5, "c.parquet": 6})
+        (tmp_path / "set" / "b.parquet").write_bytes(b"PAR1 and no more")
+        datasets.Dataset.from_dict({"text": ["x"]}).to_parquet(tmp_path / "set" / "d.parquet")
+        assert shades(load(tmp_path / "set")) == [5, 6]
+        assert "; no images, not read: d.parquet; damaged, not read: b.parquet" in caplog.text
+        assert refused(tmp_path / "set" / "d.parquet") == "no column holds images; the columns are: text"
+        assert refused(tmp_path / "set" / "b.parquet").startswith("cannot load the data set ")
+
+    def test_column_that_tells_splits_apart_is_said_not_to_be_looked_at(self, tmp_path, caplog):
+        table(1, 2).add_column("split", ["train", "test"]).to_parquet(tmp_path / "train.parquet")
+        assert len(load(tmp_path / "train.parquet")) == 2
+        assert "; column 'split' is not looked at, the rows of all are read: test, train" in caplog.text
 
     def test_pipe_is_not_waited_for(self, tmp_path, caplog):
         self.write(tmp_path / "set", {"train-0.parquet": 1})
@@ -155,37 +137,70 @@ def pack(file, content):
 
 
 @pytest.mark.parametrize("ending", ["tar", "zip"])
-@pytest.mark.parametrize("budget", [2**30, 0])
 class TestArchives:
-    def test_class_folders_and_splits_in_one_file(self, tmp_path, ending, budget):
+    def test_class_folders_and_splits_in_one_file(self, tmp_path, ending):
         content = {f"./pets/{split}/{name}/{shade}.png": png(shade) for split, name, shade in
                    [("Training", "cat", 1), ("Training", "dog", 2), ("Testing", "dog", 3)]}  # fmt: skip
         file = pack(tmp_path / f"pets.{ending}", content)
         for source in (file, tmp_path):
-            images = load(source, budget=budget)
+            images = load(source)
             assert shades(images) == [1, 2] and images.labels.tolist() == [0, 1] and images.label_names == ["cat", "dog"]
             assert names(images) == ["./pets/Training/cat/1.png", "./pets/Training/dog/2.png"]
-            assert shades(load(source, "test", budget=budget)) == [3] and load(source, "test").labels.tolist() == [1]
+            assert shades(load(source, "test")) == [3] and load(source, "test").labels.tolist() == [1]
 
-    def test_one_file_a_split(self, tmp_path, ending, budget):
+    def test_one_file_a_split(self, tmp_path, ending):
         pack(tmp_path / f"train.{ending}", {"train/cat/1.png": png(1), "train/dog/2.png": png(2)})
         pack(tmp_path / f"test.{ending}", {"cat/3.png": png(3), "dog/4.png": png(4)})
-        assert shades(load(tmp_path, budget=budget)) == [1, 2] and shades(load(tmp_path, "test", budget=budget)) == [3, 4]
+        assert shades(load(tmp_path)) == [1, 2] and shades(load(tmp_path, "test")) == [3, 4]
         assert load(tmp_path, "test").labels.tolist() == [0, 1]
 
-    def test_what_is_hidden_or_no_image_is_left_out_and_said(self, tmp_path, ending, budget, caplog):
+    def test_what_is_hidden_or_no_image_is_left_out_and_said(self, tmp_path, ending, caplog):
         content = {"a/1.png": png(1), "b/2.png": png(2), "__MACOSX/a/._1.png": b"x", "a/.DS_Store": b"x", "b/3.heic": b"x"}
-        assert len(load(pack(tmp_path / f"set.{ending}", content), budget=budget)) == 2
+        assert len(load(pack(tmp_path / f"set.{ending}", content))) == 2
         assert ": 2 images in 2 classes; 1 file not read: .heic 1; 2 hidden left out" in caplog.text
 
-    def test_broken_members_are_named(self, tmp_path, ending, budget):
+    def test_broken_members_are_named(self, tmp_path, ending):
         content = {f"{shade:03}.png": png(shade) for shade in range(120)} | {"005.png": b"<html>"}
-        images = load(pack(tmp_path / f"set.{ending}", content), budget=budget)
+        images = load(pack(tmp_path / f"set.{ending}", content))
         assert len(shades(images)) == len(images) and images.skipped == ["005.png"]
 
-    def test_names_that_lead_elsewhere_are_names_alone(self, tmp_path, ending, budget):
-        images = load(pack(tmp_path / f"set.{ending}", {"../../1.png": png(1), "/etc/2.png": png(2), "3.png": png(3)}), budget=budget)
+    def test_splits_in_an_archive_that_is_named_after_one_are_told(self, tmp_path, ending, caplog):
+        file = pack(tmp_path / f"pets-train.{ending}", {"train/cat/1.png": png(1), "train/dog/2.png": png(2), "test/cat/3.png": png(3)})
+        assert shades(load(file)) == [1, 2]
+        assert "; of the splits in the archive, test, train, 'train' alone is read" in caplog.text
+
+    def test_train_and_test_in_every_class_are_never_one_split(self, tmp_path, ending):
+        file = pack(tmp_path / f"set.{ending}", {f"{name}/{split}/0.png": png(1) for name in ("ant", "bee") for split in ("train", "test")})
+        assert refused(file).startswith("splits (test, train) lie in 'ant', not at the top: ")
+
+    def test_damaged_archive_among_others_is_named(self, tmp_path, ending, caplog):
+        pack(tmp_path / f"train-0.{ending}", {"1.png": png(1)})
+        (tmp_path / f"train-1.{ending}").write_bytes(b"<html>" * 1000)
+        assert shades(load(tmp_path)) == [1]
+        assert f"cannot read '{tmp_path}/train-1.{ending}': " in caplog.text
+
+    def test_dots_in_names_are_no_endings_of_samples(self, tmp_path, ending):
+        assert shades(load(pack(tmp_path / f"set.{ending}", {"photo.1.png": png(1), "photo.2.png": png(2)}))) == [1, 2]
+
+    def test_names_that_lead_elsewhere_are_names_alone(self, tmp_path, ending):
+        images = load(pack(tmp_path / f"set.{ending}", {"../../1.png": png(1), "/etc/2.png": png(2), "3.png": png(3)}))
         assert sorted(shades(images)) == [2, 3]
+
+
+class TestArchivesOfOldPrograms:
+    def test_backslashes_in_a_zip_file_are_folders(self, tmp_path):
+        images = load(pack(tmp_path / "set.zip", {"ant\\1.png": png(1), "bee\\2.png": png(2)}))
+        assert shades(images) == [1, 2] and images.label_names == ["ant", "bee"]
+
+    def test_hard_links_in_a_tar_file_are_files_and_other_links_are_told(self, tmp_path, caplog):
+        file = pack(tmp_path / "set.tar", {"a.png": png(7)})
+        with tarfile.open(file, "a") as opened:
+            for name, kind in (("b.png", tarfile.LNKTYPE), ("c.png", tarfile.SYMTYPE)):
+                member = tarfile.TarInfo(name)
+                member.type, member.linkname = kind, "a.png"
+                opened.addfile(member)
+        assert shades(load(file)) == [7, 7]
+        assert "; links and the like in set.tar, not read: c.png" in caplog.text
 
 
 class TestWebDataset:
@@ -215,6 +230,12 @@ class TestWebDataset:
         images = load(file, label_column="kind")
         assert images.label_names == ["cat", "dog"] and images.labels.tolist() == [1, 0, 1]
         assert "no file beside an image" in refused(file, label_column="knid")
+
+    def test_some_samples_without_a_label(self, tmp_path, caplog):
+        content = {"1.png": png(1), "1.cls": "7", "2.png": png(2), "2.cls": "-1", "3.png": png(3), "4.png": png(4), "4.cls": "5"}
+        images = load(pack(tmp_path / "train.tar", content))
+        assert images.labels.tolist() == [1, -1, -1, 0] and images.label_names == ["5", "7"]
+        assert "; 2 images without a label: 2.png, 3.png" in caplog.text
 
     def test_samples_of_several_images_want_a_choice(self, tmp_path):
         content = {f"{shade}.{ending}": png(shade + more) for shade in (1, 2) for ending, more in (("png", 0), ("seg.png", 10))}
@@ -280,13 +301,34 @@ class TestTables:
         assert refused(file) == "several columns of 'train.csv' hold paths to images, choose one as image_column: path, other"
         assert refused(file, image_column="pth") == "unknown image column 'pth': did you mean 'path'?"
         assert refused(file, image_column="path", label_column="knid") == "unknown label column 'knid': did you mean 'kind'?"
-        assert "holds no labels" in refused(file, image_column="path", label_column="share")
-        (folder / "lists.jsonl").write_text('{"path": "images/1.png", "label": ["a"]}\n')
-        assert refused(folder / "lists.jsonl").startswith("column 'label' holds no labels")
+        assert "holds fractions such as 0.5" in refused(file, image_column="path", label_column="share")
         file.write_text("a,b\n1,2\n")
         assert refused(file) == "no column of 'train.csv' holds paths to images; the columns are: a, b"
         file.write_text("")
         assert refused(file) == "no column of 'train.csv' holds paths to images; the columns are: "
+
+    def test_line_with_the_names_of_the_columns_is_never_taken_from_the_images(self, folder):
+        (folder / "train.csv").write_text("images/1.png,a\nimages/2.png,b\n")
+        assert refused(folder / "train.csv") == "'train.csv' has no line with the names of its columns: it begins with images/1.png, a"
+
+    def test_two_columns_of_one_name(self, folder):
+        (folder / "train.csv").write_text("path,label,label\nimages/1.png,a,b\n")
+        assert refused(folder / "train.csv") == f"two columns of '{folder}/train.csv' have the same name: path, label, label"
+
+    def test_column_of_splits(self, folder, caplog):
+        rows = "images/1.png,train,b\nimages/0.png,test,c\nimages/2.png,train,c\nimages/3.png,,a\n"
+        (folder / "photos.csv").write_text(f"path,split,label\n{rows}")
+        images = load(folder / "photos.csv")
+        assert shades(images) == [1, 2] and images.splits == ("test", "train") and classes(images).keys() == {"b", "c"}
+        assert "; 1 row without a split, left out" in caplog.text
+        test = load(folder / "photos.csv", "eval")
+        assert shades(test) == [0] and test.labels.tolist() == [images.label_names.index("c")]
+        assert refused(folder / "photos.csv", "val").startswith("unknown split 'val': ")
+
+    def test_column_of_splits_in_a_file_of_one_is_said_not_to_be_looked_at(self, folder, caplog):
+        (folder / "train.csv").write_text("path,split\nimages/1.png,train\nimages/2.png,test\n")
+        assert shades(load(folder / "train.csv")) == [1, 2]
+        assert "; column 'split' is not looked at, the rows of all are read: test, train" in caplog.text
 
     def test_broken_rows_are_named_and_refuse_nothing(self, folder):
         lines = [json.dumps({"path": f"images/{row % 4}.png"}) for row in range(300)]

@@ -1,6 +1,7 @@
 """Which column holds the labels, and what its values become: classes, no label, or nothing that is taken in silence."""
 
 import io
+import json
 import logging
 
 import numpy as np
@@ -8,6 +9,8 @@ import pandas
 import pyarrow
 import pytest
 import torch
+from data_sets import CPU, RESIDENT, STREAMED, refused, save
+from data_sets import load as load_both
 from PIL import Image
 from pyarrow import parquet
 
@@ -15,8 +18,7 @@ from sslzoo.data import load_images
 from sslzoo.errors import InputError
 from sslzoo.evaluation import Preprocessing, make_data
 
-CPU = torch.device("cpu")
-BUDGETS = pytest.mark.parametrize("budget", [2**30, 0], ids=["resident", "streamed"])
+BUDGETS = pytest.mark.parametrize("budget", [RESIDENT, STREAMED], ids=["resident", "streamed"])
 
 
 def encoded(shade: int) -> bytes:
@@ -33,6 +35,8 @@ def load(tmp_path):
         count = len(next(iter(columns.values())))
         table = pyarrow.table({"image": [images(shade) for shade in range(count)], **columns})
         parquet.write_table(table, tmp_path / f"{split}.parquet")
+        if budget is None:
+            return load_both(tmp_path / f"{split}.parquet", split, **options)
         return load_images(str(tmp_path / f"{split}.parquet"), split, device=CPU, budget=budget, **options)
 
     return load
@@ -55,6 +59,7 @@ VALUES = {
     "some not a number": ([4.0, float("nan"), 9.0], [0, -1, 1], ["4", "9"]),
     "some without a text": (["b", None, "", "a"], [1, -1, -1, 0], ["a", "b"]),
     "some without a truth value": ([True, None], [1, -1], ["False", "True"]),
+    "numbers as texts, some without": (["1", "2", "-1"], [0, 1, -1], ["1", "2"]),
 }
 
 
@@ -173,8 +178,78 @@ def test_images_without_a_label_are_left_out_of_what_is_measured_and_counted(loa
     ((positions, batch),) = data.train.read(torch.arange(3), 8)
     assert positions.tolist() == [0, 1, 2] and batch.samples.tolist() == [0, 1, 3]
     assert [line.partition(": ")[2] for line in told(caplog)] == [
+        "4 images in 2 classes; 1 image without a label: row 2", "3 images in 1 class; 2 images without a label: row 0, row 2",
         "left out 1 of 4 images, which have no label", "left out 2 of 3 images, which have no label",
     ]  # fmt: skip
+
+
+IN_TABLES = {  # as CSV has them: the lines of a column, and what they become
+    "numbers": (["10", "9"], [1, 0], ["9", "10"]),
+    "numbers, some without": (["3", "-1", ""], [0, -1, -1], ["3"]),
+    "as pandas writes numbers of which some are missing": (["1.0", "2.0", ""], [0, 1, -1], ["1", "2"]),
+    "texts, some without": (["b", "", "-1", "a"], [1, -1, -1, 0], ["a", "b"]),
+    "codes": (["01", "1", "2"], [0, 1, 2], ["01", "1", "2"]),
+    "not a number": (["nan", "NaN", "3"], [-1, -1, 0], ["3"]),
+}
+
+
+@pytest.mark.parametrize("values", IN_TABLES)
+@pytest.mark.parametrize("column", ["label", "Class", "target"])
+def test_texts_of_a_table_become_the_classes_that_values_would(tmp_path, values, column):
+    lines, labels, names = IN_TABLES[values]
+    save(tmp_path, *(f"{row}.png" for row in range(len(lines))))
+    (tmp_path / "train.csv").write_text("\n".join([f"path,id,{column}", *(f"{row}.png,7,{text}" for row, text in enumerate(lines))]))
+    images = load_both(tmp_path / "train.csv")
+    assert images.labels.tolist() == labels and images.label_names == names
+
+
+@pytest.mark.parametrize(
+    ("values", "labels", "names"),
+    [
+        ([True, False, None], [1, 0, -1], ["False", "True"]),
+        ([1.0, 2], [0, 1], ["1", "2"]),
+        (["a", 1], [1, 0], ["1", "a"]),
+        ([2**62, 3], [1, 0], ["3", str(2**62)]),
+    ],
+)
+def test_values_of_json_become_classes(tmp_path, values, labels, names):
+    save(tmp_path, *(f"{row}.png" for row in range(len(values))))
+    rows = [json.dumps({"path": f"{row}.png", "label": value}) for row, value in enumerate(values)]
+    (tmp_path / "train.jsonl").write_text("\n".join(rows))
+    images = load_both(tmp_path / "train.jsonl")
+    assert images.labels.tolist() == labels and images.label_names == names
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [([0.5, 1.0], "fractions such as 0.5, which are no classes"), ([["a"], ["b"]], "lists or structures, which are no classes")],
+)
+def test_what_are_no_classes_in_a_table_stops_nobody_who_needs_none(tmp_path, values, reason):
+    save(tmp_path, "0.png", "1.png")
+    (tmp_path / "train.jsonl").write_text("\n".join(json.dumps({"path": f"{row}.png", "label": value}) for row, value in enumerate(values)))
+    images = load_both(tmp_path / "train.jsonl")
+    assert images.labels is None and images.unlabelled == f"column 'label' holds {reason}"
+    assert refused(tmp_path / "train.jsonl", label_column="label") == f"column 'label' holds {reason}"
+
+
+def test_number_that_no_class_can_have(tmp_path):
+    save(tmp_path, "0.png")
+    (tmp_path / "train.csv").write_text(f"path,label\n0.png,{10**20}\n")
+    assert refused(tmp_path / "train.csv") == "column 'label' has labels of 2**63 or more, which are too large"
+
+
+def test_several_label_columns_of_a_table_are_named_and_asked_for(tmp_path):
+    save(tmp_path, "0.png", "1.png")
+    (tmp_path / "train.csv").write_text("path,target,label_name\n0.png,0,cat\n1.png,1,dog\n")
+    images = load_both(tmp_path / "train.csv")
+    assert images.unlabelled == "several columns may hold labels, choose one as label_column: target, label_name"
+    assert load_both(tmp_path / "train.csv", label_column="label_name").label_names == ["cat", "dog"]
+
+
+@pytest.mark.parametrize(("key", "value"), [("label_column", "digit"), ("image_column", "picture")])
+def test_columns_that_the_digits_do_not_have(key, value):
+    with pytest.raises(InputError, match=f"unknown {key.replace('_', ' ')} '{value}'"):
+        load_images("digits", "train", device=CPU, **{key: value})
 
 
 def test_classes_of_splits_with_other_values_are_told_by_their_names(load):

@@ -6,49 +6,15 @@ import socket
 
 import pytest
 import torch
-from PIL import Image
+from data_sets import CPU, RESIDENT, STREAMED, classes, load, names, refused, save
 
 from sslzoo.data import load_images
 from sslzoo.data.listing import image_endings
-from sslzoo.errors import InputError
-
-CPU = torch.device("cpu")
 
 
 @pytest.fixture
 def folder(tmp_path):
     return tmp_path / "pictures"
-
-
-def save(folder, *names):
-    """Image files whose shades are 0, 1, 2 ... in the order of their names here."""
-    for shade, name in enumerate(names):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (3, 2), (shade, shade, shade)).save(folder / name, "PNG")
-
-
-def load(source, split="train", **options):
-    return load_images(str(source), split, device=CPU, **options)
-
-
-def names(images):
-    return [images.name(position) for position in range(len(images))]
-
-
-def classes(images):
-    """Names of the images by class."""
-    found = {}
-    for name, label in zip(names(images), images.labels.tolist(), strict=True):
-        found.setdefault(images.label_names[label], []).append(name)
-    return found
-
-
-def refused(source, split="train", **options):
-    with pytest.raises(InputError) as caught:
-        load(source, split, **options)
-    message = str(caught.value)
-    assert message.isprintable(), "one line"
-    return message
 
 
 def said(caplog):
@@ -89,6 +55,23 @@ class TestSplits:
         save(folder, "train.X1/ant/0.png", "train.X2/bee/1.png", "val.X/ant/2.png", "val.X/bee/3.png")
         assert classes(load(folder)) == {"ant": ["train.X1/ant/0.png"], "bee": ["train.X2/bee/1.png"]}
         assert classes(load(folder, "val")) == {"ant": ["val.X/ant/2.png"], "bee": ["val.X/bee/3.png"]}
+
+    @pytest.mark.parametrize("shards", [("train-1", "train-2"), ("train.X1", "train.X2"), ("Train 1", "Train 2")])
+    def test_shards_of_the_only_split_are_no_classes(self, folder, shards):
+        save(folder, *(f"{shard}/{name}/{shard}.png" for shard in shards for name in ("ant", "bee")))
+        assert load(folder).labels.tolist() == [0, 1, 0, 1] and load(folder).label_names == ["ant", "bee"]
+
+    def test_folders_of_a_split_that_may_be_classes_are_told(self, folder, caplog):
+        save(folder, "cats_train/0.png", "cats_test/1.png", "dogs_train/2.png", "dogs_test/3.png")
+        assert names(load(folder)) == ["cats_train/0.png", "dogs_train/2.png"]
+        assert said(caplog).endswith("; no classes, as cats_train, dogs_train are read as one split")
+
+    @pytest.mark.parametrize("below", ["", "/good"])
+    def test_train_and_test_in_every_class_are_never_one_split(self, folder, below):
+        save(folder, *(f"{name}/{split}{below}/0.png" for name in ("ant", "bee") for split in ("train", "test")))
+        for options in ({}, {"label_column": "label"}):
+            assert refused(folder, **options).startswith("splits (test, train) lie in 'ant', not at the top: ")
+        assert len(load(folder / "ant")) == 1
 
     @pytest.mark.parametrize("other", ["unlabeled", "extra", "more"])
     def test_folder_beside_a_split_is_a_split_of_its_own(self, folder, other, caplog):
@@ -296,8 +279,8 @@ class TestFiles:
         else:
             save(folder, "bee/broken.png")
             monkeypatch.setattr("builtins.open", _denied(str(broken)))
-        for budget in (2**30, 0):
-            images = load(folder, budget=budget)
+        for budget in (RESIDENT, STREAMED):
+            images = load_images(str(folder), "train", device=CPU, budget=budget)
             list(images.batches(torch.arange(len(images)).split(8)))
             assert images.skipped == ["bee/broken.png"] and len(images) == (20 if images.resident else 21)
         assert "left out bee/broken.png: " in caplog.text
@@ -383,7 +366,7 @@ class TestLinks:
     def test_images_are_found_after_the_program_went_elsewhere(self, folder, tmp_path, monkeypatch):
         save(folder, "0.png", "1.png")
         monkeypatch.chdir(tmp_path)
-        images = load("pictures", budget=0)
+        images = load_images("pictures", "train", device=CPU, budget=STREAMED)
         monkeypatch.chdir("/")
         assert len(next(images.batches([torch.arange(2)])).samples) == 2
 

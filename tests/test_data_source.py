@@ -10,14 +10,12 @@ import numpy as np
 import pyarrow
 import pytest
 import torch
+from data_sets import CPU, load, names, refused, shades
 from PIL import Image
 from pyarrow import parquet
 
 from sslzoo.data import hub_id, load_images, source_name
 from sslzoo.data.names import text_of
-from sslzoo.errors import InputError
-
-CPU = torch.device("cpu")
 
 
 @pytest.fixture(autouse=True)
@@ -37,28 +35,11 @@ def save(path, shade=0):
     return path.read_bytes()
 
 
-def shades(image_set):
-    batch = next(image_set.batches([torch.arange(len(image_set))]))
-    return batch.pixels[:, 0, 0, 0].tolist()
-
-
-def names(image_set):
-    return [image_set.name(position) for position in range(len(image_set))]
-
-
-def refused(source, split="train", **options):
-    with pytest.raises(InputError) as caught:
-        load_images(str(source), split, device=CPU, **options)
-    message = str(caught.value)
-    assert message.isprintable(), "one line"
-    return message
-
-
 class TestFolder:
     def test_without_classes_has_no_labels_and_keeps_the_order_of_names(self, folder):
         for shade, name in enumerate(["b.png", "a.png", "c.PNG"]):
             save(folder / name, shade)
-        images = load_images(str(folder), "train", device=CPU)
+        images = load(folder)
         assert shades(images) == [1, 0, 2] and names(images) == ["a.png", "b.png", "c.PNG"]
         assert images.labels is None and images.label_names is None
         assert next(images.batches([torch.tensor([0])])).labels is None
@@ -66,7 +47,7 @@ class TestFolder:
     def test_class_folders_are_labels_in_the_order_of_names(self, folder):
         for shade, name in enumerate(["dog/0.png", "cat/1.png", "cat/0.png", "emu/0.png"]):
             save(folder / name, shade)
-        images = load_images(str(folder), "train", device=CPU)
+        images = load(folder)
         assert images.label_names == ["cat", "dog", "emu"]
         assert images.labels.tolist() == [0, 0, 1, 2] and images.labels.dtype == torch.int64
         assert shades(images) == [2, 1, 0, 3] and names(images) == ["cat/0.png", "cat/1.png", "dog/0.png", "emu/0.png"]
@@ -78,7 +59,7 @@ class TestFolder:
             for number in range(2):
                 save(folder / name / f"{number}.png", 10 * shade + number)
         for shade, name in enumerate(names):
-            images = load_images(str(folder), name, device=CPU)
+            images = load(folder, name)
             assert shades(images) == [10 * shade, 10 * shade + 1]
             assert images.labels is None and images.label_names is None
 
@@ -90,73 +71,73 @@ class TestFolder:
                 save(folder / split / name / "0.png")
         every = sorted({*in_train, *in_test})
         for split, classes in (("train", in_train), ("test", in_test)):
-            images = load_images(str(folder), split, device=CPU)
+            images = load(folder, split)
             assert images.label_names == every
             assert images.labels.tolist() == [every.index(name) for name in classes]
 
     def test_split_without_classes_takes_none_from_the_others(self, folder):
         for name in ("train/ant/0.png", "train/bee/0.png", "test/0.png", "test/1.png"):
             save(folder / name)
-        test = load_images(str(folder), "test", device=CPU)
+        test = load(folder, "test")
         assert len(test) == 2 and test.labels is None
-        assert load_images(str(folder), "train", device=CPU).label_names == ["ant", "bee"]
+        assert load(folder).label_names == ["ant", "bee"]
 
     @pytest.mark.parametrize("name", ["train", "test", "dev"])
     def test_a_class_may_be_called_like_a_split(self, folder, name):
         for shade, one in enumerate(sorted(["car", "plane", name])):
             save(folder / one / "0.png", shade)
-        images = load_images(str(folder), "train", device=CPU)
+        images = load(folder)
         assert images.label_names == sorted(["car", "plane", name])
         assert shades(images) == images.labels.tolist() == [0, 1, 2]
 
     def test_classes_below_train_may_be_called_train(self, folder):
         for name in ("train/train/0.png", "train/plane/0.png", "test/train/0.png"):
             save(folder / name)
-        assert load_images(str(folder), "test", device=CPU).labels.tolist() == [1]
-        assert load_images(str(folder), "train", device=CPU).label_names == ["plane", "train"]
+        assert load(folder, "test").labels.tolist() == [1]
+        assert load(folder).label_names == ["plane", "train"]
 
     def test_images_beside_folders_of_images_are_not_a_class(self, folder):
         for name in ("0.png", "cat/0.png", "dog/0.png"):
             save(folder / name)
-        images = load_images(str(folder), "train", device=CPU)
+        images = load(folder)
         assert len(images) == 3 and images.labels is None
 
     def test_hidden_folders_do_not_count(self, folder):
         for name in ("test/0.png", "test/1.png", "test/.thumbnails/0.png", ".cache/huggingface/0.png"):
             save(folder / name)
-        images = load_images(str(folder), "test", device=CPU)
+        images = load(folder, "test")
         assert len(images) == 2 and images.labels is None
         assert refused(folder, "train") == "unknown split 'train': choose from: test"
 
     def test_hidden_folders_in_classes_do_not_count(self, folder):
         for name in ("cat/0.png", "cat/.thumbnails/0.png", "dog/0.png", "dog/__MACOSX/0.png"):
             save(folder / name)
-        assert load_images(str(folder), "train", device=CPU).labels.tolist() == [0, 1]
+        assert load(folder).labels.tolist() == [0, 1]
 
     def test_metadata_file_adds_columns(self, folder):
         for shade in range(3):
             save(folder / f"{shade}.png", shade)
         (folder / "metadata.csv").write_text("file_name,kind\n2.png,5\n0.png,3\n")
-        images = load_images(str(folder), "train", label_column="kind", device=CPU)
+        images = load(folder, label_column="kind")
         assert shades(images) == [2, 0] and images.labels.tolist() == [1, 0] and images.label_names == ["3", "5"]
 
     def test_names_of_files_and_folders_that_mean_something_in_a_pattern(self, tmp_path):
         folder = tmp_path / "my [old] pictures *"
         for name in ("tr?in/0.png", "ünïcode 图/[1].png"):
             save(folder / name)
-        images = load_images(str(folder), "train", device=CPU)
+        images = load(folder)
         assert names(images) == ["tr?in/0.png", "ünïcode 图/[1].png"] and images.labels.tolist() == [0, 1]
 
     def test_files_that_are_no_images_are_not_rows(self, folder):
         save(folder / "0.png")
         (folder / "notes.txt").write_text("not an image")
-        assert len(load_images(str(folder), "train", device=CPU)) == 1
+        assert len(load(folder)) == 1
 
     def test_added_image_is_seen_at_the_next_load(self, folder):
         save(folder / "0.png")
-        assert len(load_images(str(folder), "train", device=CPU)) == 1
+        assert len(load(folder)) == 1
         save(folder / "1.png")
-        assert len(load_images(str(folder), "train", device=CPU)) == 2
+        assert len(load(folder)) == 2
 
     def test_the_network_is_not_asked(self, folder, monkeypatch):
         asked = []
@@ -164,7 +145,7 @@ class TestFolder:
         monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", False)
         monkeypatch.setattr("datasets.config.HF_UPDATE_DOWNLOAD_COUNTS", True)
         save(folder / "0.png")
-        load_images(str(folder), "train", device=CPU)
+        load(folder)
         assert asked == [] and datasets.config.HF_UPDATE_DOWNLOAD_COUNTS is True
 
     def test_relative_path_and_home(self, folder, monkeypatch):
@@ -172,7 +153,7 @@ class TestFolder:
         monkeypatch.chdir(folder.parent)
         monkeypatch.setenv("HOME", str(folder.parent))
         for source in ("pictures", "./pictures", "~/pictures"):
-            assert len(load_images(source, "train", device=CPU)) == 1
+            assert len(load(source)) == 1
 
 
 class TestParquet:
@@ -191,7 +172,7 @@ class TestParquet:
     def test_file_is_the_split_of_its_name(self, tmp_path, table):
         file = tmp_path / "test.parquet"
         table([4, 9], [2, 0]).to_parquet(file)
-        images = load_images(str(file), "test", device=CPU)
+        images = load(file, "test")
         assert shades(images) == [4, 9] and images.labels.tolist() == [2, 0] and images.label_names == ["ant", "bee", "cow"]
         assert names(images) == ["4.png", "9.png"]
         assert refused(file, "train") == "unknown split 'train': choose from: test"
@@ -202,18 +183,18 @@ class TestParquet:
         for name, shade in (("train-00001-of-00002", 2), ("train-00000-of-00002", 1), ("test", 3), ("validation-00000-of-00001", 4)):
             table([shade]).to_parquet(folder / below / f"{name}.parquet")
         for split, expected in (("train", [1, 2]), ("test", [3]), ("validation", [4])):
-            assert shades(load_images(str(folder), split, device=CPU)) == expected
+            assert shades(load(folder, split)) == expected
         assert refused(folder, "trian") == "unknown split 'trian': did you mean 'train'?"
 
     def test_name_of_the_folder_may_mean_something_in_a_pattern(self, tmp_path, table):
         folder = tmp_path / "set[1]*"
         folder.mkdir()
         table([7]).to_parquet(folder / "train.parquet")
-        assert shades(load_images(str(folder), "train", device=CPU)) == [7]
+        assert shades(load(folder)) == [7]
 
     def test_only_image_column_is_found_whatever_its_name(self, tmp_path, table):
         table([1, 2]).rename_column("image", "picture").to_parquet(tmp_path / "train.parquet")
-        assert shades(load_images(str(tmp_path / "train.parquet"), "train", device=CPU)) == [1, 2]
+        assert shades(load(tmp_path / "train.parquet")) == [1, 2]
 
     def test_wrong_image_column_is_named_with_the_nearest(self, tmp_path, table):
         table([1], [0]).rename_column("image", "picture").to_parquet(tmp_path / "train.parquet")
@@ -229,9 +210,9 @@ class TestParquet:
         both.to_parquet(tmp_path / "train.parquet")
         assert refused(tmp_path / "train.parquet") == "several columns hold images, choose one as image_column: before, after"
         for column, expected in (("before", [1, 2]), ("after", [3, 4])):
-            assert shades(load_images(str(tmp_path / "train.parquet"), "train", image_column=column, device=CPU)) == expected
+            assert shades(load(tmp_path / "train.parquet", image_column=column)) == expected
         both.rename_column("after", "image").to_parquet(tmp_path / "test.parquet")
-        assert shades(load_images(str(tmp_path / "test.parquet"), "test", device=CPU)) == [3, 4]
+        assert shades(load(tmp_path / "test.parquet", "test")) == [3, 4]
 
     def test_no_image_column(self, tmp_path):
         parquet.write_table(pyarrow.table({"text": ["a"], "label": [0]}), tmp_path / "train.parquet")
@@ -242,29 +223,29 @@ class TestParquet:
         encoded = [save(tmp_path / "one.png", shade) for shade in (5, 6)]
         rows = pyarrow.array([{"bytes": one} for one in encoded] if pyarrow.types.is_struct(kind) else encoded, kind)
         parquet.write_table(pyarrow.table({"content": rows}), tmp_path / "train.parquet")
-        images = load_images(str(tmp_path / "train.parquet"), "train", image_column="content", device=CPU)
+        images = load(tmp_path / "train.parquet", image_column="content")
         assert shades(images) == [5, 6] and names(images) == ["row 0", "row 1"]
 
     def test_class_column_called_label_comes_before_others(self, tmp_path, table):
         file = tmp_path / "train.parquet"
         coarse = datasets.ClassLabel(names=["animal"])
         table([1, 2], [2, 1]).add_column("coarse", [0, 0], feature=coarse).to_parquet(file)
-        assert load_images(str(file), "train", device=CPU).labels.tolist() == [2, 1]
-        assert load_images(str(file), "train", label_column="coarse", device=CPU).label_names == ["animal"]
+        assert load(file).labels.tolist() == [2, 1]
+        assert load(file, label_column="coarse").label_names == ["animal"]
         table([1, 2], [2, 1]).rename_column("label", "kind").to_parquet(file)
-        assert load_images(str(file), "train", device=CPU).labels.tolist() == [2, 1]
+        assert load(file).labels.tolist() == [2, 1]
         table([1, 2], [2, 1]).rename_column("label", "fine").add_column("coarse", [0, 0], feature=coarse).to_parquet(file)
-        assert load_images(str(file), "train", device=CPU).labels is None
+        assert load(file).labels is None
 
     def test_no_label_column(self, tmp_path, table):
         table([1, 2]).to_parquet(tmp_path / "train.parquet")
-        images = load_images(str(tmp_path / "train.parquet"), "train", device=CPU)
+        images = load(tmp_path / "train.parquet")
         assert images.labels is None and images.label_names is None
 
     @pytest.mark.parametrize("kept_back", [-1, None])
     def test_labels_that_are_kept_back_are_none(self, tmp_path, table, kept_back):
         table([1, 2], [kept_back] * 2).to_parquet(tmp_path / "test.parquet")
-        images = load_images(str(tmp_path / "test.parquet"), "test", device=CPU)
+        images = load(tmp_path / "test.parquet", "test")
         assert images.labels is None and images.label_names is None
 
     @pytest.mark.parametrize(("label", "shown"), [(3, "3 "), (-7, "-7")])
@@ -278,7 +259,7 @@ class TestParquet:
     def test_ten_thousand_classes(self, tmp_path, table):
         classes = datasets.ClassLabel(names=[f"class {number}" for number in range(10_000)])
         table([1, 2], [9_999, 0], label=classes).to_parquet(tmp_path / "train.parquet")
-        assert load_images(str(tmp_path / "train.parquet"), "train", device=CPU).labels.tolist() == [9_999, 0]
+        assert load(tmp_path / "train.parquet").labels.tolist() == [9_999, 0]
 
     def test_file_without_rows_is_an_empty_set_and_no_trouble_beside_others(self, folder, table):
         folder.mkdir()
@@ -287,7 +268,7 @@ class TestParquet:
         for name in ("train-1", "test"):
             parquet.write_table(full.data.table.slice(0, 0), folder / f"{name}.parquet")
         assert refused(folder, "test") == f"{folder} (test) has no rows"
-        assert shades(load_images(str(folder), "train", device=CPU)) == [8]
+        assert shades(load(folder)) == [8]
 
     def test_file_that_is_no_parquet(self, tmp_path):
         (tmp_path / "train.parquet").write_bytes(b"<html>" * 100)
@@ -307,7 +288,7 @@ class TestNotThere:
         assert refused(folder, "test") == f"no images in '{folder}/test'"
         (folder / "test" / "0.heic").write_bytes(b"of a telephone")
         assert refused(folder, "test") == f"no images in '{folder}/test'; 1 file not read: .heic 1"
-        assert len(load_images(str(folder), "train", device=CPU)) == 1
+        assert len(load(folder)) == 1
 
     def test_split_that_is_not_there(self, folder):
         save(folder / "train" / "0.png")

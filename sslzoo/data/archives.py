@@ -7,14 +7,16 @@ import zlib
 from collections import Counter
 
 import numpy as np
+import torch
 
 from sslzoo.errors import InputError, first_line, unknown
 
 from .decode import BrokenImage
+from .labels import Labels, label_column
 from .layout import Layout
-from .listing import ending_of, list_paths
+from .listing import ending_of, list_paths, some
 from .names import shown, text_of
-from .opened import Asked, Opened, as_tensor, numbered
+from .opened import Asked, Opened
 from .rows import MOST_BYTES
 
 _LABEL = "cls"  # WebDataset: the label of 0001.jpg is in 0001.cls
@@ -28,13 +30,19 @@ class _Tar:
 
     def __init__(self, file: str):
         self.members: dict[str, tuple[int, int]] = {}
-        self.note = ""
+        self.note, links = "", []
         try:
             with tarfile.open(file, "r:") as opened:
                 while (member := opened.next()) is not None:
                     if member.isreg() and not member.issparse():
                         self.members[member.name] = (member.offset_data, member.size)
+                    elif member.islnk() and member.linkname in self.members:  # what is the same file twice
+                        self.members[member.name] = self.members[member.linkname]
+                    elif not member.isdir():
+                        links.append(member.name)
                     opened.members = []  # else a kilobyte of memory for each
+            if links:
+                self.note = f"links and the like in {os.path.basename(file)}, not read: {some(links)}"
         except (tarfile.TarError, OSError, ValueError) as error:
             if not self.members:
                 raise InputError(f"cannot read '{shown(file)}': {first_line(error)}") from error
@@ -120,33 +128,46 @@ def open_archives(files: list[str], asked: Asked, named: bool) -> Opened:
     named: the archives' own names have said the split. Labels are WebDataset's, in the file beside the image that ends in .cls
     (label_column names another ending); else class folders are. image_column: the ending, where samples have several images.
     """
-    archives = [_Zip(file) if ending_of(file) == ".zip" else _Tar(file) for file in files]
+    archives, damaged = [], []
+    for file in files:
+        try:
+            archives.append(_Zip(file) if ending_of(file) == ".zip" else _Tar(file))
+        except InputError as error:
+            damaged.append(error)
+    if not archives:
+        raise damaged[0]
     places: dict[str, list[tuple[_Tar | _Zip, str]]] = {}
     for archive in archives:
         for member in archive.members:
-            places.setdefault("/".join(part for part in member.split("/") if part not in ("", ".")), []).append((archive, member))
+            # Old Windows programs write "ant\\1.png" into zip files.
+            path = member.replace("\\", "/") if isinstance(archive, _Zip) else member
+            places.setdefault("/".join(part for part in path.split("/") if part not in ("", ".")), []).append((archive, member))
     listing = list_paths(places)
-    notes = [archive.note for archive in archives if archive.note]
+    notes = [*map(str, damaged), *(archive.note for archive in archives if archive.note)]
     layout = Layout(listing)
     if not layout.splits:
         raise InputError("; ".join(filter(None, [f"no images in '{shown(files[0])}'", *notes, listing.unread()])))
-    arranged = layout.arrange(layout.splits[0] if named and len(layout.splits) == 1 else asked.split, asked.label_column == "label")
+    inner = layout.splits[0] if named and len(layout.splits) == 1 else asked.split
+    arranged = layout.arrange(inner, asked.label_column == "label")
+    if named and len(layout.splits) > 1:
+        notes.append(f"of the splits in the archive, {some(layout.splits)}, '{shown(inner)}' alone is read")
     members = [place for path in arranged.paths for place in places[path]]
-    labels, names = arranged.labels, arranged.label_names
-    if labels is not None:
-        labels = [label for path, label in zip(arranged.paths, labels, strict=True) for _ in places[path]]
+    labels = Labels(arranged.labels, arranged.label_names, arranged.unlabelled)
+    if labels.values is not None:
+        counts = torch.tensor([len(places[path]) for path in arranged.paths])
+        labels = labels._replace(values=labels.values.repeat_interleave(counts))
     beside = asked.label_column or (_LABEL if f".{_LABEL}" in listing.others else "label")
     if beside != "label":
-        labels, names = numbered([_beside(archive, member, beside) for archive, member in members])
-        if asked.label_column and all(label < 0 for label in labels):
+        values = [_beside(archive, member, beside) for archive, member in members]
+        if asked.label_column and not any(values):
             raise InputError(f"label_column is '{beside}', but no file beside an image in '{shown(files[0])}' ends in .{beside}")
+        labels = label_column(values, beside, asked.label_column is not None)
         listing.others.pop(f".{beside}", None)
     rows = _of_one_ending(members, asked.image_column)
     members = [members[row] for row in rows]
-    tensor, missing = as_tensor(labels and [labels[row] for row in rows], [member for _, member in members])
-    said = [*notes, *arranged.notes, *missing, *filter(None, [listing.unread()])]
-    unlabelled = arranged.unlabelled if tensor is None else ""
-    return Opened(ArchiveRows(members), tensor, None if tensor is None else names, layout.splits, said, unlabelled)
+    values = None if labels.values is None else labels.values[torch.tensor(rows)]
+    said = [*notes, *arranged.notes, *filter(None, [listing.unread()])]
+    return Opened(ArchiveRows(members), values, labels.names, layout.splits, said, labels.reason)
 
 
 def _sample(member: str) -> tuple[str, str]:
@@ -172,7 +193,8 @@ def _of_one_ending(members: list[tuple[_Tar | _Zip, str]], asked: str | None) ->
     samples = [(id(archive), *_sample(member)) for archive, member in members]
     endings = Counter(ending for *_, ending in samples)
     if asked is None or asked == "image":
-        if len({sample[:2] for sample in samples}) < len(samples) and len(endings) <= _MOST_COLUMNS:
+        several = len({sample[:2] for sample in samples}) < len(samples)
+        if several and len(endings) <= _MOST_COLUMNS and max(endings.values()) > 1:  # else names merely hold dots
             raise InputError(f"samples have several images; choose their ending as image_column: {', '.join(sorted(endings))}")
         return list(range(len(members)))
     if asked not in endings:

@@ -1,6 +1,7 @@
 """Which columns of a data set hold the images and the labels."""
 
 import re
+from collections.abc import Iterable
 
 from sslzoo.errors import InputError, unknown
 
@@ -52,13 +53,23 @@ def find_label_column(features, name: str | None) -> tuple[str | None, str]:
         return name, ""
     if "label" in possible:
         return "label", ""
-    found = classes or [column for column in possible if _SAYS_LABELS.search(column)]
-    if len(found) == 1:
-        return found[0], ""
-    if found:
-        return None, f"several columns may hold labels, choose one as label_column: {', '.join(found)}"
+    found, reason = _only_one(classes or [column for column in possible if _SAYS_LABELS.search(column)])
+    if found or reason:
+        return found, reason
     named = next((column for column in features if _SAYS_LABELS.search(column)), None)
     return None, f"column '{named}' holds {_kind(features[named])}, which are no classes" if named else ""
+
+
+def label_column_by_name(columns: Iterable[str]) -> tuple[str | None, str]:
+    """The same from the names of the columns alone: "label", else the only one whose name says that it holds labels."""
+    columns = list(columns)
+    return ("label", "") if "label" in columns else _only_one([column for column in columns if _SAYS_LABELS.search(column)])
+
+
+def _only_one(found: list[str]) -> tuple[str | None, str]:
+    if len(found) > 1:
+        return None, f"several columns may hold labels, choose one as label_column: {', '.join(found)}"
+    return (found[0] if found else None), ""
 
 
 def _holds_bytes(feature) -> bool:

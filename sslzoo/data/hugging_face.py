@@ -8,7 +8,7 @@ import os
 from sslzoo.errors import InputError, unknown
 
 from .columns import find_image_column, find_label_column
-from .labels import NoLabels, read_labels
+from .labels import read_labels
 from .listing import some
 from .names import shown
 from .opened import Asked, Opened
@@ -18,27 +18,31 @@ from .splits import choose
 
 def open_parquet(folder: str, files: list[str], asked: Asked) -> Opened:
     """The rows of Parquet files, relative to `folder`, one after the other. Raises `InputError`."""
-    # The builder fails on a file without rows, such as the last shard of an uneven export.
-    places = [place for file in files for place in [os.path.abspath(os.path.join(folder, file))] if _has_rows(place)]
-    if not places:
+    from datasets import Features
+    from pyarrow import ArrowException, parquet
+
+    places, others, damaged = [], [], []
+    for file in files:
+        try:
+            metadata = parquet.read_metadata(os.path.join(folder, file))
+            if metadata.num_rows == 0:  # such as the last shard of an uneven export, on which the builder fails
+                continue
+            find_image_column(Features.from_arrow_schema(metadata.schema.to_arrow_schema()), asked.image_column)
+        except InputError:  # such as the features that `sslzoo embed` writes
+            others.append(file)
+        except (ArrowException, OSError, ValueError):
+            damaged.append(file)
+        else:
+            places.append(os.path.abspath(os.path.join(folder, file)))
+    notes = [f"{said}, not read: {some(found)}" for said, found in (("no images", others), ("damaged", damaged)) if found]
+    if not places and not others and not damaged:
         return Opened(FileRows("", []), None, None, [], [])
-    ours = [place for place in places if len(places) > 1 and _holds_features(place)]
-    notes = [f"features of images, not read: {some(ours)}"] if 0 < len(ours) < len(places) else []
-    places = [place for place in places if place not in ours] or places
+    # Where no file can be read, the loader has the better message.
+    places = places or [os.path.abspath(os.path.join(folder, file)) for file in [*others, *damaged]]
     source = folder if len(files) > 1 else os.path.join(folder, files[0])
     dataset = _load_local(source, "parquet", data_files={"data": [glob.escape(_plain(place)) for place in places]})["data"]
     opened = _opened(dataset, asked, (), [])
     return opened._replace(notes=[*opened.notes, *notes])
-
-
-def _holds_features(file: str) -> bool:
-    """Whether the Parquet file is what `sslzoo embed` writes, which may lie beside the images."""
-    from pyarrow import ArrowException, parquet
-
-    try:
-        return {"row", "name", "feature"} <= {*parquet.read_schema(file).names}
-    except (ArrowException, OSError):
-        return False
 
 
 def _plain(place: str) -> str:
@@ -86,24 +90,20 @@ def _opened(dataset, asked: Asked, folders: tuple[str, ...], splits: list[str]) 
     labels_at, unlabelled = find_label_column(dataset.features, asked.label_column)
     table = dataset.select_columns([name for name in {image_column, labels_at} if name]).with_format("arrow")[:]
     rows = Rows(table.column(image_column), folders)
+    notes = _inner_splits(dataset)
     if labels_at is None:
-        return Opened(rows, None, None, splits, [], unlabelled)
-    names = getattr(dataset.features[labels_at], "names", None)
-    try:
-        return Opened(rows, *read_labels(table.column(labels_at), labels_at, names), splits, [])
-    except NoLabels as error:
-        if asked.label_column is not None:
-            raise InputError(str(error)) from error
-        return Opened(rows, None, None, splits, [], str(error))
+        return Opened(rows, None, None, splits, notes, unlabelled)
+    stated = getattr(dataset.features[labels_at], "names", None)
+    labels = read_labels(table.column(labels_at), labels_at, stated, asked.label_column is not None)
+    return Opened(rows, labels.values, labels.names, splits, notes, labels.reason)
 
 
-def _has_rows(file: str) -> bool:
-    from pyarrow import ArrowException, parquet
-
-    try:
-        return parquet.read_metadata(file).num_rows > 0
-    except (ArrowException, OSError):  # the loader has the better message
-        return True
+def _inner_splits(dataset) -> list[str]:
+    """A note where a column "split" tells the rows apart, as nothing here looks at it."""
+    if getattr(dataset.features.get("split"), "dtype", None) not in ("string", "large_string"):
+        return []
+    found = sorted(value for value in dataset.unique("split") if value)
+    return [f"column 'split' is not looked at, the rows of all are read: {some(found)}"] if len(found) > 1 else []
 
 
 def open_hub(source: str, asked: Asked) -> Opened:

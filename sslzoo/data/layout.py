@@ -4,6 +4,9 @@ import re
 from collections import Counter
 from typing import NamedTuple
 
+import torch
+from torch import Tensor
+
 from sslzoo.errors import InputError
 
 from .listing import Folder, Listing, counted, some
@@ -19,13 +22,13 @@ Homes = dict[str, tuple[str, ...]]
 
 
 class Arranged(NamedTuple):
-    """One split. paths: of its images, relative to the listed folder. labels: one for each path, -1 for none; None without classes.
+    """One split. paths: of its images, relative to the listed folder. labels: int64, one for each path, -1 for none; None without classes.
 
     notes: what a user may not expect, for the line that says what was found. unlabelled: why there are no classes where there might be.
     """
 
     paths: list[str]
-    labels: list[int] | None
+    labels: Tensor | None
     label_names: list[str] | None
     notes: list[str]
     unlabelled: str = ""
@@ -55,6 +58,8 @@ class Layout:
         if splits and loose and (opposed(children) or nested):
             beside = f"{counted(len(loose), 'image')} beside the splits {some(sorted(children))} in none of them"
             raise InputError(f"{beside}: {some(loose)}; move or remove what is there")
+        if not splits:
+            _refuse_deeper_splits(filled)
         if splits and not loose:
             self._splits = {name: _Split(folders, len(base) + 1) for name, folders in children.items()}
         else:
@@ -93,6 +98,8 @@ class Layout:
         above = {part for name, folder in folders for part in (*folder.parts[: starts[name]], self._listing.name)}
         dates = all(_DATE.fullmatch(name) for name in names) or any(map(_DATE.fullmatch, above)) and all(map(_DAY.fullmatch, names))
         reason = _no_classes(names, inside, [homes[name] for name in chosen], innermost, dates)
+        if reason == "" and len(chosen) > 1:
+            reason = f"no classes, as {some(chosen)} are read as one split"
         if reason is not None:
             return Arranged(paths, None, None, [], reason)
         number = {name: label for label, name in enumerate(names)}
@@ -101,7 +108,7 @@ class Layout:
             for parts, (_, folder) in zip(inside, folders, strict=True) for _ in folder.images
         ]  # fmt: skip
         notes = [] if innermost else self._notes(chosen, starts, homes, set(names))
-        return Arranged(paths, labels, names, notes)
+        return Arranged(paths, torch.tensor(labels), names, notes)
 
     def _notes(self, chosen: list[str], starts: dict[str, int], homes: dict[str, Homes], names: set[str]) -> list[str]:
         """Images at another depth than most, and folders beside the classes that hold no image."""
@@ -144,6 +151,20 @@ def _shared(filled: list[Folder]) -> tuple[str, ...]:
             break
         base += (first.pop(),)
     return base
+
+
+def _refuse_deeper_splits(filled: list[Folder]) -> None:
+    """Raises `InputError` for train/ and test/ in each of several folders: read as one split, test images would be trained on."""
+    inner: dict[tuple[str, ...], set[str]] = {}
+    for folder in filled:
+        for depth, part in enumerate(folder.parts):
+            if is_keyword(part):
+                inner.setdefault(folder.parts[:depth], set()).add(part)
+    for above, splits in sorted(inner.items()):
+        if opposed(splits):
+            place = shown("/".join(above))
+            found = some(sorted(splits))
+            raise InputError(f"splits ({found}) lie in '{place}', not at the top: give that folder as the data set, or move them")
 
 
 def _homes(folders: list[Folder], start: int) -> Homes | None:

@@ -56,7 +56,7 @@ def load_images(
     """
     device = torch.device(device)
     if source == EMBEDDED:
-        images = _digits(split, label_column, device)
+        images = _digits(split, image_column, label_column, device)
     else:
         opened = open_source(source, split, image_column, label_column)
         budget = default_budget(device) if budget is None else budget
@@ -86,9 +86,13 @@ def _load(
     return StreamedImages(source, split, label_names, fingerprint, rows, labels, canvas, enough, broken, device)
 
 
-def _digits(split: str, label_column: str | None, device: torch.device) -> ResidentImages:
+def _digits(split: str, image_column: str | None, label_column: str | None, device: torch.device) -> ResidentImages:
     if split not in ("train", "test"):
         raise unknown("split", split, ["train", "test"])
+    if image_column not in (None, "image"):
+        raise unknown("image column", image_column, ["image"])
+    if label_column not in (None, "label", NO_LABELS):
+        raise unknown("label column", label_column, ["label", NO_LABELS])
     images, labels = scattered_digits(split)
     labels = torch.from_numpy(labels)
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous().to(device)

@@ -1,14 +1,11 @@
 """What is known of a split once its data set is opened, whatever it is stored as."""
 
-from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from .columns import NO_LABELS
-from .listing import counted, some
 
 
 class AnyRows(Protocol):
@@ -53,25 +50,3 @@ class Opened(NamedTuple):
     splits: list[str]
     notes: list[str]
     unlabelled: str = ""
-
-
-def numbered(values: Sequence[str | int | None]) -> tuple[list[int], list[str] | None]:
-    """Labels as whole numbers, -1 for None, and the classes' names in order: texts are classes, whole numbers (also as texts) labels."""
-    known = [value for value in values if value is not None]
-    try:
-        # "01" and "1" would be one number: such texts are names.
-        if all(str(int(value)) == str(value) and int(value) >= 0 for value in known):
-            return [-1 if value is None else int(value) for value in values], None
-    except (ValueError, TypeError):
-        pass
-    names = sorted({str(value) for value in known})
-    number = {name: label for label, name in enumerate(names)}
-    return [-1 if value is None else number[str(value)] for value in values], names
-
-
-def as_tensor(labels: list[int] | None, names: list[str]) -> tuple[Tensor | None, list[str]]:
-    """Labels of the images of these names, None where none has one; and a note that names those that have none where others have one."""
-    missing = [name for name, label in zip(names, labels or [], strict=False) if label < 0]
-    if labels is None or len(missing) == len(labels):
-        return None, []
-    return torch.tensor(labels), [f"{counted(len(missing), 'image')} without a label: {some(missing)}"] if missing else []

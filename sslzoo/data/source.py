@@ -12,7 +12,7 @@ from .hugging_face import open_hub, open_parquet, open_saved
 from .layout import Layout
 from .listing import Listing, counted, ending_of, list_folder, some
 from .names import is_data_file, shown, text_of
-from .opened import Asked, Opened, as_tensor
+from .opened import Asked, Opened
 from .rows import FileRows
 from .splits import choose, keyword_of, says_split, splits_of_files
 from .tables import TABLES, open_metadata, open_tables
@@ -39,7 +39,12 @@ def open_source(source: str, split: str, image_column: str | None, label_column:
         raise InputError("; ".join([f"{shown(source)} ({split}) has no rows", *opened.notes]))
     if label_column == NO_LABELS:
         opened = opened._replace(labels=None, label_names=None, unlabelled="")
-    classes = f" in {len(opened.label_names)} classes" if opened.label_names else ""
+    if opened.labels is not None:
+        missing = [opened.rows.name(row) for row in (opened.labels < 0).nonzero()[:, 0].tolist()]
+        if missing:
+            opened.notes.insert(0, f"{counted(len(missing), 'image')} without a label: {some(missing)}")
+    number = len(opened.label_names or [])
+    classes = f" in {number} {'class' if number == 1 else 'classes'}" if number else ""
     splits = [f"splits: {shown(', '.join(opened.splits))}"] if len(opened.splits) > 1 else []
     unlabelled = [opened.unlabelled] if opened.unlabelled else []
     found = "; ".join([f"{counted(len(opened.rows), 'image')}{classes}", *splits, *unlabelled, *opened.notes])
@@ -91,13 +96,12 @@ def _open_images(place: str, listing: Listing, layout: Layout, asked: Asked) -> 
             return opened._replace(splits=layout.splits)
         if arranged.labels is None:
             arranged = layout.arrange(asked.split, innermost=True)
-    labels, missing = as_tensor(arranged.labels, arranged.paths)
     rows = FileRows(place, arranged.paths)
     repeated = rows.repeated() if listing.linked else 0
-    notes = [*arranged.notes, *missing, *filter(None, [listing.unread()])]
+    notes = [*arranged.notes, *filter(None, [listing.unread()])]
     if repeated:
         notes.append(f"{counted(repeated, 'image')} there more than once, by links")
-    return Opened(rows, labels, arranged.label_names, layout.splits, notes, arranged.unlabelled)
+    return Opened(rows, arranged.labels, arranged.label_names, layout.splits, notes, arranged.unlabelled)
 
 
 def _open_files(folder: str, files: list[str], asked: Asked) -> Opened:
@@ -106,14 +110,14 @@ def _open_files(folder: str, files: list[str], asked: Asked) -> Opened:
     if len(gone) == len(files):
         raise InputError(f"'{shown(os.path.join(folder, files[0]))}' is no file")
     splits = splits_of_files({*files} - {*gone})
-    archives = is_archive(files[0])
-    # Where no archive's name says a split, the folders in them do.
-    named = not archives or any(says_split(file) for file in files)
+    archives, tables = is_archive(files[0]), ending_of(files[0]) in TABLES
+    # Where no file's name says a split, folders in archives and a column of tables may.
+    named = not (archives or tables) or len(splits) > 1 or any(says_split(file) for file in files)
     chosen = [file for name in (choose(asked.split, splits) if named else splits) for file in splits[name]]
     if archives:
         opened = open_archives([os.path.join(folder, file) for file in chosen], asked.without_none(), named)
-    elif ending_of(files[0]) in TABLES:
-        opened = open_tables(os.path.abspath(folder), chosen, asked.without_none())
+    elif tables:
+        opened = open_tables(os.path.abspath(folder), chosen, asked.without_none(), named)
     elif ending_of(files[0]) == ".parquet":
         opened = open_parquet(folder, chosen, asked)
     else:

@@ -28,23 +28,28 @@ def is_keyword(name: str) -> bool:
 
 
 def are_splits(names: Iterable[str]) -> bool:
-    """Whether folders of these names are splits: keywords, or names that differ in nothing but their keyword (seg_train, seg_test)."""
+    """Whether folders of these names are splits: keywords, or names that differ in nothing but keyword or number (seg_train, seg_test)."""
     names = list(names)
     named = [name for name in names if keyword_of(name)]
     if named and all(is_keyword(name) or name.lower() in _BESIDE for name in names):
         return True
-    alone = len(names) == len(named) and (len(names) == 1 or any(is_keyword(name) for name in names))
+    alone = len(names) == len(named) and (len(_stems(named)) == 1 or any(is_keyword(name) for name in names))
     return alone or opposed(named)
 
 
 def opposed(names: Iterable[str]) -> bool:
     """Whether two of the names differ in nothing but their keywords, which are different splits'."""
+    return any(len(keywords) > 1 for keywords in _stems(names).values())
+
+
+def _stems(names: Iterable[str]) -> dict[tuple[str, ...], set[str]]:
+    """The keywords of the names by all their other words; numbers do not count."""
     stems: dict[tuple[str, ...], set[str]] = {}
     for name in names:
         if keyword_of(name):
             words = _SEPARATORS.split(name.lower())
             stems.setdefault(tuple(word for word in words if word and word not in _KEYWORDS), set()).add(keyword_of(name))
-    return any(len(keywords) > 1 for keywords in stems.values())
+    return stems
 
 
 def choose(asked: str, names: Iterable[str]) -> list[str]:

@@ -3,42 +3,69 @@
 import csv
 import json
 import os
+from collections.abc import Sequence
 from pathlib import PurePosixPath
+
+import torch
 
 from sslzoo.errors import InputError, first_line, unknown
 
+from .columns import label_column_by_name
+from .labels import Labels, label_column
 from .layout import Arranged
 from .listing import Listing, counted, ending_of, image_endings, some
 from .names import shown
-from .opened import Asked, Opened, as_tensor, numbered
+from .opened import Asked, Opened
 from .rows import Rows
+from .splits import choose, is_keyword
 
 TABLES = (".csv", ".tsv", ".jsonl")
+_SPLIT = "split"  # a column
 _FILE_NAME = "file_name"  # of metadata files, as `datasets` has it
 Table = dict[str, list]  # values by column, all of one length; None where there is none
 
 
-def open_tables(folder: str, files: list[str], asked: Asked) -> Opened:
+def open_tables(folder: str, files: list[str], asked: Asked, named: bool) -> Opened:
     """The images that the tables `files`, relative to `folder`, name by paths relative to themselves. Raises `InputError`.
 
-    No path leads out of `folder`. Labels are the column that is asked for, else the one called "label" where there is one.
+    No path leads out of `folder`. Labels are the column that is asked for, else the one that its name tells for it.
+    named: the files' own names have said the split; else a column "split" of keywords says which rows are read.
     """
-    paths, values = [], []
-    for file in files:
-        table = _read(os.path.join(folder, file))
-        column = asked.image_column or _path_column(table, file)
-        for kind, name in (("image", column), ("label", asked.label_column)):
+    tables = {file: _read(os.path.join(folder, file)) for file in files}
+    images = {file: asked.image_column or _path_column(table, file) for file, table in tables.items()}
+    for file, table in tables.items():
+        for kind, name in (("image", images[file]), ("label", asked.label_column)):
             if name is not None and name not in table:
                 raise unknown(f"{kind} column", name, table)
-        named = asked.label_column or ("label" if "label" in table else None)
-        paths += [_join(folder, file, path) for path in table[column]]
-        values += table[named] if named else [None] * len(table[column])
-    labels, names = _numbered(values, asked.label_column or "label")
-    return _opened(folder, paths, labels, names)
+    others = dict.fromkeys(column for file, table in tables.items() for column in table if column != images[file])
+    labels_at, reason = (asked.label_column, "") if asked.label_column else label_column_by_name(others)
+    paths, values, splits = [], [], []
+    for file, table in tables.items():
+        empty = [None] * len(table[images[file]])
+        paths += [_join(folder, file, path) for path in table[images[file]]]
+        values += table.get(labels_at, empty)
+        splits += table.get(_SPLIT, empty)
+    rows, names, notes = _rows_of(asked.split, splits, named)
+    # All the splits' labels are numbered together.
+    opened = _opened(folder, paths, label_column(values, labels_at or "", asked.label_column is not None), rows)
+    return opened._replace(splits=names, notes=notes, unlabelled=reason or opened.unlabelled)
 
 
-def open_metadata(folder: str, listing: Listing, arranged: Arranged, label_column: str) -> Opened | None:
-    """The images of a split in the order of the folder's metadata files, with the labels of their column `label_column`.
+def _rows_of(asked: str, column: list, named: bool) -> tuple[Sequence[int], list[str], list[str]]:
+    """The rows that the column "split" gives to the split `asked`, the names of the splits, and notes for the user."""
+    names = sorted({str(value) for value in column if value is not None})
+    if named or not names or not all(map(is_keyword, names)):
+        if not named:
+            choose(asked, ["train"])
+        notes = [f"column '{_SPLIT}' is not looked at, the rows of all are read: {some(names)}"] if len(names) > 1 else []
+        return range(len(column)), ["train"], notes
+    chosen, without = choose(asked, names), column.count(None)
+    notes = [f"{counted(without, 'row')} without a split, left out"] if without else []
+    return [row for row, value in enumerate(column) if value is not None and str(value) in chosen], names, notes
+
+
+def open_metadata(folder: str, listing: Listing, arranged: Arranged, column: str) -> Opened | None:
+    """The images of a split in the order of the folder's metadata files, with the labels of their column.
 
     None where that is "label" and no metadata file has it. Rows of images of other splits are passed over. Raises `InputError`.
     """
@@ -48,52 +75,36 @@ def open_metadata(folder: str, listing: Listing, arranged: Arranged, label_colum
         table = _read(os.path.join(folder, file))
         if _FILE_NAME in table:
             columns |= table.keys() - {_FILE_NAME}
-            if label_column in table:
+            if column in table:
                 paths += [_join(folder, file, path) for path in table[_FILE_NAME]]
-                values += table[label_column]
-    if not paths and label_column == "label":
+                values += table[column]
+    if not paths and column == "label":
         return None
     if not paths:
-        raise unknown("label column", label_column, columns)
+        raise unknown("label column", column, columns)
     # All the splits' labels are numbered together.
-    labels, names = _numbered(values, label_column)
+    labels = label_column(values, column, required=True)
     here = {os.path.join(folder, path) for path in arranged.paths}
     elsewhere = {os.path.join(folder, *one.parts, name) for one in listing.folders for name in one.images} - here
     rows = [row for row, path in enumerate(paths) if path not in elsewhere]
-    opened = _opened(folder, [paths[row] for row in rows], [labels[row] for row in rows], names)
     unlisted = sorted(here - {paths[row] for row in rows})
-    if unlisted:
-        shorter = [os.path.relpath(path, folder) for path in unlisted]
-        opened.notes.append(f"{counted(len(unlisted), 'image')} not in {some(files)}, left out: {some(shorter)}")
-    return opened
+    shorter = [os.path.relpath(path, folder) for path in unlisted]
+    notes = [f"{counted(len(unlisted), 'image')} not in {some(files)}, left out: {some(shorter)}"] if unlisted else []
+    return _opened(folder, paths, labels, rows)._replace(notes=notes)
 
 
-def _opened(folder: str, paths: list[str | None], labels: list[int], names: list[str] | None) -> Opened:
+def _opened(folder: str, paths: list[str | None], labels: Labels, rows: Sequence[int]) -> Opened:
+    """The images of these rows of all that the tables hold."""
     import pyarrow as arrow
 
-    shorter = [f"row {row}" if path is None else path.removeprefix(os.path.join(folder, "")) for row, path in enumerate(paths)]
-    tensor, notes = as_tensor(labels, shorter)
-    encoded = arrow.array([None if path is None else path.encode("utf-8", "surrogateescape") for path in paths], arrow.binary())
-    column = arrow.StructArray.from_arrays([arrow.nulls(len(paths), arrow.binary()), encoded], ["bytes", "path"])
-    rows = Rows(arrow.chunked_array([column]), (folder,))
-    return Opened(rows, tensor, None if tensor is None else names, [], notes)
-
-
-def _numbered(values: list, column: str) -> tuple[list[int], list[str] | None]:
-    labels, names = numbered(values)
-    if any(isinstance(value, list | dict) for value in values):
-        raise InputError(f"column '{column}' holds no labels (classes or whole numbers) but lists or structures")
-    if names and all(_is_fraction(name) for name in names):
-        raise InputError(f"column '{column}' holds no labels (classes or whole numbers) but fractions such as {shown(names[0])}")
-    return labels, names
-
-
-def _is_fraction(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return "." in text or "e" in text.lower()
+    chosen = [paths[row] for row in rows]
+    encoded = arrow.array([None if path is None else path.encode("utf-8", "surrogateescape") for path in chosen], arrow.binary())
+    column = arrow.StructArray.from_arrays([arrow.nulls(len(chosen), arrow.binary()), encoded], ["bytes", "path"])
+    values = None if labels.values is None else labels.values[torch.tensor(rows, dtype=torch.int64)]
+    names = labels.names
+    if values is None or not bool((values >= 0).any()):
+        values = names = None
+    return Opened(Rows(arrow.chunked_array([column]), (folder,)), values, names, [], [], labels.reason)
 
 
 def _join(folder: str, table: str, path: object) -> str | None:
@@ -112,6 +123,8 @@ def _path_column(table: Table, file: str) -> str:
     """The column of paths to images: the one that is called so by `datasets`, else the only one whose first path ends like an image."""
     if _FILE_NAME in table:
         return _FILE_NAME
+    if any(ending_of(column) in image_endings() for column in table):
+        raise InputError(f"'{shown(file)}' has no line with the names of its columns: it begins with {shown(', '.join(table))}")
     first = {column: next((value for value in values if value is not None), "") for column, values in table.items()}
     found = [column for column, value in first.items() if ending_of(str(value)) in image_endings()]
     if len(found) == 1:
@@ -135,7 +148,11 @@ def _read(file: str) -> Table:
             else:
                 reader = csv.DictReader(lines, delimiter="\t" if file.endswith(".tsv") else ",")
                 rows, columns = list(reader), reader.fieldnames or []
+                if len({*columns}) < len(columns):
+                    raise InputError(f"two columns of '{shown(file)}' have the same name: {shown(', '.join(columns))}")
         return {column: [None if row.get(column) == "" else row.get(column) for row in rows] for column in columns}
+    except InputError:
+        raise
     except (OSError, ValueError, csv.Error) as error:  # ValueError: Arrow's, too
         raise InputError(f"cannot read '{shown(file)}': {first_line(error)}") from error
 
