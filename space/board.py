@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sslzoo.evaluation import PROTOCOLS
-from sslzoo.hub import KNN_PROTOCOL, KNN_SETTING, Entry, Listed, Number, Quarantined, card_models, entries, hub_models
+from sslzoo.hub import KNN_PROTOCOL, KNN_SETTING, Entry, ListedModel, Measurement, Quarantined, card_models, hub_models, read_entries
 
 _METRICS = {"knn_top1": "kNN", "linear_top1": "Linear", "finetune_top1": "Fine-tuned"}
 
@@ -36,7 +36,7 @@ class Board:
     """
 
     def __init__(
-        self, ask: Callable[[], list[Listed]] = hub_models, cards: Path | None = None, fresh: float = 600, patience: float = 8
+        self, ask: Callable[[], list[ListedModel]] = hub_models, cards: Path | None = None, fresh: float = 600, patience: float = 8
     ):  # fmt: skip
         self._ask, self._fresh, self._patience = ask, fresh, patience
         self._listing = _listing(card_models(cards), "the cards that come with sslzoo, as the Hub has not answered")
@@ -62,8 +62,8 @@ class Board:
         self._answered.set()
 
 
-def _listing(models: list[Listed], source: str) -> Listing:
-    sound, quarantined = entries(models)
+def _listing(models: list[ListedModel], source: str) -> Listing:
+    sound, quarantined = read_entries(models)
     ordered = sorted(sound, key=lambda entry: (not entry.own, entry.name.lower()))
     return Listing({entry.name: entry for entry in ordered}, quarantined, source)
 
@@ -135,7 +135,7 @@ def table(rows: list[tuple[Entry, str]]) -> tuple[list[str], list[list[Entry | s
     return [*headings, "Data set", "Method", "Encoder", "Epochs", "Device-hours", "Downloads"], values
 
 
-def metric_name(number: Number) -> str:
+def metric_name(number: Measurement) -> str:
     """ "kNN top-1" """
     kind, _, top = number.metric.rpartition("_top")
     return f"{_METRICS.get(f'{kind}_top1', kind)} top-{top}" if kind and top.isdigit() else number.metric

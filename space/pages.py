@@ -8,7 +8,7 @@ from board import metric_name, setting_name
 from PIL import Image
 from try_it import Seen
 
-from sslzoo.hub import Entry, Number, Quarantined
+from sslzoo.hub import Entry, Measurement, Quarantined
 
 
 def notice(text: str) -> str:
@@ -79,10 +79,10 @@ def summary(entry: Entry) -> str:
 
 
 def _numbers(entry: Entry) -> str:
-    if not entry.numbers:
+    if not entry.measurements:
         return notice("No number was measured.")
     rows = []
-    for number in entry.numbers:
+    for number in entry.measurements:
         reference = entry.reference.get(number.metric) if number.dataset == entry.dataset else None
         epoch = "" if number.when == "last" else "best epoch" + ("" if number.epoch is None else f" ({number.epoch + 1})")
         rows.append((
@@ -103,7 +103,7 @@ def comparison(one: Entry, other: Entry) -> str:
             ("Device-hours", f"{one.device_hours:,.3g}", f"{other.device_hours:,.3g}"), ("Hardware", one.hardware, other.hardware),
         )
     ]  # fmt: skip
-    sides = [{_measurement(number): number for number in entry.numbers if number.when == "last"} for entry in (one, other)]
+    sides = [{_measurement(number): number for number in entry.measurements if number.when == "last"} for entry in (one, other)]
     for key in dict.fromkeys([*sides[0], *sides[1]]):
         number = sides[0].get(key) or sides[1][key]
         setting = ", ".join(part for part in (setting_name(number.setting), number.protocol, f"{number.dataset} {number.split}") if part)
@@ -111,7 +111,7 @@ def comparison(one: Entry, other: Entry) -> str:
     return _table(("", one.name, other.name), rows, numeric=set())
 
 
-def _measurement(number: Number) -> tuple:
+def _measurement(number: Measurement) -> tuple:
     return number.metric, number.protocol, number.setting, number.dataset, number.split
 
 

@@ -118,10 +118,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _list(options: argparse.Namespace) -> None:
-    from sslzoo.hub import card_models, catalogue, entries, markdown_table
+    from sslzoo.hub import card_models, catalogue, markdown_table, read_entries
 
     if options.markdown:
-        print(markdown_table(entries(card_models())[0]))
+        print(markdown_table(read_entries(card_models())[0]))
         return
     for row in catalogue():
         if options.json:

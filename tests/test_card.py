@@ -23,7 +23,7 @@ from sslzoo.evaluation import Preprocessing
 from sslzoo.hub import pictures, write_card
 from sslzoo.hub.card import card_text
 from sslzoo.hub.pictures import draw_neighbours
-from sslzoo.hub.recorded import checked_metrics
+from sslzoo.hub.results_validation import checked_metrics
 from sslzoo.methods import method_class
 from sslzoo.recipe import read_recipe, write_recipe
 from sslzoo.run import Run
@@ -203,7 +203,7 @@ def test_other_weights_and_unfinished_or_mixed_folders_are_refused(tmp_path):
     (run.folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(InputError, match="'simclr', config.json 'dino'"):
         write_card(run.folder)
-    with pytest.raises(InputError, match="is no name for a Hub repository"):
+    with pytest.raises(InputError, match="is not a valid name for a Hub repository"):
         write_card(make_run(tmp_path / "name").folder, "not a namespace")
     with pytest.raises(InputError, match="no run folder"):
         write_card(tmp_path)

@@ -229,9 +229,10 @@ def test_a_stranger_measures_what_was_published(server, ada, stranger, published
 
 LIST = """>
 from dataclasses import asdict
-from sslzoo.hub.leaderboard import entries, hub_models
-kept, aside = entries(hub_models())
-result = [[asdict(entry) | {"numbers": [number._asdict() for number in entry.numbers]} for entry in kept], aside]
+from sslzoo.hub import hub_models, read_entries
+kept, quarantined = read_entries(hub_models())
+rows = [asdict(entry) | {"numbers": [one._asdict() for one in entry.measurements]} for entry in kept]
+result = [rows, quarantined]
 """
 # Braces are doubled, as the names are put in.
 LOAD = """>

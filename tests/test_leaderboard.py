@@ -8,8 +8,7 @@ import yaml
 from test_card import make_run
 
 from sslzoo.errors import InputError
-from sslzoo.hub import leaderboard, write_card
-from sslzoo.hub.leaderboard import KNN_PROTOCOL, KNN_SETTING, Listed, card_models, catalogue, entries
+from sslzoo.hub import KNN_PROTOCOL, KNN_SETTING, ListedModel, card_models, catalogue, listing, read_entries, write_card
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +31,8 @@ def with_number(metadata: dict, **values) -> dict:
     return changed(metadata, numbers=numbers)
 
 
-def counted(models: list[Listed]) -> tuple[tuple[list, list], int]:
-    """What `entries` makes of them, and how many calls of Python and C functions that takes: a measure of the work without a clock."""
+def counted(models: list[ListedModel]) -> tuple[tuple[list, list], int]:
+    """What `read_entries` makes of them, and how many calls of Python and C functions that takes: a measure of the work without a clock."""
     calls = 0
 
     def count(frame, event, argument):
@@ -43,39 +42,39 @@ def counted(models: list[Listed]) -> tuple[tuple[list, list], int]:
     before = sys.getprofile()
     sys.setprofile(count)
     try:
-        found = entries(models)
+        found = read_entries(models)
     finally:
         sys.setprofile(before)
     return found, calls
 
 
 def test_what_sslzoo_writes_is_read_whole(metadata):
-    (entry,), broken = entries([Listed("sslzoo/simclr-res6-digits", metadata, 12, "2026-11-24T00:00:00.000Z")])
+    (entry,), broken = read_entries([ListedModel("sslzoo/simclr-res6-digits", metadata, 12, "2026-11-24T00:00:00.000Z")])
     assert broken == []
     block = metadata["sslzoo"]
     for key in ("method", "encoder", "dataset", "image_size", "epochs", "batch_size", "images", "processes", "hardware", "weights_sha256"):
         assert getattr(entry, key) == block[key]
     assert entry.device_hours == pytest.approx(4000 * 2 / 3600) and entry.downloads == 12 and entry.reference == {"knn_top1": 0.9}
-    assert [(number.arguments, number.value, number.when, number.epoch) for number in entry.numbers] == [
+    assert [(number.arguments, number.value, number.when, number.epoch) for number in entry.measurements] == [
         ((("k", 20), ("temperature", 0.1)), 0.7654321, "last", None),
         ((("k", 200), ("temperature", 0.1)), 0.5, "last", None),
         ((("k", 20), ("temperature", 0.1)), 0.81, "best", 2),
     ]
-    assert entry.numbers[1].protocol == KNN_PROTOCOL and entry.numbers[1].setting == KNN_SETTING
+    assert entry.measurements[1].protocol == KNN_PROTOCOL and entry.measurements[1].setting == KNN_SETTING
     assert entry.link.endswith("/sslzoo/simclr-res6-digits") and entry.own
     text = yaml.safe_dump(metadata)
-    assert entries([Listed(entry.name, text, 12, entry.created)])[0] == [entry], "the same from a card's text"
+    assert read_entries([ListedModel(entry.name, text, 12, entry.created)])[0] == [entry], "the same from a card's text"
 
 
 def test_only_own_test_numbers_of_the_published_weights_are_compared(metadata):
     first = metadata["sslzoo"]["numbers"][0]
     others = [{"dataset": "other/data"}, {"split": "train"}, {"split": "train-part"}, {"when": "best"}]
     numbers = [first, *({**first, **other} for other in others)]
-    (entry,), _ = entries([Listed("a/b", changed(metadata, "a/b", numbers=numbers))])
-    assert len(entry.numbers) == 5 and entry.comparable == entry.numbers[:1]
+    (entry,), _ = read_entries([ListedModel("a/b", changed(metadata, "a/b", numbers=numbers))])
+    assert len(entry.measurements) == 5 and entry.comparable == entry.measurements[:1]
     chosen = {**first, "metric": "linear_top1", "arguments": {"selected_lr": 0.1, "augment": True}}
-    (entry,), _ = entries([Listed("a/b", changed(metadata, "a/b", numbers=[chosen]))])
-    assert entry.numbers[0].setting == (("augment", True),), "what a protocol chose by itself makes no other setting"
+    (entry,), _ = read_entries([ListedModel("a/b", changed(metadata, "a/b", numbers=[chosen]))])
+    assert entry.measurements[0].setting == (("augment", True),), "what a protocol chose by itself makes no other setting"
 
 
 LONG = "x" * 10_000_000
@@ -104,65 +103,66 @@ BLOCKS = {
     "argument that is no number": (lambda good: with_number(good, arguments={"k": float("nan")}), "arguments.k: nan"),
     "argument's text": (lambda good: with_number(good, arguments={"k": "`x`"}), "arguments.k"),
     "when": (lambda good: with_number(good, when="always"), "'last' or 'best'"),
-    "twice": (lambda good: changed(good, numbers=good["sslzoo"]["numbers"][:1] * 2), "number 2 stands twice"),
+    "twice": (lambda good: changed(good, numbers=good["sslzoo"]["numbers"][:1] * 2), "number 2 is listed twice"),
     "many numbers": (lambda good: changed(good, numbers=[{}] * 100_000), "numbers: a list of 100000"),
     "a row that is none": (lambda good: changed(good, numbers=["x"]), "number 1 is 'x'"),
     "digest": (lambda good: changed(good, weights_sha256="1"), "64 hexadecimal digits"),
     "another's card": (lambda good: good, "its card is that of sslzoo/simclr-res6-digits"),
     "no repository": (lambda good: changed(good, None), "repository: None"),
-    "a tag of YAML's": (lambda good: "sslzoo: !!bool x", "no YAML"),
-    "a date of YAML's": (lambda good: "sslzoo: !!timestamp x", "no YAML"),
+    "a tag of YAML's": (lambda good: "sslzoo: !!bool x", "not valid YAML"),
+    "a date of YAML's": (lambda good: "sslzoo: !!timestamp x", "not valid YAML"),
     "10 MB of YAML": (lambda good: "sslzoo:\n" + "  a: b\n" * 1_500_000, "characters or more"),
     "aliases": (lambda good: "a: &a [x, x]\n" + "".join(f"{n}: &{n} [*{p}, *{p}]\n" for p, n in zip("abcdefgh", "bcdefghi", strict=True)),
                 "YAML aliases"),
     "merged keys": (lambda good: "a: &a {x: 1}\nb: {<<: [*a, *a]}", "YAML aliases"),
     "deep": (lambda good: "sslzoo: " + "[" * 100_000, "nested more than"),
-    "no YAML": (lambda good: "sslzoo: [", "no YAML"),
-    "no such day": (lambda good: "sslzoo: 2024-13-45", "no YAML"),
-    "code": (lambda good: "sslzoo: !!python/object/apply:os.system [true]", "no YAML"),
+    "no YAML": (lambda good: "sslzoo: [", "not valid YAML"),
+    "no such day": (lambda good: "sslzoo: 2024-13-45", "not valid YAML"),
+    "code": (lambda good: "sslzoo: !!python/object/apply:os.system [true]", "not valid YAML"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("case", BLOCKS)
 def test_broken_and_hostile_metadata_is_put_aside_and_costs_nobody_else(metadata, case):
     make, reason = BLOCKS[case]
-    models = [Listed(name, changed(metadata, name)) for name in ("ada/before", "ada/after")]
-    models.insert(1, Listed("eve/bad", make(metadata)))
+    models = [ListedModel(name, changed(metadata, name)) for name in ("ada/before", "ada/after")]
+    models.insert(1, ListedModel("eve/bad", make(metadata)))
     (sound, broken), calls = counted(models)
     # A sound text takes some 30,000, a block already read a hundredth of it.
-    assert calls < 10 * max(counted([Listed("ada/text", yaml.safe_dump(metadata))])[1], counted(models[:1])[1])
+    assert calls < 10 * max(counted([ListedModel("ada/text", yaml.safe_dump(metadata))])[1], counted(models[:1])[1])
     assert [entry.name for entry in sound] == ["ada/before", "ada/after"]
     assert [one.name for one in broken] == ["eve/bad"] and reason in broken[0].reason
     assert len(broken[0].reason) <= 200 and "\n" not in broken[0].reason and "\u202e" not in broken[0].reason
 
 
 def test_imported_weights_are_no_entries_and_no_mistakes(metadata):
-    assert entries([Listed("sslzoo/imported", {"sslzoo": {"encoder": "res50", "imported": {"source": "x"}, "numbers": []}})]) == ([], [])
+    block = {"encoder": "res50", "imported": {"source": "x"}, "numbers": []}
+    assert read_entries([ListedModel("sslzoo/imported", {"sslzoo": block})]) == ([], [])
 
 
 @pytest.mark.parametrize("name", ["no-namespace", "a/b/c", "../b", "a/<b>", "a/b\n", "ssIzоo/b", None, 5, "a/" + "b" * 1000])
 def test_names_that_are_none_are_put_aside(metadata, name):
-    sound, broken = entries([Listed(name, metadata)])
-    assert not sound and "no name of a model" in broken[0].reason and len(broken[0].name) <= 200
+    sound, broken = read_entries([ListedModel(name, metadata)])
+    assert not sound and "not a model name on the Hub" in broken[0].reason and len(broken[0].name) <= 200
 
 
 def test_nobody_passes_for_another_or_puts_another_aside(metadata):
     """The digest of weights that a card tells of is anybody's to write: an older model that claims it costs the real one nothing."""
     def listed(name, created, repository=None, **block):
-        return Listed(name, changed(metadata, repository or name, **block), 0, created)
+        return ListedModel(name, changed(metadata, repository or name, **block), 0, created)
 
     models = [
         listed("eve/older", "2020"), listed("sslzoo/ours", "2026"), listed("ada/real", "2025"), listed("eve/better", "2026", epochs=9),
         listed("eve/copy-of-ours", "2020", "sslzoo/ours"), listed("ada/real", "2027", images=7), listed("Ada/real", "2024"),
         listed("eve/sslzoo", "2020", "sslzoo/sslzoo"), listed("Eve/Renamed", "2020", "eve/renamed"),
     ]  # fmt: skip
-    sound, broken = entries(models)
+    sound, broken = read_entries(models)
     assert len({entry.weights_sha256 for entry in sound}) == 1
     assert [entry.name for entry in sound] == ["eve/older", "sslzoo/ours", "ada/real", "eve/better", "Ada/real", "Eve/Renamed"]
     assert [entry.name for entry in sound if entry.own] == ["sslzoo/ours"]
     assert [tuple(one) for one in broken] == [
         ("eve/copy-of-ours", "its card is that of sslzoo/ours"), ("eve/sslzoo", "its card is that of sslzoo/sslzoo"),
-        ("ada/real", "the name of ada/real, which was there first"),
+        ("ada/real", "an older model has the name ada/real"),
     ]  # fmt: skip
 
 
@@ -184,9 +184,11 @@ def test_whatever_stands_in_a_card_takes_nobody_down(metadata):
             for key in way:
                 inside = inside[key]
             inside[last] = value
-            models.append(Listed(f"eve/bad{len(models)}", values | {"sslzoo": {**values["sslzoo"], "repository": f"eve/bad{len(models)}"}}
-                                 if isinstance(values["sslzoo"], dict) else values))  # fmt: skip
-    sound, broken = entries(models)
+            name = f"eve/bad{len(models)}"
+            if isinstance(values["sslzoo"], dict):
+                values |= {"sslzoo": {**values["sslzoo"], "repository": name}}
+            models.append(ListedModel(name, values))
+    sound, broken = read_entries(models)
     assert len(sound) + len(broken) == len(models) > 500 and not any("cannot be read" in one.reason for one in broken)
     assert all(len(one.reason) <= 200 and "\n" not in one.reason for one in broken)
 
@@ -194,7 +196,7 @@ def test_whatever_stands_in_a_card_takes_nobody_down(metadata):
 def test_ten_times_as_many_models_take_ten_times_the_work(metadata):
     hostile = [make(metadata) for make, _ in BLOCKS.values()]
     models = [
-        Listed(f"eve/m{index}", hostile[index // 2 % len(hostile)] if index % 2 else changed(metadata, f"eve/m{index}"))
+        ListedModel(f"eve/m{index}", hostile[index // 2 % len(hostile)] if index % 2 else changed(metadata, f"eve/m{index}"))
         for index in range(600)
     ]
     _, few = counted(models[:60])
@@ -203,7 +205,7 @@ def test_ten_times_as_many_models_take_ten_times_the_work(metadata):
 
 
 def test_catalogue_has_the_cards_numbers(metadata, tmp_path, monkeypatch):
-    monkeypatch.setattr(leaderboard, "cards_folder", lambda: tmp_path)
+    monkeypatch.setattr(listing, "cards_folder", lambda: tmp_path)
     assert all(row["measured"] == {} for row in catalogue())
     card = tmp_path / "simclr-res6-digits" / "README.md"
     card.parent.mkdir()
@@ -214,5 +216,5 @@ def test_catalogue_has_the_cards_numbers(metadata, tmp_path, monkeypatch):
     measured = {row["recipe"]: row["measured"] for row in catalogue() if row["measured"]}
     assert measured == {"digits/simclr": {"knn_top1": 0.5}}, "k = 200, and not the best epoch"
     card.write_text("no metadata")
-    with pytest.raises(InputError, match="the card of sslzoo/simclr-res6-digits is broken: .* no block 'sslzoo'"):
+    with pytest.raises(InputError, match="the card of sslzoo/simclr-res6-digits is malformed: .* no block 'sslzoo'"):
         catalogue()

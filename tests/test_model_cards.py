@@ -8,7 +8,7 @@ from huggingface_hub import ModelCard
 
 from sslzoo.cli import main
 from sslzoo.data import EMBEDDED
-from sslzoo.hub import card_claims, card_models, entries, write_card
+from sslzoo.hub import card_models, check_card, read_entries, write_card
 from sslzoo.run import Run
 
 ROOT = Path(__file__).parents[1]
@@ -25,7 +25,7 @@ def test_made_again_it_is_the_same(folder, tmp_path):
     (tmp_path / "again" / "README.md").unlink()
     card = write_card(tmp_path / "again")
     assert card.read_bytes() == (folder / "README.md").read_bytes()
-    assert not [claim for claim in card_claims(Run(folder)) if claim.card != claim.results]
+    assert not [comparison for comparison in check_card(Run(folder)) if comparison.found != comparison.expected]
     pictures = {file.name for file in folder.glob("*.png")}
     # Images of other data sets than the embedded one do not belong into this repository.
     wanted = {"curves.png", "maps.png", "neighbours.png"} if Run(folder).recipe.dataset == EMBEDDED else {"curves.png"}
@@ -35,8 +35,8 @@ def test_made_again_it_is_the_same(folder, tmp_path):
 
 
 def test_the_leaderboard_takes_them_all():
-    sound, broken = entries(card_models())
-    assert not broken and {entry.name for entry in sound} == {f"sslzoo/{folder.name}" for folder in CARDS}
+    valid, quarantined = read_entries(card_models())
+    assert not quarantined and {entry.name for entry in valid} == {f"sslzoo/{folder.name}" for folder in CARDS}
 
 
 def test_the_readmes_table_is_made_of_them(capsys):

@@ -22,8 +22,8 @@ from test_card import FOREVER, change, make_run
 from sslzoo.encoders import build_encoder, encoder_config, to_plain
 from sslzoo.errors import InputError
 from sslzoo.evaluation import Preprocessing
-from sslzoo.hub import card_claims, pictures, publish_all, write_card
-from sslzoo.hub.publish import _told
+from sslzoo.hub import check_card, pictures, publish_all, write_card
+from sslzoo.hub.hub_errors import explain
 from sslzoo.run import Run
 
 ADA, EVE = "hf_adas_secret", "hf_eves_secret"
@@ -332,7 +332,7 @@ def test_a_refused_upload_is_told_without_its_signed_address(server, client, run
 
 def test_a_hub_without_xet_is_told_the_way_around_it():
     error = ConnectionError("HTTP status client error (404 Not Found), domain: http://hub/api/models/a/b/xet-write-token/main")
-    assert "HF_HUB_DISABLE_XET=1" in _told(error)
+    assert "HF_HUB_DISABLE_XET=1" in explain(error)
 
 
 def test_a_lost_answer_does_not_commit_twice(server, client, run):
@@ -472,8 +472,8 @@ def test_links_and_what_is_no_file_are_refused(server, client, run, tmp_path):
         for make in (os.mkfifo, Path.mkdir):
             make(folder / name)
             answer = client(folder)
-            assert answer["error"] == "InputError" and f"{name} is no regular file" in answer["message"], answer
-            with pytest.raises(InputError, match=f"{name} is no regular file"):
+            assert answer["error"] == "InputError" and f"{name} is not a regular file" in answer["message"], answer
+            with pytest.raises(InputError, match=f"{name} is not a regular file"):
                 write_card(folder)
             (folder / name).rmdir() if (folder / name).is_dir() else (folder / name).unlink()
         (folder / name).write_bytes(kept)
@@ -563,7 +563,7 @@ def test_a_namespace_that_is_none_of_yours_is_told_the_nearest(server, client, r
     assert "unknown namespace of yours 'ada'" in answer["message"] and "eve" in answer["message"]
     server.fail("POST", "/repos/create", 404, message="Organization not found")
     answer = client(folder, namespace="adda")
-    assert "knows no such place (404" in answer["message"] and "did you mean 'ada'?" in answer["message"]
+    assert "does not find it (404" in answer["message"] and "did you mean 'ada'?" in answer["message"]
 
 
 def test_numbers_on_data_sets_of_the_hub_go_where_it_collects_them(server, client, tmp_path):
@@ -608,7 +608,7 @@ def test_weights_of_others_are_published_as_such(server, client, tmp_path):
     data = ModelCard(card).data
     assert [result.metric_value for result in data.eval_results] == [25.0], "what others report is no number of ours"
     assert [number["value"] for number in data["sslzoo"]["numbers"]] == [0.25] and data.license == "other"
-    assert all(claim.card == claim.results for claim in card_claims(run))
+    assert all(comparison.found == comparison.expected for comparison in check_card(run))
 
 
 def test_a_zoo_is_published_whole_but_for_what_is_not_fit(made, tmp_path):
@@ -631,7 +631,7 @@ def test_a_zoo_is_published_whole_but_for_what_is_not_fit(made, tmp_path):
     with pytest.raises(InputError, match="is a run itself"):
         publish_all(folders[0], "ada", dry_run=True)
     for namespace in ("a/b", "", "ada!", "-ada", "a--b", "ad\u00e4", "ada\n", "a" * 200):
-        with pytest.raises(InputError, match="is no name for a Hub repository"):
+        with pytest.raises(InputError, match="is not a valid name for a Hub repository"):
             publish_all(tmp_path, namespace, dry_run=True)
 
 

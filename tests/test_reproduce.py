@@ -16,7 +16,7 @@ from PIL import Image
 from sslzoo import reproduce as reproduction
 from sslzoo.cli import main
 from sslzoo.errors import InputError
-from sslzoo.hub import card_claims, claims, write_card
+from sslzoo.hub import card_check, check_card, write_card
 from sslzoo.run import Run
 
 
@@ -180,13 +180,18 @@ def measured_once(monkeypatch):
 @pytest.fixture
 def made_once(monkeypatch):
     """The card that the folder gives is made once for each name and choice of pictures: the tests below change the card alone."""
-    real = claims.card_text
+    real = card_check.card_text
 
     @cache
     def once(run: Run, repository: str, pictures: tuple) -> str:
         return real(run, repository, dict(pictures))
 
-    monkeypatch.setattr(claims, "card_text", lambda run, repository, pictures: once(run, repository, tuple(pictures.items())))
+    monkeypatch.setattr(card_check, "card_text", lambda run, repository, pictures: once(run, repository, tuple(pictures.items())))
+
+
+def different_in_card(run: Run) -> list:
+    """The comparisons of `check_card` whose values differ, also in type alone."""
+    return [one for one in check_card(run) if one.found != one.expected or type(one.found) is not type(one.expected)]
 
 
 def dumped(metadata: dict) -> str:
@@ -232,21 +237,21 @@ def test_every_value_of_the_cards_metadata_is_held_against_the_run(copied, made_
     original = card.read_text()
     metadata = yaml.safe_load(original.split("---\n")[1])
     body = original.split("\n---\n", 1)[1]
-    assert all(claim.card == claim.results for claim in card_claims(run))
+    assert all(comparison.found == comparison.expected for comparison in check_card(run))
     ways = list(places(metadata))
     assert len(ways) > 200 and ("sslzoo", "epochs") in ways and ("sslzoo", "reference") in ways
     for count, way in enumerate(ways):
         nonsense = NONSENSE[count // 4 % len(NONSENSE) :][:1] if count % 4 == 0 else ()
         for value in (other(at(metadata, way)), *nonsense):
             card.write_text(f"---\n{dumped(changed(metadata, way, value))}---\n{body}")
-            wrong = [claim for claim in card_claims(run) if claim.card != claim.results or type(claim.card) is not type(claim.results)]
+            wrong = different_in_card(run)
             assert wrong, f"{way}: {value!r}"
-            assert all(len(json.dumps(claim)) < 1500 and "\n" not in claim.what for claim in wrong)
+            assert all(len(json.dumps(comparison)) < 1500 and "\n" not in comparison.what for comparison in wrong)
     for key in metadata:
         card.write_text(f"---\n{dumped({one: value for one, value in metadata.items() if one != key})}---\n{body}")
-        assert [claim for claim in card_claims(run) if claim.card != claim.results], f"without {key}"
+        assert different_in_card(run), f"without {key}"
     card.write_text(f"---\n{dumped(metadata | {'base_model': None})}---\n{body}")
-    assert [claim.what for claim in card_claims(run) if claim.card != claim.results] == ["metadata: base_model"]
+    assert [one.what for one in different_in_card(run)] == ["metadata: base_model"]
 
 
 def test_every_line_of_the_cards_text_is_held_against_the_run(copied, made_once):
@@ -256,16 +261,16 @@ def test_every_line_of_the_cards_text_is_held_against_the_run(copied, made_once)
     for index, line in enumerate(lines):
         if line.strip():
             card.write_text("".join(head) + "\n".join([*lines[:index], line.replace(line.split()[-1], "42"), *lines[index + 1 :]]))
-            assert [claim for claim in card_claims(run) if claim.card != claim.results], line
+            assert different_in_card(run), line
     card.write_text("".join(head) + "\n".join([*lines[:-1], "One more sentence.", ""]))
-    assert [claim.card for claim in card_claims(run) if claim.card != claim.results] == ["One more sentence."]
+    assert [one.found for one in different_in_card(run)] == ["One more sentence."]
     for text in ("", "---\n[]\n---\n", "---\nx\n---\n", "no metadata", "---\nsslzoo: 5\n---\n"):
         card.write_text(text)
-        assert [claim for claim in card_claims(run) if claim.card != claim.results], text
+        assert different_in_card(run), text
     for text in ("---\n{\n---\n", "---\na: &a 1\nb: *a\n---\n", "---\n!!bool x\n---\n", "---\n" + "[" * 9999 + "\n---\n"):
         card.write_text(text)
         with pytest.raises(InputError, match="the metadata"):
-            card_claims(run)
+            check_card(run)
 
 
 @pytest.mark.slow
@@ -333,9 +338,9 @@ def test_code_that_readers_are_told_to_trust_is_compared(copied, measured_once, 
 def test_a_card_may_name_any_namespace_but_only_all_over(copied):
     card, run = copied / "run/README.md", Run(copied / "run")
     write_card(run.folder, "eve", with_images="(maps.png)" in card.read_text())
-    assert all(claim.card == claim.results for claim in card_claims(run))
-    assert all(claim.card == claim.results for claim in card_claims(run, "Eve/pets"))
-    wrong = {claim.what for claim in card_claims(run, "ada/pets") if claim.card != claim.results}
+    assert all(comparison.found == comparison.expected for comparison in check_card(run))
+    assert all(comparison.found == comparison.expected for comparison in check_card(run, "Eve/pets"))
+    wrong = {comparison.what for comparison in check_card(run, "ada/pets") if comparison.found != comparison.expected}
     assert "card: repository" in wrong
 
 
@@ -344,6 +349,6 @@ def test_pipes_and_folders_in_the_place_of_files_are_told(copied, capsys):
         (copied / "run" / name).unlink()
         os.mkfifo(copied / "run" / name)
         assert main(["reproduce", str(copied / "run"), "--cpu"]) == 2
-        assert f"{name} is no regular file" in capsys.readouterr().err
+        assert f"{name} is not a regular file" in capsys.readouterr().err
         (copied / "run" / name).unlink()
         (copied / "run" / name).write_text("{}")

@@ -23,7 +23,7 @@ from test_card import make_run
 
 from sslzoo.data import load_images
 from sslzoo.errors import InputError
-from sslzoo.hub import Listed, entries, write_card
+from sslzoo.hub import ListedModel, read_entries, write_card
 
 TESTS = Path(__file__).parent
 sys.path.insert(0, str(TESTS.parent / "space"))  # as when its app.py is run
@@ -295,11 +295,11 @@ def test_a_phone_scrolls_down_and_not_sideways(browser, addresses, digit):
     assert wrong == []
 
 
-def listed(runs, name: str = RES, **block) -> Listed:
+def listed(runs, name: str = RES, **block) -> ListedModel:
     """A model as the Hub lists it, with other keys in its block."""
     metadata = yaml.safe_load(runs[RES]["README.md"].decode().split("---\n")[1])
     metadata["sslzoo"] |= {"repository": name, **block}
-    return Listed(name, metadata)
+    return ListedModel(name, metadata)
 
 
 def test_numbers_of_different_protocols_settings_and_splits_never_share_a_column_or_a_row(runs, monkeypatch):
@@ -311,7 +311,7 @@ def test_numbers_of_different_protocols_settings_and_splits_never_share_a_column
         return listed(runs, name, numbers=own, reference={"knn_top1": 0.9, "linear_top1": 0.95})
 
     knn = {"metric": "knn_top1", "protocol": "knn-instdisc-v2"}
-    sound, broken = entries([
+    sound, broken = read_entries([
         model("a/one", {"value": 0.1}, {**knn, "value": 0.2, "arguments": {"k": 20, "temperature": 0.1}}),
         model("a/two", {"value": 0.3, "protocol": "linear-b"}, {**knn, "value": 0.4, "arguments": {"k": 200, "temperature": 0.1}}),
         model("a/three", {"value": 0.5, "arguments": {"crops": 2}}, {"value": 0.6, "split": "validation"}),
@@ -416,7 +416,7 @@ def test_a_model_of_strangers_is_looked_at_before_it_is_loaded(runs, digit, tmp_
     for file, data in runs[RES].items():
         (tmp_path / file).write_bytes(data)
     (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'canary')!r}, 'w')")
-    (entry,), _ = entries([listed(runs)])
+    (entry,), _ = read_entries([listed(runs)])
     entry = dataclasses.replace(entry, folder=tmp_path)
     studio = Studio()
     assert len(studio.look(entry, str(digit[0])).neighbours) == 8, "as it is, it can be used"
@@ -430,7 +430,7 @@ def test_a_model_of_strangers_is_looked_at_before_it_is_loaded(runs, digit, tmp_
 def test_a_data_set_that_no_recipe_names_is_not_opened(runs, digit, tmp_path):
     for file, data in runs[RES].items():
         (tmp_path / file).write_bytes(data)
-    (entry,), _ = entries([listed(runs, dataset=str(TESTS))])
+    (entry,), _ = read_entries([listed(runs, dataset=str(TESTS))])
     seen = Studio().look(dataclasses.replace(entry, folder=tmp_path), str(digit[0]))
     assert seen.neighbours == [] and "no recipe that comes with sslzoo uses it" in seen.about and len(seen.maps) == 2
 

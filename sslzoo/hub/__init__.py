@@ -1,27 +1,18 @@
-"""The run folder on the Hub: its card and pictures, publishing, the leaderboard, and weights of others."""
+"""The run folder on the Hub: its model card, publishing, the leaderboard, and imported weights."""
 
 from .card import write_card
-from .claims import card_claims
+from .card_check import check_card
+from .catalogue import catalogue
+from .entry import KNN_PROTOCOL, KNN_SETTING, Entry, Measurement
 from .importing import import_weights, known_checkpoints
-from .leaderboard import (
-    KNN_PROTOCOL,
-    KNN_SETTING,
-    Entry,
-    Listed,
-    Number,
-    Quarantined,
-    card_models,
-    cards_folder,
-    catalogue,
-    entries,
-    hub_models,
-)  # fmt: skip
-from .numbers import metric_label
+from .leaderboard import Quarantined, read_entries
+from .leaderboard_table import markdown_table
+from .listing import ListedModel, card_models, cards_folder, hub_models
 from .publish import publish, publish_all
-from .table import markdown_table
+from .results_table import metric_label
 
 __all__ = [
-    "KNN_PROTOCOL", "KNN_SETTING", "Entry", "Listed", "Number", "Quarantined", "card_claims", "card_models", "cards_folder", "catalogue",
-    "entries", "hub_models", "import_weights", "known_checkpoints", "markdown_table", "metric_label", "publish", "publish_all",
-    "write_card",
+    "KNN_PROTOCOL", "KNN_SETTING", "Entry", "ListedModel", "Measurement", "Quarantined", "card_models", "cards_folder", "catalogue",
+    "check_card", "hub_models", "import_weights", "known_checkpoints", "markdown_table", "metric_label", "publish", "publish_all",
+    "read_entries", "write_card",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""The model card: README.md, made from the run folder and the method's file alone."""
+"""Writes the model card, README.md, from the run folder and the method's source file alone."""
 
 import inspect
 import logging
@@ -19,17 +19,17 @@ from sslzoo.optim import peak_lr
 from sslzoo.recipe import Recipe
 from sslzoo.run import CARD, Run
 
-from .fitness import check_regular, has_small_stem
 from .imported_card import imported_metadata, imported_values
-from .leaderboard import MODEL_NAME, cards_folder
+from .integrity import check_regular_files, has_small_stem
+from .listing import REPO_ID, cards_folder
 from .markdown import one_line, render
 from .metadata import card_metadata
-from .numbers import count, metric_name, percent, provenance_lines, table
 from .pictures import CURVES, MAPS, NEIGHBOURS, draw_curves, draw_maps, draw_neighbours, drawn_from
-from .recorded import check_measured_on, checked_imported, checked_numbers, checked_training
+from .results_table import count, metric_name, percent, provenance_lines, results_table
+from .results_validation import check_measured_on, checked_imported, checked_numbers, checked_training, is_imported
 
-_SMALL = 10_000  # training images; below, the card says that they are few
-_SMALL_STEMS = (
+_FEW_IMAGES = 10_000  # training images; below, the card says that they are few
+_SMALL_STEM_INITIALISATION = (
     "transformers' own, whose convolutions start about 2.45 times as large as in the reference page's CIFAR code "
     "(no difference in kNN was seen in five epochs)"
 )
@@ -39,15 +39,15 @@ _log = logging.getLogger(__name__)
 def write_card(folder: str | Path, namespace: str = "sslzoo", *, with_images: bool | None = None) -> Path:
     """Writes README.md and the pictures it shows into a run folder; returns its path.
 
-    namespace: of the Hub repository that the card names, which is called as the recipe is.
-    with_images: whether the card shows pictures of images; None: of the embedded data set and of a Hub id's, never of a local folder or
-        file, which may be private. A picture that it does not show stays in the folder.
-    The curves are drawn each time, the pictures of images when the weights are others than those they were drawn with. A data set that
-    cannot be loaded costs these pictures and a warning. Raises `InputError`, before anything is written, when the folder is not that of
-    a finished run, holds a link, or a number that was measured on other weights.
+    namespace: of the Hub repository that the card names; the repository has the recipe's name.
+    with_images: whether the card shows pictures of images; None: only of the embedded data set and of data sets given as a Hub id, not
+        of a local folder or file, which may be private. A picture that the card does not show stays in the folder.
+    The curves are always drawn, the pictures of images only if the existing ones were drawn with other weights. If the data set cannot
+    be loaded, the card has no such pictures and a warning is logged. Raises `InputError`, before anything is written, for a folder that
+    is not a finished run, holds a link, or has a number that was measured on other weights.
     """
     run = Run(folder)
-    check_regular(run.folder)
+    check_regular_files(run.folder)
     repository = repository_id(run, namespace)
     pictures: dict[str, bool] = {}
     imported = is_imported(run)
@@ -55,13 +55,13 @@ def write_card(folder: str | Path, namespace: str = "sslzoo", *, with_images: bo
         checked_training(run)
         recipe, method = run.recipe, read_block(run.folder)["model_type"].removeprefix("sslzoo-")
         if method != recipe.method:
-            raise InputError(f"{run.folder}: recipe.yaml says method '{recipe.method}', config.json '{method}': they are not of one run")
+            raise InputError(f"{run.folder}: recipe.yaml says method '{recipe.method}', config.json '{method}': of two different runs")
     weights = run.weights_sha256
     check_measured_on(run, checked_numbers(run), weights)
     try:
         if not imported:
             draw_curves(run)
-            pictures = _pictures(run, weights, named_as_public(run.recipe.dataset) if with_images is None else with_images)
+            pictures = _pictures(run, weights, is_embedded_or_hub_id(run.recipe.dataset) if with_images is None else with_images)
         write_whole(run.folder / CARD, card_text(run, repository, pictures))
     except OSError as error:
         raise InputError(f"cannot write the card into {run.folder}: {first_line(error)}") from error
@@ -69,7 +69,7 @@ def write_card(folder: str | Path, namespace: str = "sslzoo", *, with_images: bo
 
 
 def card_text(run: Run, repository: str, pictures: Mapping[str, bool]) -> str:
-    """The card of what is in the folder now. pictures: whether it shows `NEIGHBOURS` and `MAPS`. Raises `InputError`."""
+    """The card of the folder as it is now. pictures: whether it shows `NEIGHBOURS` and `MAPS`. Raises `InputError`."""
     numbers, weights = checked_numbers(run), run.weights_sha256
     if is_imported(run):
         imported = checked_imported(run)
@@ -83,53 +83,48 @@ def card_text(run: Run, repository: str, pictures: Mapping[str, bool]) -> str:
     return f"---\n{metadata.to_yaml()}\n---\n\n{render(cards_folder() / template, values)}"
 
 
-def is_imported(run: Run) -> bool:
-    """Whether the folder holds weights that others trained."""
-    return "imported" in run.results()
-
-
-def named_as_public(dataset: str) -> bool:
-    """Whether it is the embedded data set or called as one of the Hub; whether anybody may see that one, the Hub alone knows."""
+def is_embedded_or_hub_id(dataset: str) -> bool:
+    """Whether it is the embedded data set or has the form of a Hub id; only the Hub knows whether such a data set is public."""
     return dataset == EMBEDDED or hub_id(dataset) is not None
 
 
 def repository_id(run: Run, namespace: str) -> str:
-    """ "namespace/name of the recipe", of imported weights the folder's name. Raises `InputError` for what cannot be one."""
-    return checked_name(f"{namespace}/{run.folder.absolute().name if is_imported(run) else run.recipe.name}")
+    """ "namespace/name of the recipe", or the folder's name for imported weights. Raises `InputError` for an invalid one."""
+    return checked_repo_id(f"{namespace}/{run.folder.absolute().name if is_imported(run) else run.recipe.name}")
 
 
-def checked_name(repository: str) -> str:
-    """The name of a repository, which the Hub takes and the leaderboard lists. Raises `InputError`."""
+def checked_repo_id(repository: str) -> str:
+    """The repository's name, which the Hub accepts and the leaderboard lists. Raises `InputError` for an invalid one."""
     try:
         validate_repo_id(repository)
         reason = "letters, digits, '-', '_' and '.' are allowed"
     except HFValidationError as error:
         reason = first_line(error)
     else:
-        if MODEL_NAME.fullmatch(repository):
+        if REPO_ID.fullmatch(repository):
             return repository
-    raise InputError(f"'{one_line(repository)}' is no name for a Hub repository: {one_line(reason)}")
+    raise InputError(f"'{one_line(repository)}' is not a valid name for a Hub repository: {one_line(reason)}")
 
 
 def _pictures(run: Run, weights_sha256: str, wanted: bool) -> dict[str, bool]:
-    """Whether the card shows each picture of images, made by these weights; drawn now where it was not there."""
-    there = dict.fromkeys((NEIGHBOURS, MAPS), False)
+    """Whether the card shows each picture of images; missing ones, and those drawn with other weights, are drawn now."""
+    shown = dict.fromkeys((NEIGHBOURS, MAPS), False)
     if not wanted:
-        data = source_name(run.recipe.dataset)
-        _log.warning("the card of %s shows no images, as '%s' is not known to be public: --with-images shows them", run.folder, data)
-        return there
+        dataset = source_name(run.recipe.dataset)
+        _log.warning("the card of %s shows no images, as '%s' is not known to be public: --with-images shows them", run.folder, dataset)
+        return shown
     for name, draw in ((NEIGHBOURS, draw_neighbours), (MAPS, draw_maps)):
         file = run.folder / name
         if drawn_from(file) != weights_sha256:
             file.unlink(missing_ok=True)
             try:
                 draw(run.folder, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-            except (InputError, OSError) as error:  # most likely of the data set, which the next one would need as well
-                without = " and ".join(name for name, drawn in there.items() if not drawn)
-                _log.warning("the card of %s gets no %s: %s", run.folder, without, first_line(error))
+            except (InputError, OSError) as error:  # most likely from the data set, which the next picture would need as well
+                missing = " and ".join(name for name, is_shown in shown.items() if not is_shown)
+                _log.warning("the card of %s has no %s: %s", run.folder, missing, first_line(error))
                 break
-        there[name] = True
-    return there
+        shown[name] = True
+    return shown
 
 
 def _values(run: Run, recipe: Recipe, repository: str, training: dict[str, Any], numbers: list[dict[str, Any]]) -> dict[str, Any]:
@@ -143,7 +138,7 @@ def _values(run: Run, recipe: Recipe, repository: str, training: dict[str, Any],
         "embedded": recipe.dataset == EMBEDDED, "local": dataset is None and recipe.dataset != EMBEDDED,
         "small_stem": has_small_stem(run.folder),
         "image_size": recipe.image_size, "curves": CURVES, "neighbours": NEIGHBOURS, "maps": MAPS, "images": count(training["images"]),
-        "few": training["images"] < _SMALL, "rows": table(numbers, recipe), "details": _details(run, recipe, training),
+        "few": training["images"] < _FEW_IMAGES, "rows": results_table(numbers, recipe), "details": _details(run, recipe, training),
         "provenance": provenance_lines(numbers), "reported": [_reported(row) for row in method.reported],
         "shared": count(max((number["provenance"].get("test_images_in_train") or 0 for number in numbers), default=0) or None, ""),
         "measured": list(dict.fromkeys((source_name(number["dataset"]), number["split"]) for number in numbers)),
@@ -163,8 +158,8 @@ def _details(run: Run, recipe: Recipe, training: dict[str, Any]) -> dict[str, st
     peak = peak_lr(recipe.lr, recipe.lr_scaling, recipe.batch_size)
     environment, processes = training["environment"], training["processes"]
     versions = ", ".join(f"{name} {version}" for name, version in environment.items() if name != "hardware")
-    # Of ResNets alone the small stem's are compared with code that has initialised its convolutions in another way.
-    initialisation = {"Initialisation": _SMALL_STEMS} if has_small_stem(run.folder) else {}
+    # Only the small-image ResNets are compared with code that initialises its convolutions differently.
+    initialisation = {"Initialisation": _SMALL_STEM_INITIALISATION} if has_small_stem(run.folder) else {}
     resumed = {"Changed on the way": "; ".join(training["resumed"])} if training.get("resumed") else {}
     return {
         "Data set": f"{source_name(recipe.dataset)}, split {recipe.train_split}: {count(training['images'])} images",

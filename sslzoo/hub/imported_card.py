@@ -1,4 +1,4 @@
-"""The card of weights that others trained: where they come from, and what was measured on them here."""
+"""The model card of imported weights, which others trained: their source, and what was measured on them here."""
 
 from typing import Any
 
@@ -9,23 +9,23 @@ from sslzoo.run import Run
 
 from .markdown import one_line
 from .metadata import clean, eval_results, number_entry
-from .numbers import metric_name, percent, provenance_lines, table
+from .results_table import metric_name, percent, provenance_lines, results_table
 
 
 def imported_values(run: Run, imported: dict[str, Any], repository: str, numbers: list[dict[str, Any]]) -> dict[str, Any]:
-    """What the template of imported weights shows."""
+    """The values of the template for imported weights, model_cards/imported.md."""
     reported = imported.get("reported") or {"by": "", "numbers": {}}
     return {
         "name": repository.partition("/")[2], "repository": repository, "encoder": imported["encoder"], "source": imported["source"],
         "sha256": imported["sha256"], "layout": imported["layout"], "branch": imported.get("branch"),
-        "image_size": Preprocessing.read(run.folder).crop, "rows": table(numbers, None),
+        "image_size": Preprocessing.read(run.folder).crop, "rows": results_table(numbers, None),
         "provenance": provenance_lines(numbers), "reported_by": reported["by"],
         "reported": [(metric_name(metric), percent(value)) for metric, value in reported["numbers"].items()],
     }  # fmt: skip
 
 
 def imported_metadata(imported: dict[str, Any], repository: str, numbers: list[dict[str, Any]], weights_sha256: str) -> ModelCardData:
-    """As `card_metadata`, for weights that no recipe has made; what others report is in no number of ours."""
+    """`card_metadata` for imported weights, which have no recipe; what others report is kept apart from our numbers."""
     return ModelCardData(
         model_name=repository.partition("/")[2], library_name="transformers", pipeline_tag="image-feature-extraction", license="other",
         eval_results=eval_results(numbers) or None, tags=["sslzoo", "self-supervised-learning", "imported"],

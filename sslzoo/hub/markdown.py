@@ -1,4 +1,4 @@
-"""Text from outside (data sets' names, hardware, what a hand put into results.json) as plain words in Markdown."""
+"""Renders Markdown templates with untrusted text (data set names, hardware, edited results.json), every value escaped."""
 
 import re
 from pathlib import Path
@@ -6,27 +6,27 @@ from typing import Any
 
 import jinja2
 
-_LONGEST = 200  # characters
+_MAX_LENGTH = 200  # characters
 
 
 def one_line(text: object) -> str:
-    """The text without line breaks, control characters and what turns the direction of writing, 200 characters at most."""
+    """The text without line breaks, control characters and changes of writing direction; at most 200 characters."""
     words = " ".join(str(text).split())
-    shown = "".join(character for character in words if character.isprintable())
-    return shown if len(shown) <= _LONGEST else shown[: _LONGEST - 1] + "…"
+    line = "".join(character for character in words if character.isprintable())
+    return line if len(line) <= _MAX_LENGTH else line[: _MAX_LENGTH - 1] + "…"
 
 
 def escape(text: object) -> str:
-    """The text such that Markdown, HTML in it, and tables show it as it is."""
+    """The text on one line, escaped so that Markdown, its inline HTML and its tables show it literally."""
     return re.sub(r"([\\`*_{}\[\]<>|~$&])", r"\\\1", one_line(text))
 
 
 class Verbatim(str):
-    """Text that is put into a card as it is."""
+    """Text that `render` does not escape."""
 
 
 def render(template: Path, values: dict[str, Any]) -> str:
-    """The template with its values, every one escaped but those that the template itself passes through `verbatim`."""
+    """The template with its values; each is escaped unless the template passes it through the filter `verbatim`."""
     environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
         finalize=lambda value: value if isinstance(value, Verbatim) else escape(value),

@@ -1,4 +1,4 @@
-"""The card's metadata: what the Hub, the leaderboard and `huggingface_hub` read."""
+"""The model card's metadata in YAML: the Hub's keys, the model-index, and the `sslzoo` block that the leaderboard reads."""
 
 from typing import Any
 
@@ -10,16 +10,16 @@ from sslzoo.methods import method_class
 from sslzoo.recipe import Recipe
 
 from .markdown import one_line
-from .numbers import metric_label
+from .results_table import metric_label
 
 
 def card_metadata(
     recipe: Recipe, repository: str, training: dict[str, Any], numbers: list[dict[str, Any]], weights_sha256: str
 ) -> ModelCardData:
-    """Hub keys, "model-index" with the numbers of the weights in the folder (percent), and an `sslzoo` block.
+    """The Hub's keys, a "model-index" with the numbers of the published weights (percent), and an `sslzoo` block.
 
-    The block has what a table of models needs of this one. Its numbers are fractions and its epochs count from 0, as in results.json,
-    where the rest of their provenance is.
+    The block holds what a leaderboard needs. Its numbers are fractions and its epochs count from 0, as in results.json, which has the
+    rest of their provenance.
     """
     dataset, paper = hub_id(recipe.dataset), method_class(recipe.method).paper
     return ModelCardData(
@@ -31,12 +31,12 @@ def card_metadata(
 
 
 def eval_results(numbers: list[dict[str, Any]]) -> list[EvalResult]:
-    """The numbers of the weights for the model-index, in percent."""
+    """The numbers of the published weights for the model-index, in percent."""
     return [_eval_result(number) for number in numbers if number["when"] == "last"]
 
 
 def eval_results_text(repository: str, numbers: list[dict[str, Any]]) -> str:
-    """The numbers of the weights on data sets of the Hub (percent), as the Hub's benchmark data sets collect them from repositories."""
+    """The numbers on data sets of the Hub (percent), as YAML in the form that the Hub's benchmark data sets collect from repositories."""
     entries = [
         EvalResultEntry(
             dataset_id=dataset[0], task_id=one_line(metric_label(number)), value=round(100 * float(number["value"]), 2),
@@ -54,25 +54,25 @@ def _block(recipe: Recipe, training: dict[str, Any], numbers: list[dict[str, Any
         "epochs": recipe.epochs, "batch_size": recipe.batch_size, "precision": recipe.precision, "seed": recipe.seed,
         "images": training["images"], "seconds": training["seconds"], "images_per_second": training["images_per_second"],
         "peak_memory_bytes": training["peak_memory_bytes"], "processes": training["processes"],
-        "hardware": clean(training["environment"]["hardware"]), "reference": _comparable(recipe),
+        "hardware": clean(training["environment"]["hardware"]), "reference": _leaderboard_reference(recipe),
         "numbers": [number_entry(number) for number in numbers],
     }  # fmt: skip
 
 
-def _comparable(recipe: Recipe) -> dict[str, float]:
-    """The recipe's reference; of kNN only at k = 200, which is what tables of models show."""
+def _leaderboard_reference(recipe: Recipe) -> dict[str, float]:
+    """The recipe's reference; kNN only at k = 200, the setting that the leaderboard shows."""
     return {metric: value for metric, value in recipe.reference.items() if recipe.reference_k == 200 or not metric.startswith("knn")}
 
 
 def number_entry(number: dict[str, Any]) -> dict[str, Any]:
     """One number of the `sslzoo` block."""
     provenance = {key: number["provenance"].get(key) for key in ("train_images", "test_images", "code", "date")}
-    own = {key: number[key] for key in ("metric", "value", "when", "protocol", "split", "arguments")}
-    return clean({**own, "dataset": source_name(number["dataset"]), **provenance})
+    measurement = {key: number[key] for key in ("metric", "value", "when", "protocol", "split", "arguments")}
+    return clean({**measurement, "dataset": source_name(number["dataset"]), **provenance})
 
 
 def _eval_result(number: dict[str, Any]) -> EvalResult:
-    # The Hub groups results by data set and keeps a group's first task name and data set name alone: both are the same for all.
+    # The Hub groups results by data set and shows only the task name and data set name of a group's first: they are the same for all.
     name, configuration = hub_id(number["dataset"]) or (source_name(number["dataset"]), None)
     return EvalResult(
         task_type="image-classification", task_name="Image Classification", dataset_type=one_line(name),
@@ -83,7 +83,7 @@ def _eval_result(number: dict[str, Any]) -> EvalResult:
 
 
 def clean(value: Any) -> Any:
-    """What JSON holds, its texts on one line."""
+    """A value of JSON with every text on one line."""
     if isinstance(value, dict):
         return {one_line(key): clean(inner) for key, inner in value.items()}
     if isinstance(value, list):

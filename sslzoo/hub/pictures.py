@@ -20,9 +20,9 @@ from sslzoo.files import whole
 from sslzoo.recipe import Recipe
 from sslzoo.run import Run
 
-from .fields import is_number
 from .markdown import one_line
-from .recorded import checked_metrics
+from .results_validation import checked_metrics
+from .validation import is_number
 
 CURVES = "curves.png"
 NEIGHBOURS = "neighbours.png"

@@ -1,4 +1,4 @@
-"""The numbers in results.json, in words and as rows of a table."""
+"""The numbers of results.json as labels, as the rows of the card's results table, and as lines of provenance."""
 
 from typing import Any, NamedTuple
 
@@ -10,7 +10,7 @@ _SYMBOLS = {"temperature": "T"}
 
 
 class Row(NamedTuple):
-    """One measurement: what it was, and its values in percent as text, "" where there is none."""
+    """One measurement as text: what was measured, and its values in percent, "" where there is none."""
 
     metric: str
     setting: str  # "k=20, T=0.1"
@@ -31,11 +31,8 @@ def metric_label(number: dict[str, Any]) -> str:
     return metric_name(number["metric"]) + (f" ({setting})" if setting else "")
 
 
-def table(numbers: list[dict[str, Any]], recipe: Recipe | None) -> list[Row]:
-    """One row for each measurement, its last and best value side by side.
-
-    The recipe's reference stands beside what was measured as it was.
-    """
+def results_table(numbers: list[dict[str, Any]], recipe: Recipe | None) -> list[Row]:
+    """One row per measurement, with its last and best value, and the recipe's reference where it was measured in the same way."""
     rows: dict[tuple[str, ...], Row] = {}
     for number in numbers:
         provenance, reference = number["provenance"], reference_of(number, recipe) if recipe else None
@@ -55,7 +52,7 @@ def table(numbers: list[dict[str, Any]], recipe: Recipe | None) -> list[Row]:
 
 
 def reference_of(number: dict[str, Any], recipe: Recipe) -> float | None:
-    """The recipe's reference for a number on its own data set; for kNN only at the reference's k and temperature."""
+    """The recipe's reference for a number on the recipe's data set; for kNN only at the reference's k and temperature."""
     if number["dataset"] != source_name(recipe.dataset):
         return None
     arguments = number["arguments"]
@@ -64,7 +61,7 @@ def reference_of(number: dict[str, Any], recipe: Recipe) -> float | None:
 
 
 def provenance_lines(numbers: list[dict[str, Any]]) -> list[str]:
-    """For each measurement of the weights, on what, with what, when and from which data it was made."""
+    """One line per protocol and data set that the published weights were measured by: data, hardware, date, code, seed and weights."""
     lines = []
     for number in numbers:
         provenance = number["provenance"]
@@ -79,7 +76,7 @@ def provenance_lines(numbers: list[dict[str, Any]]) -> list[str]:
 
 
 def count(images: int | None, unknown: str = "?") -> str:
-    """ "50,000", `unknown` where it is not known."""
+    """ "50,000"; `unknown` for None."""
     return f"{images:,}" if isinstance(images, int) else unknown
 
 

@@ -1,0 +1,47 @@
+"""The catalogue: every shipped recipe with the reference page's numbers and those measured here."""
+
+from typing import Any
+
+from sslzoo.errors import InputError
+from sslzoo.recipe import Recipe, read_recipe, shipped_recipes
+
+from .entry import KNN_PROTOCOL, Entry
+from .leaderboard import read_entries
+from .listing import OWN_NAMESPACE, card_models, cards_folder
+
+_PAGE_PROTOCOLS = (KNN_PROTOCOL, "linear-simclr-v1", "linear-mae-v1", "finetune-simclr-v1", "finetune-mae-v1")
+_LAST_EPOCH = (("of", "last epoch"),)
+
+
+def catalogue() -> list[dict[str, Any]]:
+    """One row per recipe: recipe, dataset, method, variant, encoder, batch_size, epochs, name, reference and measured.
+
+    dataset: the recipe's folder. variant: what follows the method in the file's name. reference: the page's numbers by metric, as
+    fractions. measured: ours, from the card of that name; empty where there is none. Raises `InputError` for a malformed card.
+    """
+    entries, quarantined = read_entries(card_models())
+    if quarantined:
+        raise InputError(f"{cards_folder()}: the card of {quarantined[0].name} is malformed: {quarantined[0].reason}")
+    by_name = {entry.name: entry for entry in entries}
+    rows = []
+    for name, file in shipped_recipes().items():
+        recipe = read_recipe(file)
+        dataset, _, stem = name.partition("/")
+        entry = by_name.get(f"{OWN_NAMESPACE}/{recipe.name}")
+        rows.append(
+            {
+                "recipe": name, "dataset": dataset, "method": recipe.method, "variant": stem[len(recipe.method) + 1 :] or None,
+                "encoder": recipe.encoder, "batch_size": recipe.batch_size, "epochs": recipe.epochs, "name": recipe.name,
+                "reference": recipe.reference, "measured": _measured(entry, recipe) if entry else {},
+            }
+        )  # fmt: skip
+    return rows
+
+
+def _measured(entry: Entry, recipe: Recipe) -> dict[str, float]:
+    """The measurements that can be compared with the page's numbers: by its protocols, at its k, after the last epoch."""
+    settings = {"knn": (("k", recipe.reference_k), ("temperature", 0.1)), "linear": _LAST_EPOCH, "finetune": _LAST_EPOCH}
+    return {
+        measurement.metric: measurement.value for measurement in entry.comparable
+        if measurement.protocol in _PAGE_PROTOCOLS and measurement.setting == settings[measurement.metric.partition("_")[0]]
+    }  # fmt: skip
