@@ -193,7 +193,7 @@ def _import(options: argparse.Namespace) -> None:
     from sslzoo.hub import import_weights
 
     _quiet()
-    print(import_weights(options.source, options.output, branch=options.branch, heads=options.heads, say=print))
+    print(import_weights(options.source, options.output, branch=options.branch, heads=options.heads, report=print))
 
 
 def _export(options: argparse.Namespace) -> None:

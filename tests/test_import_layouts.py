@@ -494,7 +494,7 @@ def test_dinov2_is_evaluated_at_224_px_between_its_positions(tmp_path):
     network = vit(size=518, patch=14, layers=1, scaled=True)
     torch.save(bare(network) | MASK, tmp_path / "dinov2.pth")
     said = []
-    folder = import_weights(tmp_path / "dinov2.pth", tmp_path / "mine", say=said.append)
+    folder = import_weights(tmp_path / "dinov2.pth", tmp_path / "mine", report=said.append)
     assert Preprocessing.read(folder) == Preprocessing(256, 224, "bicubic")
     assert any("518" in line and "224" in line for line in said)
     grid = network.pos_embed[:, 1:].detach().reshape(1, 37, 37, 128).permute(0, 3, 1, 2)

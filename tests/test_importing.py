@@ -20,8 +20,7 @@ from transformers import AutoModel
 from sslzoo.encoders import convert_weights, features, load_stored
 from sslzoo.errors import InputError
 from sslzoo.evaluation import Preprocessing
-from sslzoo.hub import importing
-from sslzoo.hub.importing import import_weights, known_checkpoints
+from sslzoo.hub import import_weights, known_checkpoints, lightly_checkpoints
 from sslzoo.run import Run
 
 
@@ -375,10 +374,10 @@ def server(tmp_path, monkeypatch):
         server.status, server.asked, server.says_length = 200, 0, True
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
-        header = importing.TABLE.read_text().splitlines()[0]
+        header = lightly_checkpoints.TABLE.read_text().splitlines()[0]
         server.url = f"http://127.0.0.1:{server.server_port}/a/epoch%3D99.ckpt"
         (tmp_path / "table.csv").write_text(f"{header}\nlightly/mine-res6,mine,res6,0.4,0.7,0.5,0.8,0.6,0.9,{server.url}\n")
-        monkeypatch.setattr(importing, "TABLE", tmp_path / "table.csv")
+        monkeypatch.setattr(lightly_checkpoints, "TABLE", tmp_path / "table.csv")
         monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path / "home"))
         yield server
         server.shutdown()
@@ -398,7 +397,7 @@ class TestDownload:
     @pytest.mark.parametrize("sent", [0, 1000, -1])
     def test_that_breaks_off_is_refused_and_nothing_is_kept(self, sent, server, tmp_path):
         server.sent = sent
-        with pytest.raises(InputError, match="lightly/mine-res6 came by half"):
+        with pytest.raises(InputError, match="the download of lightly/mine-res6 broke off"):
             import_weights("lightly/mine-res6", tmp_path / "mine")
         assert not (tmp_path / "mine").exists() and not [file for file in (tmp_path / "home").rglob("*") if file.is_file()]
         server.sent = None
@@ -414,7 +413,7 @@ class TestDownload:
         assert not (tmp_path / "mine").exists() and not [file for file in (tmp_path / "home").rglob("*") if file.is_file()]
 
     def test_file_of_another_encoder_than_the_table_says_is_refused(self, server, tmp_path):
-        table = importing.TABLE.read_text().replace(",res6,", ",res50,")
-        importing.TABLE.write_text(table)
+        table = lightly_checkpoints.TABLE.read_text().replace(",res6,", ",res50,")
+        lightly_checkpoints.TABLE.write_text(table)
         with pytest.raises(InputError, match="holds 'res6', but lightly/mine-res6 is 'res50'"):
             import_weights("lightly/mine-res6", tmp_path / "mine")

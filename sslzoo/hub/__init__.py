@@ -4,9 +4,10 @@ from .card import write_card
 from .card_check import check_card
 from .catalogue import catalogue
 from .entry import KNN_PROTOCOL, KNN_SETTING, Entry, Measurement
-from .importing import import_weights, known_checkpoints
+from .importing import import_weights
 from .leaderboard import Quarantined, read_entries
 from .leaderboard_table import markdown_table
+from .lightly_checkpoints import known_checkpoints
 from .listing import ListedModel, card_models, cards_folder, hub_models
 from .publish import publish, publish_all
 from .results_table import metric_label
