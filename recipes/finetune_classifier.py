@@ -15,7 +15,7 @@ from transformers import AutoModelForImageClassification, PreTrainedModel, get_c
 
 from sslzoo.data import load_images, without_broken
 from sslzoo.encoders import model_folder
-from sslzoo.evaluation import Data, Preprocessing, enough_for, make_data
+from sslzoo.evaluation import Data, Preprocessing, make_data, required_resolution
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -34,8 +34,10 @@ def main(arguments: list[str] | None = None) -> None:
     accelerator = Accelerator(cpu=not torch.accelerator.is_available())
     folder = model_folder(options.model)
     preprocessing = Preprocessing.read(folder)
-    enough = enough_for(preprocessing)
-    train, test = (load_images(options.data, split, enough=enough, device=accelerator.device) for split in ("train", options.test_split))
+    resolution = required_resolution(preprocessing)
+    train, test = (
+        load_images(options.data, split, resolution=resolution, device=accelerator.device) for split in ("train", options.test_split)
+    )
     data = make_data(train, test, preprocessing)
     train = without_broken(data.train)
     names = train.label_names or [str(label) for label in range(data.classes.count)]

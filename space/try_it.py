@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 from sslzoo.data import EMBEDDED, hub_id, load_images
 from sslzoo.encoders import ENCODERS, encoder_config, features, load_stored, read_config
 from sslzoo.errors import InputError, first_line
-from sslzoo.evaluation import Preprocessing, class_attention, enough_for, feature_map, nearest, pca_map
+from sslzoo.evaluation import Preprocessing, class_attention, feature_map, nearest, pca_map, required_resolution
 from sslzoo.hub import Entry
 from sslzoo.recipe import Recipe, read_recipe, shipped_recipes
 
@@ -129,7 +129,7 @@ class Studio:
                 raise InputError(f"it has {size / 1e9:,.1f} GB")
         images = load_images(
             recipe.dataset, recipe.train_split, image_column=recipe.image_column, label_column=recipe.label_column, canvas=recipe.canvas,
-            enough=enough_for(preprocessing), device=torch.device("cpu"), budget=0,
+            resolution=required_resolution(preprocessing), device=torch.device("cpu"), budget=0,
         )  # fmt: skip
         count = min(len(images), _BANK if preprocessing.crop <= 64 else _LARGE_BANK)
         positions = torch.linspace(0, len(images) - 1, count).long()

@@ -22,10 +22,10 @@ from sslzoo.evaluation import (
     Session,
     data_facts,
     encoder_for,
-    enough_for,
     make_data,
     measure,
     protocol_named,
+    required_resolution,
     write_features,
 )
 from sslzoo.processes import all_or_none, check_alike, rank
@@ -90,7 +90,7 @@ def load_data(
         train, test = (
             load_images(
                 dataset, split, image_column=image_column, label_column=label_column, canvas=canvas,
-                enough=enough_for(preprocessing, views), device=device, broken_share=broken_share,
+                resolution=required_resolution(preprocessing, views), device=device, broken_share=broken_share,
             )
             for split in splits
         )  # fmt: skip
@@ -133,8 +133,8 @@ def embed(
     encoder = encoder_for(folder, preprocessing).to(device)
     # Each image is looked at once: none needs to be kept.
     images = load_images(
-        source, split, image_column=image_column, label_column=label_column, enough=enough_for(preprocessing), device=device, budget=0,
-        broken_share=1.0,
+        source, split, image_column=image_column, label_column=label_column, resolution=required_resolution(preprocessing),
+        device=device, budget=0, broken_share=1.0,
     )  # fmt: skip
     with _bar("images", len(images), output.name) as bar:
         count = write_features(encoder, images, preprocessing, output, done=bar.update)

@@ -14,7 +14,7 @@ from pyarrow import parquet
 from sslzoo.data import load_images
 from sslzoo.data.decode import BrokenImage, decode
 from sslzoo.data.names import shown
-from sslzoo.data.rows import Rows
+from sslzoo.data.rows import TableRows
 
 CPU = torch.device("cpu")
 STORED = pyarrow.struct({"bytes": pyarrow.binary(), "path": pyarrow.string()})
@@ -56,7 +56,7 @@ def opened(monkeypatch):
 
 def rows(paths, *folders):
     column = pyarrow.array([{"bytes": None, "path": path} for path in paths], STORED)
-    return Rows(pyarrow.chunked_array([column]), tuple(str(folder) for folder in folders))
+    return TableRows(pyarrow.chunked_array([column]), tuple(str(folder) for folder in folders))
 
 
 def foreign(path, *folders):
@@ -185,7 +185,7 @@ def test_row_without_anything_is_broken():
         rows([None]).encoded(0)
     missing = pyarrow.chunked_array([pyarrow.array([None], STORED)])
     with pytest.raises(BrokenImage, match="the row is empty"):
-        Rows(missing).encoded(0)
+        TableRows(missing).encoded(0)
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,7 @@ def test_row_without_a_path_is_called_by_its_number(path):
 
 def test_rows_are_found_across_chunks(folder):
     parts = [[b"a", b"bb"], [], [b"ccc"], [b"dddd", None]]
-    column = Rows(pyarrow.chunked_array([pyarrow.array(part, pyarrow.binary()) for part in parts]))
+    column = TableRows(pyarrow.chunked_array([pyarrow.array(part, pyarrow.binary()) for part in parts]))
     assert len(column) == 5 and column.lengths().tolist() == [1, 2, 3, 4, -1]
     assert [bytes(column.encoded(row)) for row in range(4)] == [b"a", b"bb", b"ccc", b"dddd"]
     with pytest.raises(BrokenImage):

@@ -263,7 +263,7 @@ class TestWebDataset:
         assert refused(tmp_path / name) == f"no images in '{tmp_path}/{name}'; 1 file not read: .txt 1"
 
     def test_member_of_gigabytes_is_not_unpacked(self, tmp_path, monkeypatch):
-        monkeypatch.setattr("sslzoo.data.archives.MOST_BYTES", 5000)
+        monkeypatch.setattr("sslzoo.data.archives.MAX_BYTES", 5000)
         file = pack(tmp_path / "train.zip", {"1.png": png(1), "2.png": b"\0" * 10_000})
         assert load(file).skipped == ["2.png"]
 

@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 from pyarrow import parquet
 
-from sslzoo.data import Chosen, load_images, memory, without_broken
+from sslzoo.data import Subset, load_images, memory, without_broken
 from sslzoo.data.decode import decode
-from sslzoo.data.threads import ahead
+from sslzoo.data.prefetch import prefetch
 from sslzoo.errors import InputError
 
 CPU = torch.device("cpu")
@@ -250,7 +250,7 @@ class TestRead:
     @pytest.mark.parametrize("budget", [RESIDENT, STREAMED])
     def test_some_of_the_images(self, written, budget):
         images = load(written(self.SIZES), budget)
-        some = Chosen(images, (images.labels % 3 == 1).nonzero()[:, 0])
+        some = Subset(images, (images.labels % 3 == 1).nonzero()[:, 0])
         rows = [row for row in self.GOOD if row % 3 == 1]
         assert [row for _, batch in some.read(torch.arange(len(some)), 16) for row in batch.samples.tolist()] == rows
         assert without_broken(some).labels.tolist() == rows
@@ -268,7 +268,7 @@ class TestRead:
     def test_canvases_of_a_batch_are_bounded(self, written, monkeypatch, budget):
         sizes = [(8, 8)] * 40 + [(1, 300), (300, 1)] + [(8, 8)] * 40
         for module in ("streamed", "resident"):
-            monkeypatch.setattr(f"sslzoo.data.{module}.MOST_PIXELS", 2**16)
+            monkeypatch.setattr(f"sslzoo.data.{module}.MAX_BATCH_PIXELS", 2**16)
         images = load(written(sizes), budget)
         rows = []
         for _, batch in images.read(torch.arange(82), 40):
@@ -400,21 +400,21 @@ class TestAhead:
             return item * item
 
         with ThreadPoolExecutor(4) as pool:
-            assert list(ahead(pool, work, range(9), 3)) == [item * item for item in range(9)]
+            assert list(prefetch(pool, work, range(9), 3)) == [item * item for item in range(9)]
 
     @pytest.mark.parametrize("most", [1, 2, 5])
     def test_never_more_are_begun_than_allowed(self, most):
         begun, handed_out, waiting = [], 0, 0
         with ThreadPoolExecutor(8) as pool:
-            for _ in ahead(pool, begun.append, iter(range(30)), most):
+            for _ in prefetch(pool, begun.append, iter(range(30)), most):
                 waiting = max(waiting, len(begun) - handed_out)
                 handed_out += 1
         assert len(begun) == handed_out == 30 and waiting <= most
 
     def test_fewer_items_than_allowed(self):
         with ThreadPoolExecutor(2) as pool:
-            assert list(ahead(pool, str, [1], 5)) == ["1"]
-            assert list(ahead(pool, str, [], 5)) == []
+            assert list(prefetch(pool, str, [1], 5)) == ["1"]
+            assert list(prefetch(pool, str, [], 5)) == []
 
     def test_what_has_not_begun_when_it_is_left_never_begins(self):
         held, begun = threading.Event(), []
@@ -424,7 +424,7 @@ class TestAhead:
             assert item == 0 or held.wait(600)
 
         with ThreadPoolExecutor(1) as pool:
-            results = ahead(pool, work, range(100), 5)
+            results = prefetch(pool, work, range(100), 5)
             next(results)
             results.close()
             held.set()
@@ -436,4 +436,4 @@ class TestAhead:
             raise KeyError("the order itself")
 
         with ThreadPoolExecutor(2) as pool, pytest.raises(KeyError, match="the order itself"):
-            list(ahead(pool, str, items(), 5))
+            list(prefetch(pool, str, items(), 5))

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from sslzoo.data.decode import BrokenImage, decode, read_size
-from sslzoo.data.enough import Enough
+from sslzoo.data.resolution import RequiredResolution
 
 
 def tiff(pixels: np.ndarray, bits: int, photometric: int, *, sample_format=1, order="<", extra=(), planar=False, colours=None, packed=None):
@@ -289,5 +289,5 @@ def test_transparency_is_not_smeared_into_colours_when_reduced():
     image[:, :32] = 255, 0, 0, 255  # beside transparent black, which must not darken its edge
     stream = io.BytesIO()
     Image.fromarray(image).save(stream, "PNG")
-    reduced = decode(stream.getvalue(), None, Enough(4, 2))
+    reduced = decode(stream.getvalue(), None, RequiredResolution(4, 2))
     assert reduced.shape == (8, 8, 3) and (reduced[:, :, 0] == 255).all()

@@ -15,7 +15,7 @@ from PIL import Image
 from pyarrow import parquet
 
 from sslzoo.data import hub_id, load_images, source_name
-from sslzoo.data.names import text_of
+from sslzoo.data.names import utf8_path
 
 
 @pytest.fixture(autouse=True)
@@ -412,20 +412,20 @@ def test_cifar10_from_its_parquet_files(tmp_path):
 
 
 class TestNames:
-    """`text_of` tells every path from every other, and says how to come back to it."""
+    """`utf8_path` tells every path from every other, and says how to come back to it."""
 
     @pytest.mark.parametrize(
         "raw", [b"caf\xe9.png", b"caf\\xe9.png", b"caf\\x5cxe9.png", b"a\\b.png", b"\xff\\xff", "ü\n\u200d.png".encode(), b"\\x\xe9"]
     )
     def test_there_and_back(self, raw):
-        text = text_of(os.fsdecode(raw))
+        text = utf8_path(os.fsdecode(raw))
         text.encode()
         back = re.sub(rb"\\x([0-9a-f]{2})", lambda found: bytes([int(found[1], 16)]), text.encode())
         assert back == raw
 
     def test_what_is_utf_8_stays_as_it_is(self):
         for name in ("a/b.png", "ünïcode 图.png", "two\nlines", "back\\slash", "x" * 1000):
-            assert text_of(name) == name
+            assert utf8_path(name) == name
 
     @pytest.mark.parametrize("source", ["ada/train.csv", "ada/photos.zip", "ada/shard.tar", "ada/rows.jsonl", "ada/TRAIN.PARQUET"])
     def test_name_of_a_data_file_is_no_hub_id(self, source, monkeypatch):

@@ -1,11 +1,11 @@
 """Data sets by Hub id or local path as batches of uint8 images on the device."""
 
-from .chosen import Chosen, labelled, without_broken
-from .enough import Enough
 from .images import Batch, ImageSet
 from .load import load_images
 from .names import EMBEDDED, hub_id, source_name
+from .resolution import RequiredResolution
+from .subset import Subset, labelled, without_broken
 
 __all__ = [
-    "EMBEDDED", "Batch", "Chosen", "Enough", "ImageSet", "hub_id", "labelled", "load_images", "source_name", "without_broken",
+    "EMBEDDED", "Batch", "ImageSet", "RequiredResolution", "Subset", "hub_id", "labelled", "load_images", "source_name", "without_broken",
 ]  # fmt: skip

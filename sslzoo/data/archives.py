@@ -14,10 +14,10 @@ from sslzoo.errors import InputError, first_line, unknown
 from .decode import BrokenImage
 from .labels import Labels, label_column
 from .layout import Layout
-from .listing import ending_of, list_paths, some
-from .names import shown, text_of
-from .opened import Asked, Opened
-from .rows import MOST_BYTES
+from .listing import ending_of, first_few, list_paths
+from .names import shown, utf8_path
+from .raw_split import RawSplit, Request
+from .rows import MAX_BYTES
 
 _LABEL = "cls"  # WebDataset: the label of 0001.jpg is in 0001.cls
 _LONGEST_LABEL = 1000  # bytes
@@ -42,7 +42,7 @@ class _Tar:
                         links.append(member.name)
                     opened.members = []  # else a kilobyte of memory for each
             if links:
-                self.note = f"links and the like in {os.path.basename(file)}, not read: {some(links)}"
+                self.note = f"links and the like in {os.path.basename(file)}, not read: {first_few(links)}"
         except (tarfile.TarError, OSError, ValueError) as error:
             if not self.members:
                 raise InputError(f"cannot read '{shown(file)}': {first_line(error)}") from error
@@ -91,7 +91,7 @@ class _Zip:
 
 
 class ArchiveRows:
-    """The image files of archives, as `Rows` are the images of a table. members: of each image, its archive and its path there."""
+    """The image files of archives, as `TableRows` are those of a table. members: of each image, its archive and its path there."""
 
     def __init__(self, members: list[tuple[_Tar | _Zip, str]]):
         self._members = members
@@ -102,13 +102,13 @@ class ArchiveRows:
     def encoded(self, row: int) -> bytes:
         """The member's content. Raises `BrokenImage`."""
         archive, path = self._members[row]
-        if archive.size(path) > MOST_BYTES:
+        if archive.size(path) > MAX_BYTES:
             raise BrokenImage(f"{archive.size(path)} bytes are too many for an image")
         return archive.read(path)
 
     def name(self, row: int) -> str:
         """The member's path in its archive."""
-        return text_of(self._members[row][1])
+        return utf8_path(self._members[row][1])
 
     def lengths(self) -> np.ndarray:
         """int64 (rows,): bytes of each member."""
@@ -122,7 +122,7 @@ def is_archive(file: str) -> bool:
     return ending_of(file) in (".tar", ".zip")
 
 
-def open_archives(files: list[str], asked: Asked, named: bool) -> Opened:
+def open_archives(files: list[str], requested: Request, named: bool) -> RawSplit:
     """The images in archives, of all of them together. Raises `InputError`.
 
     named: the archives' own names have said the split. Labels are WebDataset's, in the file beside the image that ends in .cls
@@ -147,27 +147,27 @@ def open_archives(files: list[str], asked: Asked, named: bool) -> Opened:
     layout = Layout(listing)
     if not layout.splits:
         raise InputError("; ".join(filter(None, [f"no images in '{shown(files[0])}'", *notes, listing.unread()])))
-    inner = layout.splits[0] if named and len(layout.splits) == 1 else asked.split
-    arranged = layout.arrange(inner, asked.label_column == "label")
+    inner = layout.splits[0] if named and len(layout.splits) == 1 else requested.split
+    images = layout.arrange(inner, requested.label_column == "label")
     if named and len(layout.splits) > 1:
-        notes.append(f"of the splits in the archive, {some(layout.splits)}, '{shown(inner)}' alone is read")
-    members = [place for path in arranged.paths for place in places[path]]
-    labels = Labels(arranged.labels, arranged.label_names, arranged.unlabelled)
+        notes.append(f"of the splits in the archive, {first_few(layout.splits)}, '{shown(inner)}' alone is read")
+    members = [place for path in images.paths for place in places[path]]
+    labels = Labels(images.labels, images.label_names, images.unlabelled)
     if labels.values is not None:
-        counts = torch.tensor([len(places[path]) for path in arranged.paths])
+        counts = torch.tensor([len(places[path]) for path in images.paths])
         labels = labels._replace(values=labels.values.repeat_interleave(counts))
-    beside = asked.label_column or (_LABEL if f".{_LABEL}" in listing.others else "label")
+    beside = requested.label_column or (_LABEL if f".{_LABEL}" in listing.others else "label")
     if beside != "label":
         values = [_beside(archive, member, beside) for archive, member in members]
-        if asked.label_column and not any(values):
+        if requested.label_column and not any(values):
             raise InputError(f"label_column is '{beside}', but no file beside an image in '{shown(files[0])}' ends in .{beside}")
-        labels = label_column(values, beside, asked.label_column is not None)
+        labels = label_column(values, beside, requested.label_column is not None)
         listing.others.pop(f".{beside}", None)
-    rows = _of_one_ending(members, asked.image_column)
+    rows = _of_one_ending(members, requested.image_column)
     members = [members[row] for row in rows]
     values = None if labels.values is None else labels.values[torch.tensor(rows)]
-    said = [*notes, *arranged.notes, *filter(None, [listing.unread()])]
-    return Opened(ArchiveRows(members), values, labels.names, layout.splits, said, labels.reason)
+    said = [*notes, *images.notes, *filter(None, [listing.unread()])]
+    return RawSplit(ArchiveRows(members), values, labels.names, layout.splits, said, labels.reason)
 
 
 def _sample(member: str) -> tuple[str, str]:
@@ -188,15 +188,15 @@ def _beside(archive: _Tar | _Zip, member: str, ending: str) -> str | None:
         return None
 
 
-def _of_one_ending(members: list[tuple[_Tar | _Zip, str]], asked: str | None) -> list[int]:
-    """The rows of the images that end in `asked`, "jpg" or "seg.png"; all of them without it, unless samples have several images."""
+def _of_one_ending(members: list[tuple[_Tar | _Zip, str]], requested: str | None) -> list[int]:
+    """The rows of the images that end in `requested`, "jpg" or "seg.png"; all of them without it, unless samples have several images."""
     samples = [(id(archive), *_sample(member)) for archive, member in members]
     endings = Counter(ending for *_, ending in samples)
-    if asked is None or asked == "image":
+    if requested is None or requested == "image":
         several = len({sample[:2] for sample in samples}) < len(samples)
         if several and len(endings) <= _MOST_COLUMNS and max(endings.values()) > 1:  # else names merely hold dots
             raise InputError(f"samples have several images; choose their ending as image_column: {', '.join(sorted(endings))}")
         return list(range(len(members)))
-    if asked not in endings:
-        raise unknown("image column", asked, endings)
-    return [row for row, (*_, ending) in enumerate(samples) if ending == asked]
+    if requested not in endings:
+        raise unknown("image column", requested, endings)
+    return [row for row, (*_, ending) in enumerate(samples) if ending == requested]

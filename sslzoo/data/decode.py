@@ -7,10 +7,10 @@ from contextlib import contextmanager, nullcontext
 import numpy as np
 from PIL import Image
 
-from .enough import Enough, Plan, plan
 from .exif import orientation
-from .memory import Room
-from .png import pixels_alone, transparent
+from .memory import PixelSemaphore
+from .png import strip_metadata, transparency_mask
+from .resolution import Plan, RequiredResolution, plan
 
 # Pillow also knows formats that start other programs (EPS runs Ghostscript) or that hold no photos: those stay closed.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
@@ -34,50 +34,53 @@ class BrokenImage(Exception):
     """This image cannot be decoded; the message is the reason, one short line."""
 
 
-def decode(encoded: bytes, longest: int | None, enough: Enough | None = None, room: Room | None = None) -> np.ndarray:
-    """The image upright as RGB: uint8 (height, width, 3), of a large one what `plan` keeps.
+def decode(
+    encoded: bytes, longest: int | None, resolution: RequiredResolution | None = None, semaphore: PixelSemaphore | None = None
+) -> np.ndarray:
+    """The upright image as RGB: uint8 (height, width, 3), reduced as `plan` says.
 
-    Transparent pixels show white, grey of more than 8 bits is scaled from the whole range of its type, an animation or a file of
-    several pages gives its first; colour profiles and gamma are not looked at. Of 178,956,970 px at most. room: what is decoded at its
-    full size takes part of it for so long. Raises `BrokenImage`.
+    Transparent pixels are blended with white; grey of more than 8 bits is scaled from the full range of its type; an animation or a file
+    of several pages gives its first frame; colour profiles and gamma are ignored. At most 178,956,970 px.
+    longest: px, the longest allowed side; None: any. semaphore: bounds the px that are decoded at full size at once.
+    Raises `BrokenImage`.
     """
     try:
-        return _decode(encoded, longest, enough, room)
+        return _decode(encoded, longest, resolution, semaphore)
     except BrokenImage as error:
-        plain = pixels_alone(encoded)
+        plain = strip_metadata(encoded)
         if plain is None:
             raise
         try:
-            return _decode(plain, longest, enough, room)
+            return _decode(plain, longest, resolution, semaphore)
         except BrokenImage:
             raise error from None
 
 
-def read_size(encoded: bytes, longest: int | None, enough: Enough | None = None) -> tuple[int, int]:
+def read_size(encoded: bytes, longest: int | None, resolution: RequiredResolution | None = None) -> tuple[int, int]:
     """Height and width in px that `decode` will give, from the header alone. Raises `BrokenImage`."""
     try:
-        return _read_size(encoded, longest, enough)
+        return _read_size(encoded, longest, resolution)
     except BrokenImage as error:
-        plain = pixels_alone(encoded)
+        plain = strip_metadata(encoded)
         if plain is None:
             raise
         try:
-            return _read_size(plain, longest, enough)
+            return _read_size(plain, longest, resolution)
         except BrokenImage:
             raise error from None
 
 
-def _decode(encoded: bytes, longest: int | None, enough: Enough | None, room: Room | None) -> np.ndarray:
+def _decode(encoded: bytes, longest: int | None, resolution: RequiredResolution | None, semaphore: PixelSemaphore | None) -> np.ndarray:
     with _opened(encoded) as image:
         depth = encoded[_DEPTH] if image.format == "PNG" else 8
-        wanted = plan(image.size, longest, enough)
+        wanted = plan(image.size, longest, resolution)
         # The size at which the kept part is as large as it shall be: a JPEG is decoded smaller at once, to whole parts of its px.
         kept = wanted.box[2] - wanted.box[0], wanted.box[3] - wanted.box[1]
         least = tuple(max(1, side * size // part) for side, size, part in zip(image.size, wanted.size, kept, strict=True))
         width = image.width
         drafted = image.draft(None, least)
         part = drafted[1][2] / width if drafted else 1
-        with room.taken(image.width * image.height) if room else nullcontext():
+        with semaphore.acquired(image.width * image.height) if semaphore else nullcontext():
             image.load()
             held = orientation(image)
             image = _reduced(_colours(image, depth), part, wanted)
@@ -88,9 +91,9 @@ def _decode(encoded: bytes, longest: int | None, enough: Enough | None, room: Ro
         return np.asarray(image)
 
 
-def _read_size(encoded: bytes, longest: int | None, enough: Enough | None) -> tuple[int, int]:
+def _read_size(encoded: bytes, longest: int | None, resolution: RequiredResolution | None) -> tuple[int, int]:
     with _opened(encoded) as image:
-        width, height = plan(image.size, longest, enough).size
+        width, height = plan(image.size, longest, resolution).size
         # A PNG may keep its orientation behind the pixels; its size is then that of the stored image. Pillow turns a TIFF by itself.
         turned = image.format not in ("PNG", "TIFF") and orientation(image) in (5, 6, 7, 8)
         return (width, height) if turned else (height, width)
@@ -126,7 +129,7 @@ def _colours(image: Image.Image, depth: int) -> Image.Image:
     """In RGB, or in RGBA where pixels may be transparent. depth: bits of a PNG's channel."""
     if image.mode == "F":
         raise BrokenImage("floating-point pixels have no stated range")
-    see_through = transparent(image, depth) if image.format == "PNG" else None
+    see_through = transparency_mask(image, depth) if image.format == "PNG" else None
     if image.mode.startswith("I"):
         shown = Image.fromarray(_scaled(np.asarray(image), *_range(image))).convert("RGB")
     elif see_through is not None:

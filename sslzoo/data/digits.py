@@ -21,7 +21,7 @@ def scattered_digits(split: str) -> tuple[np.ndarray, np.ndarray]:
     scans = load_digits()
     random = np.random.RandomState(0)
     order = random.permutation(len(scans.images))
-    # Drawn for all the digits at once, so that a digit's place does not depend on the split that is asked for.
+    # Drawn for all the digits at once, so that a digit's place does not depend on the split that is requested.
     drawn = random.uniform(size=(len(order), 4))
     chosen = slice(0, TRAIN) if split == "train" else slice(TRAIN, None)
     images = [_scatter(scans.images[row], *numbers) for row, numbers in zip(order[chosen], drawn[chosen], strict=True)]

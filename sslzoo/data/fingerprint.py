@@ -6,14 +6,14 @@ import numpy as np
 from torch import Tensor
 
 from .decode import BrokenImage
-from .opened import AnyRows
+from .raw_split import Rows
 
 _READ_ALL = 2**30  # bytes; about a second of hashing
 _OPEN_ALL = 100_000  # rows; to open more files than that takes longer than to hash them
 _SAMPLE = 1024  # rows
 
 
-def fingerprint_rows(rows: AnyRows, labels: Tensor | None) -> str:
+def fingerprint_rows(rows: Rows, labels: Tensor | None) -> str:
     """sha256 (hex) over the number of rows, every image's encoded length and label in order, and encoded bytes.
 
     Up to 1 GiB of encoded images in up to 100,000 rows every byte counts. Above that only the bytes of 1,024 evenly spaced rows (the

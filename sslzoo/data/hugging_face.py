@@ -9,14 +9,14 @@ from sslzoo.errors import InputError, unknown
 
 from .columns import find_image_column, find_label_column
 from .labels import read_labels
-from .listing import some
+from .listing import first_few
 from .names import shown
-from .opened import Asked, Opened
-from .rows import FileRows, Rows
-from .splits import choose
+from .raw_split import RawSplit, Request
+from .rows import FileRows, TableRows
+from .split_names import choose
 
 
-def open_parquet(folder: str, files: list[str], asked: Asked) -> Opened:
+def open_parquet(folder: str, files: list[str], requested: Request) -> RawSplit:
     """The rows of Parquet files, relative to `folder`, one after the other. Raises `InputError`."""
     from datasets import Features
     from pyarrow import ArrowException, parquet
@@ -27,21 +27,21 @@ def open_parquet(folder: str, files: list[str], asked: Asked) -> Opened:
             metadata = parquet.read_metadata(os.path.join(folder, file))
             if metadata.num_rows == 0:  # such as the last shard of an uneven export, on which the builder fails
                 continue
-            find_image_column(Features.from_arrow_schema(metadata.schema.to_arrow_schema()), asked.image_column)
+            find_image_column(Features.from_arrow_schema(metadata.schema.to_arrow_schema()), requested.image_column)
         except InputError:  # such as the features that `sslzoo embed` writes
             others.append(file)
         except (ArrowException, OSError, ValueError):
             damaged.append(file)
         else:
             places.append(os.path.abspath(os.path.join(folder, file)))
-    notes = [f"{said}, not read: {some(found)}" for said, found in (("no images", others), ("damaged", damaged)) if found]
+    notes = [f"{said}, not read: {first_few(found)}" for said, found in (("no images", others), ("damaged", damaged)) if found]
     if not places and not others and not damaged:
-        return Opened(FileRows("", []), None, None, [], [])
+        return RawSplit(FileRows("", []), None, None, [], [])
     # Where no file can be read, the loader has the better message.
     places = places or [os.path.abspath(os.path.join(folder, file)) for file in [*others, *damaged]]
     source = folder if len(files) > 1 else os.path.join(folder, files[0])
     dataset = _load_local(source, "parquet", data_files={"data": [glob.escape(_plain(place)) for place in places]})["data"]
-    opened = _opened(dataset, asked, (), [])
+    opened = _opened(dataset, requested, (), [])
     return opened._replace(notes=[*opened.notes, *notes])
 
 
@@ -58,7 +58,7 @@ def _plain(place: str) -> str:
     return link
 
 
-def open_saved(place: str, folders: list[str], asked: Asked) -> Opened:
+def open_saved(place: str, folders: list[str], requested: Request) -> RawSplit:
     """What `save_to_disk` has left in one folder, or in several of which each is a split. Raises `InputError`."""
     import datasets
 
@@ -72,30 +72,30 @@ def open_saved(place: str, folders: list[str], asked: Asked) -> Opened:
             found |= saved
         else:
             found[os.path.basename(folder) if folder != place else str(saved.split or "train")] = saved
-    return _opened(_one_of(found, asked.split), asked, (), list(found))
+    return _opened(_one_of(found, requested.split), requested, (), list(found))
 
 
-def _one_of(splits, asked: str):
-    names = choose(asked, splits)
+def _one_of(splits, requested: str):
+    names = choose(requested, splits)
     if len(names) > 1:
-        raise unknown("split", asked, splits)
+        raise unknown("split", requested, splits)
     return splits[names[0]]
 
 
-def _opened(dataset, asked: Asked, folders: tuple[str, ...], splits: list[str]) -> Opened:
+def _opened(dataset, requested: Request, folders: tuple[str, ...], splits: list[str]) -> RawSplit:
     """A data set of `datasets`, whose rows' paths may lead into `folders`."""
     if len(dataset) == 0:
-        return Opened(FileRows("", []), None, None, [], [])
-    image_column = find_image_column(dataset.features, asked.image_column)
-    labels_at, unlabelled = find_label_column(dataset.features, asked.label_column)
+        return RawSplit(FileRows("", []), None, None, [], [])
+    image_column = find_image_column(dataset.features, requested.image_column)
+    labels_at, unlabelled = find_label_column(dataset.features, requested.label_column)
     table = dataset.select_columns([name for name in {image_column, labels_at} if name]).with_format("arrow")[:]
-    rows = Rows(table.column(image_column), folders)
+    rows = TableRows(table.column(image_column), folders)
     notes = _inner_splits(dataset)
     if labels_at is None:
-        return Opened(rows, None, None, splits, notes, unlabelled)
+        return RawSplit(rows, None, None, splits, notes, unlabelled)
     stated = getattr(dataset.features[labels_at], "names", None)
-    labels = read_labels(table.column(labels_at), labels_at, stated, asked.label_column is not None)
-    return Opened(rows, labels.values, labels.names, splits, notes, labels.reason)
+    labels = read_labels(table.column(labels_at), labels_at, stated, requested.label_column is not None)
+    return RawSplit(rows, labels.values, labels.names, splits, notes, labels.reason)
 
 
 def _inner_splits(dataset) -> list[str]:
@@ -103,31 +103,31 @@ def _inner_splits(dataset) -> list[str]:
     if getattr(dataset.features.get("split"), "dtype", None) not in ("string", "large_string"):
         return []
     found = sorted(value for value in dataset.unique("split") if value)
-    return [f"column 'split' is not looked at, the rows of all are read: {some(found)}"] if len(found) > 1 else []
+    return [f"column 'split' is not looked at, the rows of all are read: {first_few(found)}"] if len(found) > 1 else []
 
 
-def open_hub(source: str, asked: Asked) -> Opened:
+def open_hub(source: str, requested: Request) -> RawSplit:
     """The rows of a data set on the Hub, "namespace/name" or "namespace/name@configuration". Raises `InputError`."""
     from datasets import config
     from huggingface_hub import constants
 
     name, _, configuration = source.partition("@")
     splits = _load(source, name, name=configuration or None)
-    dataset = _one_of(splits, asked.split)
+    dataset = _one_of(splits, requested.split)
     # A Hub folder of image files is downloaded file by file; the rows hold the files' places in the cache.
     cache = (str(config.HF_CACHE_HOME), constants.HF_HUB_CACHE) if dataset.builder_name == "imagefolder" else ()
-    return _opened(dataset, asked, cache, list(splits))
+    return _opened(dataset, requested, cache, list(splits))
 
 
 def _load_local(source: str, path: str, **arguments):
     from datasets import config
 
-    counted = config.HF_UPDATE_DOWNLOAD_COUNTS
+    count_downloads = config.HF_UPDATE_DOWNLOAD_COUNTS
     config.HF_UPDATE_DOWNLOAD_COUNTS = False  # else a server is asked, and waited for, although all the files are here
     try:
         return _load(source, path, **arguments)
     finally:
-        config.HF_UPDATE_DOWNLOAD_COUNTS = counted
+        config.HF_UPDATE_DOWNLOAD_COUNTS = count_downloads
 
 
 def _load(source: str, path: str, **arguments):

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
-MOST_PIXELS = 2**24  # of the canvases of a batch that is read; one image may have more
+MAX_BATCH_PIXELS = 2**24  # of the canvases of a batch that is read; one image may have more
 
 
 class Batch(NamedTuple):
@@ -31,7 +31,7 @@ class ImageSet(ABC):
     unlabelled: why `labels` is None where there might be some, in words.
     fingerprint: sha256 of the content; see `fingerprint.py`.
     resident: True when every image is decoded and on the device.
-    read_as: the columns and the canvas that `load_images` was asked for.
+    read_as: the columns and the canvas that `load_images` was given.
     splits: names of all the splits of the data set.
     """
 
@@ -56,7 +56,7 @@ class ImageSet(ABC):
 
     @abstractmethod
     def name(self, position: int) -> str:
-        """The image's path in the data set (see `names.text_of`) where its row has one, else "row 17"."""
+        """The image's path in the data set (see `names.utf8_path`) where its row has one, else "row 17"."""
 
     @abstractmethod
     def batches(self, order: Iterable[Tensor]) -> Iterator[Batch]:
@@ -65,17 +65,17 @@ class ImageSet(ABC):
     def read(self, positions: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Batch]]:
         """Each image of these positions, int64 (n,) on the CPU, that can be decoded, in that order, with the positions of each batch's.
 
-        A batch has `batch_size` images, or fewer so that its canvases have no more than `MOST_PIXELS`.
+        A batch has `batch_size` images, or fewer so that its canvases have no more than `MAX_BATCH_PIXELS`.
         """
         parts = positions.split(batch_size)
         return zip(parts, self.batches(parts), strict=True)
 
     def readable(self, positions: Tensor) -> Tensor:
-        """Those of the positions, int64 (n,), whose images can be decoded. Decodes what no one has asked for yet."""
+        """Those of the positions, int64 (n,), whose images can be decoded. Decodes what has not been read yet."""
         return positions
 
 
-def place(image: np.ndarray, canvas: np.ndarray) -> None:
+def paste(image: np.ndarray, canvas: np.ndarray) -> None:
     """Copies `image`, uint8 (h, w, 3), into the top-left corner of `canvas`, uint8 (3, H, W)."""
     height, width = image.shape[:2]
     canvas[:, :height, :width] = image.transpose(2, 0, 1)

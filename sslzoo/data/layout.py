@@ -9,9 +9,9 @@ from torch import Tensor
 
 from sslzoo.errors import InputError
 
-from .listing import Folder, Listing, counted, some
+from .listing import Folder, Listing, first_few, pluralize
 from .names import shown
-from .splits import are_splits, choose, is_keyword, keyword_of, opposed
+from .split_names import are_splits, choose, is_keyword, keyword_of, opposed
 
 _DATE = re.compile(r"(19|20)\d\d([-_. ]?(0[1-9]|1[0-2])([-_. ]?\d\d)?([-_. ].*)?)?")  # 2023, 2023-05 Rome
 _DAY = re.compile(r"\d\d?([-_. ].*)?")  # in the folder of a year
@@ -21,7 +21,7 @@ _STRAY = 0.25  # of a split's images: where more lie outside of class folders, t
 Homes = dict[str, tuple[str, ...]]
 
 
-class Arranged(NamedTuple):
+class ImageFiles(NamedTuple):
     """One split. paths: of its images, relative to the listed folder. labels: int64, one for each path, -1 for none; None without classes.
 
     notes: what a user may not expect, for the line that says what was found. unlabelled: why there are no classes where there might be.
@@ -56,8 +56,8 @@ class Layout:
         splits = children and (are_splits(children) or train_of_classes)
         loose = [_prefix(base) + name for folder in filled if folder.parts == base for name in folder.images]
         if splits and loose and (opposed(children) or nested):
-            beside = f"{counted(len(loose), 'image')} beside the splits {some(sorted(children))} in none of them"
-            raise InputError(f"{beside}: {some(loose)}; move or remove what is there")
+            beside = f"{pluralize(len(loose), 'image')} beside the splits {first_few(sorted(children))} in none of them"
+            raise InputError(f"{beside}: {first_few(loose)}; move or remove what is there")
         if not splits:
             _refuse_deeper_splits(filled)
         if splits and not loose:
@@ -75,13 +75,13 @@ class Layout:
         """Names of the splits, as their folders are called."""
         return list(self._splits)
 
-    def without_images(self, asked: str) -> str | None:
-        """The folder that is the split `asked` where no image lies in it."""
-        return next((place for place in self._empty if place.rpartition("/")[2].lower() == asked.lower()), None)
+    def without_images(self, requested: str) -> str | None:
+        """The folder that is the split `requested` where no image lies in it."""
+        return next((place for place in self._empty if place.rpartition("/")[2].lower() == requested.lower()), None)
 
-    def arrange(self, asked: str, innermost: bool = False) -> Arranged:
-        """The split that `asked` means. innermost: the folder that an image lies in is its class, however deep. Raises `InputError`."""
-        chosen = choose(asked, self._splits)
+    def arrange(self, requested: str, innermost: bool = False) -> ImageFiles:
+        """The split that `requested` means. innermost: the folder that an image lies in is its class, however deep. Raises `InputError`."""
+        chosen = choose(requested, self._splits)
         folders = [(name, folder) for name in chosen for folder in self._splits[name].folders]
         paths = [prefix + image for _, folder in folders for prefix in [_prefix(folder.parts)] for image in folder.images]
         starts = self._class_levels()
@@ -99,16 +99,16 @@ class Layout:
         dates = all(_DATE.fullmatch(name) for name in names) or any(map(_DATE.fullmatch, above)) and all(map(_DAY.fullmatch, names))
         reason = _no_classes(names, inside, [homes[name] for name in chosen], innermost, dates)
         if reason == "" and len(chosen) > 1:
-            reason = f"no classes, as {some(chosen)} are read as one split"
+            reason = f"no classes, as {first_few(chosen)} are read as one split"
         if reason is not None:
-            return Arranged(paths, None, None, [], reason)
+            return ImageFiles(paths, None, None, [], reason)
         number = {name: label for label, name in enumerate(names)}
         labels = [
             number[parts[-1 if innermost else 0]] if parts else -1
             for parts, (_, folder) in zip(inside, folders, strict=True) for _ in folder.images
         ]  # fmt: skip
         notes = [] if innermost else self._notes(chosen, starts, homes, set(names))
-        return Arranged(paths, torch.tensor(labels), names, notes)
+        return ImageFiles(paths, torch.tensor(labels), names, notes)
 
     def _notes(self, chosen: list[str], starts: dict[str, int], homes: dict[str, Homes], names: set[str]) -> list[str]:
         """Images at another depth than most, and folders beside the classes that hold no image."""
@@ -119,11 +119,11 @@ class Layout:
             if inside and (inside != homes[name][inside[0]] or len(inside) != depths.most_common(1)[0][0])
             for image in folder.images
         ]  # fmt: skip
-        notes = [f"{counted(len(odd), 'image')} deeper or higher than the others: {some(odd)}"] if odd else []
+        notes = [f"{pluralize(len(odd), 'image')} deeper or higher than the others: {first_few(odd)}"] if odd else []
         places = {self._splits[name].folders[0].parts[: starts[name]] for name in chosen}
         beside = {folder.parts[-1] for folder in self._listing.folders if folder.parts and folder.parts[:-1] in places}
         empty = sorted(beside - names)
-        return [*notes, f"{counted(len(empty), 'folder')} without images, so no class: {some(empty)}"] if empty else notes
+        return [*notes, f"{pluralize(len(empty), 'folder')} without images, so no class: {first_few(empty)}"] if empty else notes
 
     def _class_levels(self) -> dict[str, int]:
         """How many parts of a path come before the class's, by split: a folder that holds all the images of all splits is no class."""
@@ -163,7 +163,7 @@ def _refuse_deeper_splits(filled: list[Folder]) -> None:
     for above, splits in sorted(inner.items()):
         if opposed(splits):
             place = shown("/".join(above))
-            found = some(sorted(splits))
+            found = first_few(sorted(splits))
             raise InputError(f"splits ({found}) lie in '{place}', not at the top: give that folder as the data set, or move them")
 
 
@@ -194,7 +194,7 @@ def _no_classes(names: list[str], inside: list[tuple[str, ...]], homes: list[Hom
         only = names[0] if innermost else next(parts[0] for parts in inside if parts)
         return f"no classes, as '{shown(only)}' is the only folder"
     if not innermost and dates:
-        return f"no classes, as the folders are dates ({some(names)}); label_column=label takes them as classes"
+        return f"no classes, as the folders are dates ({first_few(names)}); label_column=label takes them as classes"
     return None
 
 

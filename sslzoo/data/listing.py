@@ -62,13 +62,13 @@ class Listing:
         if self.others:
             counts = Counter({ending: len(files) for ending, files in self.others.items()})
             kinds = [f"{shown(ending) or 'without an ending'} {count}" for ending, count in counts.most_common(8)]
-            said.append(f"{counted(counts.total(), 'file')} not read: {', '.join(kinds)}{' ...' if len(counts) > 8 else ''}")
+            said.append(f"{pluralize(counts.total(), 'file')} not read: {', '.join(kinds)}{' ...' if len(counts) > 8 else ''}")
         if self.hidden:
             said.append(f"{self.hidden} hidden left out")
         if self.closed:
-            said.append(f"{counted(len(self.closed), 'folder')} not opened: {some(self.closed)}")
+            said.append(f"{pluralize(len(self.closed), 'folder')} not opened: {first_few(self.closed)}")
         if self.again:
-            said.append(f"{counted(len(self.again), 'link')} not followed, back to what is read already: {some(self.again)}")
+            said.append(f"{pluralize(len(self.again), 'link')} not followed, back to what is read already: {first_few(self.again)}")
         return "; ".join(said)
 
 
@@ -141,12 +141,12 @@ def list_paths(paths: Iterable[str]) -> Listing:
     return listing
 
 
-def counted(count: int, noun: str) -> str:
+def pluralize(count: int, noun: str) -> str:
     """ "1 image", "2 images"."""
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
-def some(names: list[str]) -> str:
+def first_few(names: list[str]) -> str:
     """The first names of many, for a message."""
     return ", ".join(shown(name) for name in names[:3]) + (" ..." if len(names) > 3 else "")
 

@@ -11,14 +11,14 @@ from .broken import BrokenImages
 from .columns import NO_LABELS
 from .decode import BrokenImage, read_size
 from .digits import scattered_digits
-from .enough import Enough
 from .fingerprint import fingerprint_arrays, fingerprint_rows
 from .images import ImageSet
 from .labels import as_classes
 from .memory import default_budget
 from .names import EMBEDDED, shown
-from .opened import AnyRows, Opened
+from .raw_split import RawSplit, Rows
 from .resident import ResidentImages, decode_all
+from .resolution import RequiredResolution
 from .source import open_source
 from .streamed import StreamedImages
 
@@ -33,7 +33,7 @@ def load_images(
     image_column: str | None = None,
     label_column: str | None = None,
     canvas: int | None = None,
-    enough: Enough | None = None,
+    resolution: RequiredResolution | None = None,
     device: torch.device,
     budget: int | None = None,
     broken_share: float = 0.01,
@@ -48,7 +48,7 @@ def load_images(
     image_column, label_column: needed only where the columns leave several choices. For a folder of images, label_column names a column
         of its metadata.csv, or is "label", the innermost folders. label_column "none": no labels.
     canvas: longest allowed side in px; larger images are reduced. None: any.
-    enough: what is kept of larger images, which bounds the memory that a batch takes. None: all of them.
+    resolution: what is kept of larger images, which bounds the memory that a batch takes. None: all of them.
     budget: bytes that the decoded set may take on the device; larger sets are streamed. None: a quarter of the free memory.
     broken_share: of the images that may be broken; with 1.0 all that can be read are taken.
     What was found and what was left out is logged in one line, a warning where anything was. Raises `InputError` when something named
@@ -60,30 +60,30 @@ def load_images(
     else:
         opened = open_source(source, split, image_column, label_column)
         budget = default_budget(device) if budget is None else budget
-        images = _load(source, split, opened, canvas, enough, device, budget, broken_share)
+        images = _load(source, split, opened, canvas, resolution, device, budget, broken_share)
         images.splits, images.unlabelled = tuple(opened.splits), opened.unlabelled
     images.read_as = {"image_column": image_column, "label_column": label_column, "canvas": canvas}
     return images
 
 
 def _load(
-    source: str, split: str, opened: Opened, canvas: int | None, enough: Enough | None, device: torch.device, budget: int,
-    broken_share: float,
+    source: str, split: str, opened: RawSplit, canvas: int | None, resolution: RequiredResolution | None, device: torch.device,
+    budget: int, broken_share: float,
 ) -> ImageSet:  # fmt: skip
     rows = opened.rows
     fingerprint = fingerprint_rows(rows, opened.labels)
     labels, label_names = as_classes(opened.labels, opened.label_names)
-    size = _probe(rows, canvas, enough, source, split, broken_share)
+    size = _probe(rows, canvas, resolution, source, split, broken_share)
     if len(rows) * 3 * size[0] * size[1] <= budget:
         broken = BrokenImages(source, split, len(rows), broken_share)
-        decoded = decode_all(rows, canvas, enough, size, broken, device, budget)
+        decoded = decode_all(rows, canvas, resolution, size, broken, device, budget)
         if decoded is not None:
             pixels, sizes, samples = decoded
             labels = None if labels is None else labels[samples]
             names = [rows.name(row) for row in samples.tolist()]
             return ResidentImages(source, split, label_names, fingerprint, pixels, sizes, samples, labels, names, broken.names)
     broken = BrokenImages(source, split, len(rows), broken_share)
-    return StreamedImages(source, split, label_names, fingerprint, rows, labels, canvas, enough, broken, device)
+    return StreamedImages(source, split, label_names, fingerprint, rows, labels, canvas, resolution, broken, device)
 
 
 def _digits(split: str, image_column: str | None, label_column: str | None, device: torch.device) -> ResidentImages:
@@ -108,13 +108,15 @@ def _digits(split: str, image_column: str | None, label_column: str | None, devi
     return digits
 
 
-def _probe(rows: AnyRows, canvas: int | None, enough: Enough | None, source: str, split: str, broken_share: float) -> tuple[int, int]:
+def _probe(
+    rows: Rows, canvas: int | None, resolution: RequiredResolution | None, source: str, split: str, broken_share: float
+) -> tuple[int, int]:
     """The largest height and width in px among evenly spaced images. Raises `InputError` where none can be read and not all may fail."""
     probes = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), _PROBES)).astype(np.int64)).tolist()
     sizes, reason = [], ""
     for row in probes:
         try:
-            sizes.append(read_size(rows.encoded(row), canvas, enough))
+            sizes.append(read_size(rows.encoded(row), canvas, resolution))
         except BrokenImage as error:
             reason = reason or f"{shown(rows.name(row))}: {error}"
     if not sizes and (broken_share < 1 or len(probes) == len(rows)):

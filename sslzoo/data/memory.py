@@ -30,16 +30,16 @@ def _container_limit() -> int:
     return 2**62 if text == "max" else int(text)
 
 
-class Room:
-    """Room for so many px, which threads share; what is larger than all of it waits until it is alone."""
+class PixelSemaphore:
+    """A semaphore that counts px: threads hold so many at most together, and an image larger than that is decoded alone."""
 
     def __init__(self, pixels: int = 2**25):
         self._pixels, self._used = pixels, 0
         self._changed = threading.Condition()
 
     @contextmanager
-    def taken(self, pixels: int) -> Iterator[None]:
-        """Inside, `pixels` px of the room are taken; waits for them."""
+    def acquired(self, pixels: int) -> Iterator[None]:
+        """Holds `pixels` px inside the block; waits until they are free."""
         with self._changed:
             self._changed.wait_for(lambda: not self._used or self._used + pixels <= self._pixels)
             self._used += pixels

@@ -28,7 +28,7 @@ def source_name(source: str) -> str:
     return source if hub_id(source) else Path(source).name or source
 
 
-def text_of(path: str) -> str:
+def utf8_path(path: str) -> str:
     r"""A path as text that any file can hold, and that tells every path from every other: bytes that are no UTF-8 become \xe9.
 
     Where a path itself holds such a group, its backslash becomes \x5c.

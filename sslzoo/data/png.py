@@ -9,7 +9,7 @@ _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PIXELS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"eXIf", b"IEND"}
 
 
-def pixels_alone(encoded: bytes) -> bytes | None:
+def strip_metadata(encoded: bytes) -> bytes | None:
     """The file without text, colour profiles and frames behind the first, which may be large or damaged; None where it has none of them."""
     data = memoryview(encoded)
     if bytes(data[:8]) != _SIGNATURE:
@@ -26,7 +26,7 @@ def pixels_alone(encoded: bytes) -> bytes | None:
     return b"".join(kept) if dropped else None
 
 
-def transparent(image: Image.Image, depth: int) -> np.ndarray | None:
+def transparency_mask(image: Image.Image, depth: int) -> np.ndarray | None:
     """bool (height, width), where a loaded PNG without alpha has the colour that its file calls transparent; None where it has none.
 
     depth: bits of a channel in the file, of which Pillow keeps the upper 8 of colours.

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from .broken import BrokenImages
 from .decode import BrokenImage, decode
-from .enough import Enough
-from .images import MOST_PIXELS, Batch, ImageSet, place
-from .memory import Room
-from .rows import Rows
-from .threads import ahead, thread_count
+from .images import MAX_BATCH_PIXELS, Batch, ImageSet, paste
+from .memory import PixelSemaphore
+from .prefetch import prefetch, thread_count
+from .raw_split import Rows
+from .resolution import RequiredResolution
 
 _BLOCK = 64  # images decoded by one thread at a time
 
@@ -64,12 +64,13 @@ class ResidentImages(ImageSet):
 
     def read(self, positions: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Batch]]:
         height, width = self._pixels.shape[2:]
-        return super().read(positions, max(1, min(batch_size, MOST_PIXELS // (height * width))))
+        return super().read(positions, max(1, min(batch_size, MAX_BATCH_PIXELS // (height * width))))
 
 
 def decode_all(
-    rows: Rows, longest: int | None, enough: Enough | None, size: tuple[int, int], broken: BrokenImages, device: torch.device, budget: int
-) -> tuple[Tensor, Tensor, Tensor] | None:
+    rows: Rows, longest: int | None, resolution: RequiredResolution | None, size: tuple[int, int], broken: BrokenImages,
+    device: torch.device, budget: int,
+) -> tuple[Tensor, Tensor, Tensor] | None:  # fmt: skip
     """Pixels uint8 (n, 3, H, W) on the device, sizes int64 (n, 2) and rows int64 (n,) of the images that can be decoded.
 
     size: the expected largest height and width; the canvas grows where an image is larger. None when it would grow beyond `budget`
@@ -77,14 +78,14 @@ def decode_all(
     """
     pixels = torch.zeros(len(rows), 3, *size, dtype=torch.uint8, device=device)
     sizes, samples = [], []
-    room = Room()
+    semaphore = PixelSemaphore()
 
     def decode_block(first: int) -> list[np.ndarray | BrokenImage]:
-        return [_decode(rows, row, longest, enough, room) for row in range(first, min(first + _BLOCK, len(rows)))]
+        return [_decode(rows, row, longest, resolution, semaphore) for row in range(first, min(first + _BLOCK, len(rows)))]
 
     with ThreadPoolExecutor(thread_count()) as pool:
         starts = range(0, len(rows), _BLOCK)
-        for first, decoded in zip(starts, ahead(pool, decode_block, starts, 2 * thread_count()), strict=True):
+        for first, decoded in zip(starts, prefetch(pool, decode_block, starts, 2 * thread_count()), strict=True):
             images = []
             for row, image in enumerate(decoded, first):
                 if isinstance(image, BrokenImage):
@@ -102,15 +103,17 @@ def decode_all(
                     return None
             block = np.zeros((len(images), *pixels.shape[1:]), np.uint8)
             for image, canvas in zip(images, block, strict=True):
-                place(image, canvas)
+                paste(image, canvas)
             pixels[len(sizes) : len(sizes) + len(images)] = torch.from_numpy(block).to(device)
             sizes.extend(shapes.tolist())
     return pixels[: len(sizes)], torch.tensor(sizes), torch.tensor(samples)
 
 
-def _decode(rows: Rows, row: int, longest: int | None, enough: Enough | None, room: Room) -> np.ndarray | BrokenImage:
+def _decode(
+    rows: Rows, row: int, longest: int | None, resolution: RequiredResolution | None, semaphore: PixelSemaphore
+) -> np.ndarray | BrokenImage:
     try:
-        return decode(rows.encoded(row), longest, enough, room)
+        return decode(rows.encoded(row), longest, resolution, semaphore)
     except BrokenImage as error:
         return error
 

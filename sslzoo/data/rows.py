@@ -7,12 +7,12 @@ from functools import lru_cache
 import numpy as np
 
 from .decode import BrokenImage
-from .names import text_of
+from .names import utf8_path
 
-MOST_BYTES = 2**30  # of one encoded image: a file of many gigabytes is none
+MAX_BYTES = 2**30  # of one encoded image: a file of many gigabytes is none
 
 
-class Rows:
+class TableRows:
     """One image column: an Arrow column of bytes, or of (bytes, path) as `datasets` stores images.
 
     folders: the folders that the data set's own image files lie in. A row's path is opened only when it leads into one of them: a
@@ -46,7 +46,7 @@ class Rows:
         for folder in self._folders:
             if path and path.startswith(folder):
                 path = path[len(folder) :]
-        return text_of(path) if path else f"row {row}"
+        return utf8_path(path) if path else f"row {row}"
 
     def lengths(self) -> np.ndarray:
         """int64 (rows,): encoded bytes of each image, -1 where there are none; reads no image."""
@@ -81,7 +81,7 @@ class Rows:
 
 
 class FileRows:
-    """The image files of a folder, as `Rows` are the images of a table. `paths` are relative to it. Links are followed."""
+    """The image files of a folder, as `TableRows` are the images of a table. `paths` are relative to it. Links are followed."""
 
     def __init__(self, folder: str, paths: list[str]):
         import pyarrow as arrow
@@ -99,7 +99,7 @@ class FileRows:
 
     def name(self, row: int) -> str:
         """The file's path in the folder."""
-        return text_of(os.fsdecode(self._paths[row].as_py()))
+        return utf8_path(os.fsdecode(self._paths[row].as_py()))
 
     def lengths(self) -> np.ndarray:
         """int64 (rows,): bytes of each file, -1 of what is none."""
@@ -125,7 +125,7 @@ def _read(file: str) -> bytes:
         status = os.stat(file)
         if not stat.S_ISREG(status.st_mode):  # to open a pipe would wait for its other end
             raise BrokenImage("it is no file")
-        if status.st_size > MOST_BYTES:
+        if status.st_size > MAX_BYTES:
             raise BrokenImage(f"{status.st_size} bytes are too many for an image")
         with open(file, "rb") as opened:
             return opened.read()

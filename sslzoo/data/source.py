@@ -10,31 +10,31 @@ from .archives import is_archive, open_archives
 from .columns import NO_LABELS
 from .hugging_face import open_hub, open_parquet, open_saved
 from .layout import Layout
-from .listing import Listing, counted, ending_of, list_folder, some
-from .names import is_data_file, shown, text_of
-from .opened import Asked, Opened
+from .listing import Listing, ending_of, first_few, list_folder, pluralize
+from .names import is_data_file, shown, utf8_path
+from .raw_split import RawSplit, Request
 from .rows import FileRows
-from .splits import choose, keyword_of, says_split, splits_of_files
+from .split_names import choose, keyword_of, says_split, splits_of_files
 from .tables import TABLES, open_metadata, open_tables
 
 _log = logging.getLogger(__name__)
 
 
-def open_source(source: str, split: str, image_column: str | None, label_column: str | None) -> Opened:
+def open_source(source: str, split: str, image_column: str | None, label_column: str | None) -> RawSplit:
     """Opens `split` of a local folder or file or of a Hub data set; decodes nothing, and logs what it found. Raises `InputError`.
 
     label_column "none": no labels are wanted.
     """
-    asked = Asked(split, image_column, label_column)
+    requested = Request(split, image_column, label_column)
     place = os.path.expanduser(source)
     if os.path.isdir(place):
-        opened = _open_folder(place, asked)
+        opened = _open_folder(place, requested)
     elif os.path.exists(place):
-        opened = _open_files(os.path.dirname(place), [os.path.basename(place)], asked)
+        opened = _open_files(os.path.dirname(place), [os.path.basename(place)], requested)
     elif source.startswith((".", "/", "~")) or is_data_file(source) or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?(@[^/@]+)?", source):
         raise unknown("folder or file", source, _neighbours(place))
     else:
-        opened = open_hub(source, asked)
+        opened = open_hub(source, requested)
     if len(opened.rows) == 0:
         raise InputError("; ".join([f"{shown(source)} ({split}) has no rows", *opened.notes]))
     if label_column == NO_LABELS:
@@ -42,16 +42,16 @@ def open_source(source: str, split: str, image_column: str | None, label_column:
     if opened.labels is not None:
         missing = [opened.rows.name(row) for row in (opened.labels < 0).nonzero()[:, 0].tolist()]
         if missing:
-            opened.notes.insert(0, f"{counted(len(missing), 'image')} without a label: {some(missing)}")
+            opened.notes.insert(0, f"{pluralize(len(missing), 'image')} without a label: {first_few(missing)}")
     number = len(opened.label_names or [])
     classes = f" in {number} {'class' if number == 1 else 'classes'}" if number else ""
     splits = [f"splits: {shown(', '.join(opened.splits))}"] if len(opened.splits) > 1 else []
     unlabelled = [opened.unlabelled] if opened.unlabelled else []
-    found = "; ".join([f"{counted(len(opened.rows), 'image')}{classes}", *splits, *unlabelled, *opened.notes])
+    found = "; ".join([f"{pluralize(len(opened.rows), 'image')}{classes}", *splits, *unlabelled, *opened.notes])
     strange = len(opened.splits) > 1 and any(keyword_of(name) is None for name in opened.splits)  # which a user may not know for splits
     _log.log(logging.WARNING if opened.notes or unlabelled or strange else logging.INFO, "%s (%s): %s", shown(source), split, found)
     # A folder's name need not be UTF-8, and the names of classes are written into files.
-    return opened._replace(label_names=opened.label_names and [text_of(name) for name in opened.label_names])
+    return opened._replace(label_names=opened.label_names and [utf8_path(name) for name in opened.label_names])
 
 
 def _neighbours(place: str) -> list[str]:
@@ -63,48 +63,48 @@ def _neighbours(place: str) -> list[str]:
         return []
 
 
-def _open_folder(place: str, asked: Asked) -> Opened:
+def _open_folder(place: str, requested: Request) -> RawSplit:
     if os.path.isfile(os.path.join(place, "dataset_dict.json")) or os.path.isfile(os.path.join(place, "state.json")):
-        return open_saved(place, [place], asked)
+        return open_saved(place, [place], requested)
     listing = list_folder(place)
     layout = Layout(listing)
     if layout.splits:
-        return _open_images(place, listing, layout, asked)
+        return _open_images(place, listing, layout, requested)
     saved = [os.path.join(place, *folder.parts) for folder in listing.folders[1:] if len(folder.parts) == 1]
     saved = [folder for folder in saved if os.path.isfile(os.path.join(folder, "state.json"))]
     if saved:
-        return open_saved(place, saved, asked)
+        return open_saved(place, saved, requested)
     for endings in ((".parquet",), (".tar",), (".zip",), TABLES):
         files = [file for ending in endings for file in listing.others.pop(ending, [])]
         if files:
-            opened = _open_files(place, files, asked)
+            opened = _open_files(place, files, requested)
             return opened._replace(notes=[*opened.notes, *filter(None, [listing.unread()])])
     raise InputError("; ".join(filter(None, [f"no images and no Parquet files in '{shown(place)}'", listing.unread()])))
 
 
-def _open_images(place: str, listing: Listing, layout: Layout, asked: Asked) -> Opened:
-    asked = asked.without_none()
-    if asked.image_column not in (None, "image", "file_name"):  # the names that `datasets` gives
-        raise unknown("image column", asked.image_column, ["image"])
-    empty = layout.without_images(asked.split)
+def _open_images(place: str, listing: Listing, layout: Layout, requested: Request) -> RawSplit:
+    requested = requested.without_none()
+    if requested.image_column not in (None, "image", "file_name"):  # the names that `datasets` gives
+        raise unknown("image column", requested.image_column, ["image"])
+    empty = layout.without_images(requested.split)
     if empty is not None:
         raise InputError("; ".join(filter(None, [f"no images in '{shown(os.path.join(place, empty))}'", listing.unread()])))
-    arranged = layout.arrange(asked.split)
-    if asked.label_column is not None:
-        opened = open_metadata(os.path.abspath(place), listing, arranged, asked.label_column)
+    images = layout.arrange(requested.split)
+    if requested.label_column is not None:
+        opened = open_metadata(os.path.abspath(place), listing, images, requested.label_column)
         if opened is not None:
             return opened._replace(splits=layout.splits)
-        if arranged.labels is None:
-            arranged = layout.arrange(asked.split, innermost=True)
-    rows = FileRows(place, arranged.paths)
+        if images.labels is None:
+            images = layout.arrange(requested.split, innermost=True)
+    rows = FileRows(place, images.paths)
     repeated = rows.repeated() if listing.linked else 0
-    notes = [*arranged.notes, *filter(None, [listing.unread()])]
+    notes = [*images.notes, *filter(None, [listing.unread()])]
     if repeated:
-        notes.append(f"{counted(repeated, 'image')} there more than once, by links")
-    return Opened(rows, arranged.labels, arranged.label_names, layout.splits, notes, arranged.unlabelled)
+        notes.append(f"{pluralize(repeated, 'image')} there more than once, by links")
+    return RawSplit(rows, images.labels, images.label_names, layout.splits, notes, images.unlabelled)
 
 
-def _open_files(folder: str, files: list[str], asked: Asked) -> Opened:
+def _open_files(folder: str, files: list[str], requested: Request) -> RawSplit:
     """Data files of one kind, `files` relative to `folder`."""
     gone = [file for file in files if not os.path.isfile(os.path.join(folder, file))]  # a pipe, a link to nowhere
     if len(gone) == len(files):
@@ -113,17 +113,17 @@ def _open_files(folder: str, files: list[str], asked: Asked) -> Opened:
     archives, tables = is_archive(files[0]), ending_of(files[0]) in TABLES
     # Where no file's name says a split, folders in archives and a column of tables may.
     named = not (archives or tables) or len(splits) > 1 or any(says_split(file) for file in files)
-    chosen = [file for name in (choose(asked.split, splits) if named else splits) for file in splits[name]]
+    chosen = [file for name in (choose(requested.split, splits) if named else splits) for file in splits[name]]
     if archives:
-        opened = open_archives([os.path.join(folder, file) for file in chosen], asked.without_none(), named)
+        opened = open_archives([os.path.join(folder, file) for file in chosen], requested.without_none(), named)
     elif tables:
-        opened = open_tables(os.path.abspath(folder), chosen, asked.without_none(), named)
+        opened = open_tables(os.path.abspath(folder), chosen, requested.without_none(), named)
     elif ending_of(files[0]) == ".parquet":
-        opened = open_parquet(folder, chosen, asked)
+        opened = open_parquet(folder, chosen, requested)
     else:
         file = shown(os.path.join(folder, files[0]))
         raise InputError(f"'{file}' is neither a folder nor a .parquet, .csv, .tsv, .jsonl, .tar or .zip file")
     unused = sorted({*files} - {*gone} - {file for shards in splits.values() for file in shards})
-    notes = [f"{counted(len(unused), 'file')} deeper down not read: {some(unused)}"] if unused else []
-    notes += [f"not read, as they are no files: {some(gone)}"] if gone else []
+    notes = [f"{pluralize(len(unused), 'file')} deeper down not read: {first_few(unused)}"] if unused else []
+    notes += [f"not read, as they are no files: {first_few(gone)}"] if gone else []
     return opened._replace(splits=list(splits) if named else opened.splits, notes=[*notes, *opened.notes])

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from .broken import BrokenImages
 from .decode import BrokenImage, decode
-from .enough import Enough
-from .images import MOST_PIXELS, Batch, ImageSet, place
-from .memory import Room
-from .rows import Rows
-from .threads import ahead, thread_count
+from .images import MAX_BATCH_PIXELS, Batch, ImageSet, paste
+from .memory import PixelSemaphore
+from .prefetch import prefetch, thread_count
+from .raw_split import Rows
+from .resolution import RequiredResolution
 
 _BATCHES = 3  # in memory at once, the one in use among them
 _GRAIN = 32  # px: canvases of few different sizes are few different shapes for the code behind them
@@ -32,16 +32,16 @@ class StreamedImages(ImageSet):
 
     def __init__(
         self, source: str, split: str, label_names: list[str] | None, fingerprint: str, rows: Rows, labels: Tensor | None,
-        longest: int | None, enough: Enough | None, broken: BrokenImages, device: torch.device,
+        longest: int | None, resolution: RequiredResolution | None, broken: BrokenImages, device: torch.device,
     ):  # fmt: skip
         self.source, self.split, self.label_names, self.fingerprint = source, split, label_names, fingerprint
         self.labels = labels
         self._rows = rows
-        self._longest, self._enough = longest, enough
+        self._longest, self._resolution = longest, resolution
         self._broken = broken
         self._device = device
         self._seen = np.zeros(len(rows), bool)
-        self._room = Room()
+        self._semaphore = PixelSemaphore()
         self._replaced = False  # whether one was
 
     @property
@@ -58,15 +58,15 @@ class StreamedImages(ImageSet):
         # The makers wait for the decoders: with one pool for both they could wait for themselves. Two, so that the decoders have the
         # next batch to do while the last images of one are awaited.
         with ThreadPoolExecutor(thread_count()) as decoders, ThreadPoolExecutor(2) as makers:
-            for batch in ahead(makers, lambda positions: self._make(positions, decoders), order, _BATCHES):
+            for batch in prefetch(makers, lambda positions: self._make(positions, decoders), order, _BATCHES):
                 yield self._on_device(batch)
 
     def read(self, positions: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Batch]]:
         # One maker: the batches come one after the other from what is decoded.
         with ThreadPoolExecutor(thread_count()) as decoders, ThreadPoolExecutor(1) as maker:
-            decoded = ahead(decoders, self._decode, positions.tolist(), 2 * thread_count())
+            decoded = prefetch(decoders, self._decode, positions.tolist(), 2 * thread_count())
             made = self._packed(zip(positions.tolist(), decoded, strict=True), batch_size)
-            ready = ahead(maker, lambda _: next(made, None), repeat(None), _BATCHES - 1)
+            ready = prefetch(maker, lambda _: next(made, None), repeat(None), _BATCHES - 1)
             try:
                 for batch in ready:
                     if batch is None:
@@ -81,7 +81,7 @@ class StreamedImages(ImageSet):
     def readable(self, positions: Tensor) -> Tensor:
         rows = positions.numpy()
         with ThreadPoolExecutor(thread_count()) as decoders:
-            for _ in ahead(decoders, self._decode, rows[~self._seen[rows]].tolist(), 2 * thread_count()):
+            for _ in prefetch(decoders, self._decode, rows[~self._seen[rows]].tolist(), 2 * thread_count()):
                 pass
         return torch.tensor([row for row in rows.tolist() if row not in self._broken], dtype=torch.int64)
 
@@ -101,7 +101,7 @@ class StreamedImages(ImageSet):
             if image is None:
                 continue
             higher, wider = max(height, self._canvas(image.shape[0])), max(width, self._canvas(image.shape[1]))
-            if images and (len(images) == batch_size or (len(images) + 1) * higher * wider > MOST_PIXELS):
+            if images and (len(images) == batch_size or (len(images) + 1) * higher * wider > MAX_BATCH_PIXELS):
                 yield self._batch(images)
                 images, higher, wider = [], self._canvas(image.shape[0]), self._canvas(image.shape[1])
             images.append((row, image))
@@ -117,7 +117,7 @@ class StreamedImages(ImageSet):
         height, width = (self._canvas(side) for side in sizes.amax(dim=0).tolist())
         cuda = self._device.type == "cuda"
         pixels = torch.zeros(len(images), 3, height, width, dtype=torch.uint8, pin_memory=cuda)
-        list(map_over(place, images, pixels.numpy()))
+        list(map_over(paste, images, pixels.numpy()))
         labels = None if self.labels is None else self.labels[samples]
         if cuda:
             sizes, samples, labels = sizes.pin_memory(), samples.pin_memory(), None if labels is None else labels.pin_memory()
@@ -146,7 +146,7 @@ class StreamedImages(ImageSet):
         if row in self._broken:
             return None
         try:
-            return decode(self._rows.encoded(row), self._longest, self._enough, self._room)
+            return decode(self._rows.encoded(row), self._longest, self._resolution, self._semaphore)
         except BrokenImage as error:
             self._broken.add(row, self._rows.name(row), str(error), int(self._seen.sum()))
             return None

@@ -12,12 +12,12 @@ from sslzoo.errors import InputError, first_line, unknown
 
 from .columns import label_column_by_name
 from .labels import Labels, label_column
-from .layout import Arranged
-from .listing import Listing, counted, ending_of, image_endings, some
+from .layout import ImageFiles
+from .listing import Listing, ending_of, first_few, image_endings, pluralize
 from .names import shown
-from .opened import Asked, Opened
-from .rows import Rows
-from .splits import choose, is_keyword
+from .raw_split import RawSplit, Request
+from .rows import TableRows
+from .split_names import choose, is_keyword
 
 TABLES = (".csv", ".tsv", ".jsonl")
 _SPLIT = "split"  # a column
@@ -25,46 +25,46 @@ _FILE_NAME = "file_name"  # of metadata files, as `datasets` has it
 Table = dict[str, list]  # values by column, all of one length; None where there is none
 
 
-def open_tables(folder: str, files: list[str], asked: Asked, named: bool) -> Opened:
+def open_tables(folder: str, files: list[str], requested: Request, named: bool) -> RawSplit:
     """The images that the tables `files`, relative to `folder`, name by paths relative to themselves. Raises `InputError`.
 
-    No path leads out of `folder`. Labels are the column that is asked for, else the one that its name tells for it.
+    No path leads out of `folder`. Labels are the column that is requested, else the one that its name tells for it.
     named: the files' own names have said the split; else a column "split" of keywords says which rows are read.
     """
     tables = {file: _read(os.path.join(folder, file)) for file in files}
-    images = {file: asked.image_column or _path_column(table, file) for file, table in tables.items()}
+    images = {file: requested.image_column or _path_column(table, file) for file, table in tables.items()}
     for file, table in tables.items():
-        for kind, name in (("image", images[file]), ("label", asked.label_column)):
+        for kind, name in (("image", images[file]), ("label", requested.label_column)):
             if name is not None and name not in table:
                 raise unknown(f"{kind} column", name, table)
     others = dict.fromkeys(column for file, table in tables.items() for column in table if column != images[file])
-    labels_at, reason = (asked.label_column, "") if asked.label_column else label_column_by_name(others)
+    labels_at, reason = (requested.label_column, "") if requested.label_column else label_column_by_name(others)
     paths, values, splits = [], [], []
     for file, table in tables.items():
         empty = [None] * len(table[images[file]])
         paths += [_join(folder, file, path) for path in table[images[file]]]
         values += table.get(labels_at, empty)
         splits += table.get(_SPLIT, empty)
-    rows, names, notes = _rows_of(asked.split, splits, named)
+    rows, names, notes = _rows_of(requested.split, splits, named)
     # All the splits' labels are numbered together.
-    opened = _opened(folder, paths, label_column(values, labels_at or "", asked.label_column is not None), rows)
+    opened = _opened(folder, paths, label_column(values, labels_at or "", requested.label_column is not None), rows)
     return opened._replace(splits=names, notes=notes, unlabelled=reason or opened.unlabelled)
 
 
-def _rows_of(asked: str, column: list, named: bool) -> tuple[Sequence[int], list[str], list[str]]:
-    """The rows that the column "split" gives to the split `asked`, the names of the splits, and notes for the user."""
+def _rows_of(requested: str, column: list, named: bool) -> tuple[Sequence[int], list[str], list[str]]:
+    """The rows that the column "split" gives to the split `requested`, the names of the splits, and notes for the user."""
     names = sorted({str(value) for value in column if value is not None})
     if named or not names or not all(map(is_keyword, names)):
         if not named:
-            choose(asked, ["train"])
-        notes = [f"column '{_SPLIT}' is not looked at, the rows of all are read: {some(names)}"] if len(names) > 1 else []
+            choose(requested, ["train"])
+        notes = [f"column '{_SPLIT}' is not looked at, the rows of all are read: {first_few(names)}"] if len(names) > 1 else []
         return range(len(column)), ["train"], notes
-    chosen, without = choose(asked, names), column.count(None)
-    notes = [f"{counted(without, 'row')} without a split, left out"] if without else []
+    chosen, without = choose(requested, names), column.count(None)
+    notes = [f"{pluralize(without, 'row')} without a split, left out"] if without else []
     return [row for row, value in enumerate(column) if value is not None and str(value) in chosen], names, notes
 
 
-def open_metadata(folder: str, listing: Listing, arranged: Arranged, column: str) -> Opened | None:
+def open_metadata(folder: str, listing: Listing, images: ImageFiles, column: str) -> RawSplit | None:
     """The images of a split in the order of the folder's metadata files, with the labels of their column.
 
     None where that is "label" and no metadata file has it. Rows of images of other splits are passed over. Raises `InputError`.
@@ -84,16 +84,16 @@ def open_metadata(folder: str, listing: Listing, arranged: Arranged, column: str
         raise unknown("label column", column, columns)
     # All the splits' labels are numbered together.
     labels = label_column(values, column, required=True)
-    here = {os.path.join(folder, path) for path in arranged.paths}
+    here = {os.path.join(folder, path) for path in images.paths}
     elsewhere = {os.path.join(folder, *one.parts, name) for one in listing.folders for name in one.images} - here
     rows = [row for row, path in enumerate(paths) if path not in elsewhere]
     unlisted = sorted(here - {paths[row] for row in rows})
     shorter = [os.path.relpath(path, folder) for path in unlisted]
-    notes = [f"{counted(len(unlisted), 'image')} not in {some(files)}, left out: {some(shorter)}"] if unlisted else []
+    notes = [f"{pluralize(len(unlisted), 'image')} not in {first_few(files)}, left out: {first_few(shorter)}"] if unlisted else []
     return _opened(folder, paths, labels, rows)._replace(notes=notes)
 
 
-def _opened(folder: str, paths: list[str | None], labels: Labels, rows: Sequence[int]) -> Opened:
+def _opened(folder: str, paths: list[str | None], labels: Labels, rows: Sequence[int]) -> RawSplit:
     """The images of these rows of all that the tables hold."""
     import pyarrow as arrow
 
@@ -104,7 +104,7 @@ def _opened(folder: str, paths: list[str | None], labels: Labels, rows: Sequence
     names = labels.names
     if values is None or not bool((values >= 0).any()):
         values = names = None
-    return Opened(Rows(arrow.chunked_array([column]), (folder,)), values, names, [], [], labels.reason)
+    return RawSplit(TableRows(arrow.chunked_array([column]), (folder,)), values, names, [], [], labels.reason)
 
 
 def _join(folder: str, table: str, path: object) -> str | None:

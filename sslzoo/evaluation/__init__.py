@@ -3,16 +3,16 @@
 from .classes import Classes
 from .collapse import collapse_signs, likely_collapse
 from .embed import write_features
-from .enough import enough_for
 from .features import Preprocessing, encoder_for, extract
 from .knn import KNN_PROTOCOLS, knn_accuracy, nearest
 from .maps import class_attention, feature_map, pca_map
 from .measure import PROTOCOLS, data_facts, make_data, measure, protocol_named
 from .protocol import Data, Protocol, Session, quiet_session
+from .resolution import required_resolution
 
 __all__ = [
     "KNN_PROTOCOLS", "PROTOCOLS", "Classes", "Data", "Preprocessing", "Protocol", "Session", "class_attention", "collapse_signs",
-    "data_facts", "encoder_for", "enough_for", "extract", "feature_map", "knn_accuracy", "likely_collapse", "make_data", "measure",
+    "data_facts", "encoder_for", "required_resolution", "extract", "feature_map", "knn_accuracy", "likely_collapse", "make_data", "measure",
     "nearest", "pca_map",
     "protocol_named", "quiet_session", "write_features",
 ]  # fmt: skip

@@ -32,7 +32,7 @@ def write_features(
     """Writes one row an image, in the order of the data set: "row", "name", "label" (where there are any; empty for an image
     that has none) and "feature", a list of float32.
 
-    "name" is the image's path in the data set, whatever is in it (see `data.names.text_of`), or "row 17" where there is none; "label" a
+    "name" is the image's path in the data set, whatever is in it (see `data.names.utf8_path`), or "row 17" where there is none; "label" a
     `ClassLabel` to `datasets` where the classes have names. Broken images are left out.
 
     The file appears when it is whole; until then its parts lie in the folder `.<name>.parts` beside it. A run that was stopped goes on

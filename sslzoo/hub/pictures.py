@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from sslzoo.data import ImageSet, load_images, without_broken
 from sslzoo.encoders import features
-from sslzoo.evaluation import Preprocessing, encoder_for, enough_for, extract, feature_map, nearest, pca_map
+from sslzoo.evaluation import Preprocessing, encoder_for, extract, feature_map, nearest, pca_map, required_resolution
 from sslzoo.files import whole
 from sslzoo.recipe import Recipe
 from sslzoo.run import Run
@@ -162,7 +162,7 @@ def _draw(axes: Axes, title: str, curves: dict[str, tuple[list[int], list[float]
 def _load(recipe: Recipe, split: str, device: torch.device) -> ImageSet:
     return load_images(
         recipe.dataset, split, image_column=recipe.image_column, label_column=recipe.label_column, canvas=recipe.canvas,
-        enough=enough_for(Preprocessing(recipe.eval_resize, recipe.eval_crop), recipe.make_views().values()), device=device,
+        resolution=required_resolution(Preprocessing(recipe.eval_resize, recipe.eval_crop), recipe.make_views().values()), device=device,
         broken_share=recipe.broken_share,
     )  # fmt: skip
 

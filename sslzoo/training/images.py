@@ -5,7 +5,7 @@ import sys
 import torch
 
 from sslzoo.data import ImageSet, load_images
-from sslzoo.evaluation import Data, Preprocessing, enough_for, make_data
+from sslzoo.evaluation import Data, Preprocessing, make_data, required_resolution
 from sslzoo.processes import all_or_none, check_alike, rank
 from sslzoo.recipe import Recipe
 
@@ -38,5 +38,5 @@ def _unmeasured(recipe: Recipe, images: ImageSet) -> str | None:
 def _load(recipe: Recipe, split: str, preprocessing: Preprocessing, device: torch.device) -> ImageSet:
     return load_images(
         recipe.dataset, split, image_column=recipe.image_column, label_column=recipe.label_column, canvas=recipe.canvas,
-        enough=enough_for(preprocessing, recipe.make_views().values()), device=device, broken_share=recipe.broken_share,
+        resolution=required_resolution(preprocessing, recipe.make_views().values()), device=device, broken_share=recipe.broken_share,
     )  # fmt: skip

@@ -6,7 +6,7 @@ _LONGEST = 2  # times the side
 _Box = tuple[int, int, int, int]
 
 
-class Enough(NamedTuple):
+class RequiredResolution(NamedTuple):
     """What is kept of a large image, so that no shape and no size makes a batch large.
 
     short: px that evaluation resizes the short side to. times: a short side of more than so many times as many px is reduced to that; a
@@ -27,28 +27,28 @@ class Plan(NamedTuple):
     size: tuple[int, int]
 
 
-def plan(size: tuple[int, int], longest: int | None, enough: Enough | None) -> Plan:
+def plan(size: tuple[int, int], longest: int | None, resolution: RequiredResolution | None) -> Plan:
     """What is kept of an image of this width and height. longest: px, the longest allowed side; None: any."""
     box, kept = (0, 0, *size), size
-    if enough is not None:
-        box, kept = _enough(size, enough)
+    if resolution is not None:
+        box, kept = _reduced(size, resolution)
     if longest is not None and max(kept) > longest:
         scale = longest / max(kept)
         kept = max(1, round(kept[0] * scale)), max(1, round(kept[1] * scale))
     return Plan(box, kept)
 
 
-def _enough(size: tuple[int, int], enough: Enough) -> tuple[_Box, tuple[int, int]]:
-    (short, long), most = sorted(size), _LONGEST * enough.short * enough.times
+def _reduced(size: tuple[int, int], resolution: RequiredResolution) -> tuple[_Box, tuple[int, int]]:
+    (short, long), most = sorted(size), _LONGEST * resolution.short * resolution.times
     kept_short, kept_long = short, long
-    for times in range(enough.times, 0, -1):
-        if short > enough.short * times:
+    for times in range(resolution.times, 0, -1):
+        if short > resolution.short * times:
             # Rounded down, as the resized long side is.
-            kept_short, kept_long = enough.short * times, long * enough.short * times // short
+            kept_short, kept_long = resolution.short * times, long * resolution.short * times // short
         if kept_long <= most:
             break
     length = long
-    if kept_long > most and enough.squash:
+    if kept_long > most and resolution.squash:
         kept_long = most
     elif kept_long > most:
         # The ends go by whole multiples of the short side: the centre stays where it is, to the px.

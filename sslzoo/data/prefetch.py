@@ -16,7 +16,7 @@ def thread_count() -> int:
     return min(cores, 16)
 
 
-def ahead(pool: Executor, work: Callable[[Item], Result], items: Iterable[Item], most: int) -> Iterator[Result]:
+def prefetch(pool: Executor, work: Callable[[Item], Result], items: Iterable[Item], most: int) -> Iterator[Result]:
     """work(item) of each item, in order; never more than `most` items are begun and not yet handed out. Errors surface here."""
     waiting = deque()
     try:

@@ -10,12 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
-from sslzoo.data import Enough, load_images
+from sslzoo.data import RequiredResolution, load_images
 from sslzoo.data.decode import decode, read_size
-from sslzoo.data.enough import plan
-from sslzoo.data.memory import Room
+from sslzoo.data.memory import PixelSemaphore
+from sslzoo.data.resolution import plan
 from sslzoo.encoders import build_encoder, encoder_config, to_plain
-from sslzoo.evaluation import Preprocessing, enough_for
+from sslzoo.evaluation import Preprocessing, required_resolution
 from sslzoo.views import View
 
 CPU = torch.device("cpu")
@@ -38,14 +38,14 @@ def smooth(width: int, height: int) -> np.ndarray:
 
 @pytest.mark.parametrize("size", [(256, 256), (512, 256), (100, 512), (16, 16), (1, 512)])
 def test_small_images_stay_as_they_are(size):
-    assert plan(size, None, Enough(32, 8)) == ((0, 0, *size), size)
+    assert plan(size, None, RequiredResolution(32, 8)) == ((0, 0, *size), size)
 
 
 @pytest.mark.parametrize("size", [*LARGE, *SIZES])
-@pytest.mark.parametrize("enough", [Enough(256, 4), Enough(224, 4, squash=True), Enough(16, 16)])
-def test_no_side_is_longer_than_the_bound_whatever_the_shape(size, enough):
-    box, kept = plan(size, None, enough)
-    side = enough.short * enough.times
+@pytest.mark.parametrize("resolution", [RequiredResolution(256, 4), RequiredResolution(224, 4, squash=True), RequiredResolution(16, 16)])
+def test_no_side_is_longer_than_the_bound_whatever_the_shape(size, resolution):
+    box, kept = plan(size, None, resolution)
+    side = resolution.short * resolution.times
     assert min(kept) <= side and max(kept) <= 2.5 * side
     assert 0 <= box[0] < box[2] <= size[0] and 0 <= box[1] < box[3] <= size[1]
     assert abs(box[0] - (size[0] - box[2])) <= 1 and abs(box[1] - (size[1] - box[3])) <= 1, "the middle"
@@ -56,9 +56,9 @@ def test_no_side_is_longer_than_the_bound_whatever_the_shape(size, enough):
 def test_evaluation_sees_the_same_centre(size, resize, crop):
     pixels, preprocessing = smooth(*size), Preprocessing(resize, crop, mean=(0, 0, 0), std=(1 / 255,) * 3)
     encoded, seen = encode(pixels, compress_level=1), []
-    for enough in (None, Enough(resize, 4)):
-        decoded = decode(encoded, None, enough)
-        assert read_size(encoded, None, enough) == decoded.shape[:2]
+    for resolution in (None, RequiredResolution(resize, 4)):
+        decoded = decode(encoded, None, resolution)
+        assert read_size(encoded, None, resolution) == decoded.shape[:2]
         seen.append(preprocessing(torch.from_numpy(decoded.copy()).permute(2, 0, 1)[None], torch.tensor([decoded.shape[:2]])))
     assert (seen[0] - seen[1]).abs().max() <= 1.01
 
@@ -66,8 +66,8 @@ def test_evaluation_sees_the_same_centre(size, resize, crop):
 def test_evaluation_that_squashes_sees_the_whole_panorama():
     preprocessing = Preprocessing(32, 32, mean=(0, 0, 0), std=(1 / 255,) * 3, squash=True)
     seen = []
-    for enough in (None, enough_for(preprocessing)):
-        decoded = decode(encode(smooth(9000, 20)), None, enough)
+    for resolution in (None, required_resolution(preprocessing)):
+        decoded = decode(encode(smooth(9000, 20)), None, resolution)
         seen.append(preprocessing(torch.from_numpy(decoded.copy()).permute(2, 0, 1)[None], torch.tensor([decoded.shape[:2]])))
     assert decoded.shape[1] <= 512 and (seen[0] - seen[1]).abs().max() <= 3
 
@@ -77,50 +77,50 @@ def test_photo_is_seen_nearly_as_without_reducing():
     photo = Image.fromarray(random.randint(0, 256, (300, 400, 3), np.uint8)).resize((1600, 1200), Image.Resampling.BICUBIC)
     encoded, seen = encode(np.asarray(photo), "JPEG", quality=95), []
     preprocessing = Preprocessing(64, 56, mean=(0, 0, 0), std=(1 / 255,) * 3)
-    for enough in (None, Enough(64, 4)):
-        decoded = decode(encoded, None, enough)
+    for resolution in (None, RequiredResolution(64, 4)):
+        decoded = decode(encoded, None, resolution)
         seen.append(preprocessing(torch.from_numpy(decoded.copy()).permute(2, 0, 1)[None], torch.tensor([decoded.shape[:2]])))
     difference = (seen[0] - seen[1]).abs()
     assert decoded.shape[0] == 256 and difference.mean() < 0.4 and (difference > 1.01).double().mean() < 0.05
 
 
 def test_as_much_as_preprocessing_and_views_can_use():
-    assert enough_for(Preprocessing(256, 224)) == Enough(256, 4)
-    assert enough_for(Preprocessing(16, 16)) == Enough(16, 16), "256 px are always kept"
-    assert enough_for(Preprocessing(224, 224), [View(224, scale=(0.01, 1.0)), View(900, count=0)]) == Enough(224, 10)
-    assert enough_for(Preprocessing(224, 224, squash=True)).squash
+    assert required_resolution(Preprocessing(256, 224)) == RequiredResolution(256, 4)
+    assert required_resolution(Preprocessing(16, 16)) == RequiredResolution(16, 16), "256 px are always kept"
+    assert required_resolution(Preprocessing(224, 224), [View(224, scale=(0.01, 1.0)), View(900, count=0)]) == RequiredResolution(224, 10)
+    assert required_resolution(Preprocessing(224, 224, squash=True)).squash
 
 
 @pytest.mark.parametrize("budget", [2**30, 0], ids=["resident", "streamed"])
 def test_sets_of_both_kinds_keep_the_same(tmp_path, budget):
     for index, size in enumerate([(300, 200), (40, 30), (9, 900), (900, 9)]):
         Image.fromarray(smooth(*size)).save(tmp_path / f"{index}.png")
-    images = load_images(str(tmp_path), "train", device=CPU, budget=budget, enough=Enough(16, 4))
+    images = load_images(str(tmp_path), "train", device=CPU, budget=budget, resolution=RequiredResolution(16, 4))
     assert images.resident == bool(budget)
     batch = next(images.batches([torch.arange(4)]))
     assert batch.sizes.tolist() == [[64, 96], [30, 40], [144, 9], [9, 144]]
     for row in range(4):
         height, width = batch.sizes[row].tolist()
-        expected = decode((tmp_path / f"{row}.png").read_bytes(), None, Enough(16, 4))
+        expected = decode((tmp_path / f"{row}.png").read_bytes(), None, RequiredResolution(16, 4))
         np.testing.assert_array_equal(batch.pixels[row, :, :height, :width].permute(1, 2, 0), expected)
 
 
 def test_room_is_shared_and_what_is_too_large_for_it_waits_to_be_alone():
     import threading
 
-    room, alone = Room(10), threading.Event()
+    semaphore, alone = PixelSemaphore(10), threading.Event()
 
     def large():
-        with room.taken(100):
+        with semaphore.acquired(100):
             alone.set()
 
-    with room.taken(4), room.taken(6):
+    with semaphore.acquired(4), semaphore.acquired(6):
         waiting = threading.Thread(target=large)
         waiting.start()
         assert not alone.wait(0.05)
     assert alone.wait(10)
     waiting.join()
-    with room.taken(10):
+    with semaphore.acquired(10):
         pass
 
 

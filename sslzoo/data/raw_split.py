@@ -8,8 +8,8 @@ from torch import Tensor
 from .columns import NO_LABELS
 
 
-class AnyRows(Protocol):
-    """The encoded images of one split: `Rows`, `FileRows` or `ArchiveRows`."""
+class Rows(Protocol):
+    """The encoded images of one split: `TableRows`, `FileRows` or `ArchiveRows`."""
 
     def __len__(self) -> int: ...
 
@@ -17,25 +17,25 @@ class AnyRows(Protocol):
         """The image's encoded bytes (a buffer). Raises `BrokenImage`."""
 
     def name(self, row: int) -> str:
-        """The row's path as `names.text_of` gives it, else "row 17"."""
+        """The row's path as `names.utf8_path` gives it, else "row 17"."""
 
     def lengths(self) -> np.ndarray:
         """int64 (rows,): encoded bytes of each image, -1 where there are none; reads no image."""
 
 
-class Asked(NamedTuple):
+class Request(NamedTuple):
     """What of a data set is wanted."""
 
     split: str
     image_column: str | None
     label_column: str | None
 
-    def without_none(self) -> "Asked":
+    def without_none(self) -> "Request":
         """The same where no column is called "none", which then says that no labels are wanted."""
         return self._replace(label_column=None) if self.label_column == NO_LABELS else self
 
 
-class Opened(NamedTuple):
+class RawSplit(NamedTuple):
     """The rows of one split.
 
     labels: int64 (rows,) on the CPU, -1 for a row without one; None where there are none.
@@ -44,7 +44,7 @@ class Opened(NamedTuple):
     unlabelled: why `labels` is None where there might be some, in words.
     """
 
-    rows: AnyRows
+    rows: Rows
     labels: Tensor | None
     label_names: list[str] | None
     splits: list[str]

@@ -52,19 +52,19 @@ def _stems(names: Iterable[str]) -> dict[tuple[str, ...], set[str]]:
     return stems
 
 
-def choose(asked: str, names: Iterable[str]) -> list[str]:
-    """Those of the splits `names` that are meant by `asked`: the one of this name, else those of the same keyword.
+def choose(requested: str, names: Iterable[str]) -> list[str]:
+    """Those of the splits `names` that are meant by `requested`: the one of this name, else those of the same keyword.
 
     A single split without a keyword is "train". Raises `InputError` where there is none.
     """
     names = list(names)
-    found = [name for name in names if name == asked] or [name for name in names if name.lower() == asked.lower()]
-    if not found and is_keyword(asked):
-        found = [name for name in names if keyword_of(name) == _KEYWORDS[asked.lower()]]
-        if not found and _KEYWORDS[asked.lower()] == "train" and len(names) == 1 and keyword_of(names[0]) is None:
+    found = [name for name in names if name == requested] or [name for name in names if name.lower() == requested.lower()]
+    if not found and is_keyword(requested):
+        found = [name for name in names if keyword_of(name) == _KEYWORDS[requested.lower()]]
+        if not found and _KEYWORDS[requested.lower()] == "train" and len(names) == 1 and keyword_of(names[0]) is None:
             found = names
     if not found:
-        raise unknown("split", asked, names)
+        raise unknown("split", requested, names)
     return found
 
 

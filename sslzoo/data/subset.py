@@ -8,7 +8,7 @@ from torch import Tensor
 from .images import Batch, ImageSet
 
 
-class Chosen(ImageSet):
+class Subset(ImageSet):
     """The images at `positions` of another set: int64 (n,) on the CPU, ascending. Nothing is copied; the fingerprint is the whole set's."""
 
     def __init__(self, images: ImageSet, positions: Tensor):
@@ -42,10 +42,10 @@ class Chosen(ImageSet):
 def without_broken(images: ImageSet) -> ImageSet:
     """The set without the images that cannot be decoded, as a resident one is from the start."""
     positions = images.readable(torch.arange(len(images)))
-    return images if len(positions) == len(images) else Chosen(images, positions)
+    return images if len(positions) == len(images) else Subset(images, positions)
 
 
 def labelled(images: ImageSet) -> ImageSet:
     """The set without the images that have no label."""
     has_one = images.labels >= 0
-    return images if bool(has_one.all()) else Chosen(images, has_one.nonzero()[:, 0])
+    return images if bool(has_one.all()) else Subset(images, has_one.nonzero()[:, 0])

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable
 
-from sslzoo.data import Enough
+from sslzoo.data import RequiredResolution
 from sslzoo.views import View
 
 from .features import Preprocessing
@@ -14,8 +14,8 @@ _TIMES = 4
 _LEAST = 256  # px of a short side that is always kept: it costs little
 
 
-def enough_for(preprocessing: Preprocessing, views: Iterable[View] = ()) -> Enough:
+def required_resolution(preprocessing: Preprocessing, views: Iterable[View] = ()) -> RequiredResolution:
     """What is kept of the images that are prepared so; the smallest crop of each view has as many px as it is shown in."""
     short = preprocessing.resize
     sides = [_LEAST, *(view.size / math.sqrt(view.scale[0]) for view in views if view.count)]
-    return Enough(short, max(_TIMES, *(math.ceil(side / short) for side in sides)), preprocessing.squash)
+    return RequiredResolution(short, max(_TIMES, *(math.ceil(side / short) for side in sides)), preprocessing.squash)
