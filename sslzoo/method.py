@@ -137,7 +137,7 @@ class Method(PreTrainedModel):
 
     A subclass names its `config_class`, its `paper`, what its authors have `reported`, and which of its views may be of any `count`
     (`varied_views`; the loss is written for the counts of the others), keeps every state of its own in parameters and
-    persistent buffers, initialises them itself in `__init__`, and defines `views`, `loss` and `encoder`.
+    persistent buffers, initialises them itself in `__init__`, and defines `views` and `loss`, and `encoder` where that is not `backbone`.
     """
 
     config_class = MethodConfig
@@ -166,8 +166,8 @@ class Method(PreTrainedModel):
 
     @property
     def encoder(self) -> PreTrainedModel:
-        """The encoder that is evaluated and published."""
-        raise NotImplementedError
+        """The encoder that is evaluated and published: `backbone`, unless a method says otherwise."""
+        return self.backbone
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """The trainable parameters, in groups that weight decay and learning rate treat differently."""

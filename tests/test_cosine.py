@@ -11,9 +11,9 @@ def rows(seed, count=4, width=5):
 
 
 def test_is_minus_the_mean_cosine():
-    guess = torch.tensor([[3.0, 0.0], [0.0, 2.0], [1.0, 1.0], [5.0, 0.0]])
+    prediction = torch.tensor([[3.0, 0.0], [0.0, 2.0], [1.0, 1.0], [5.0, 0.0]])
     target = torch.tensor([[7.0, 0.0], [0.0, -1.0], [1.0, 0.0], [0.0, 0.1]])
-    assert negative_cosine(guess, target).item() == pytest.approx(-(1 - 1 + 0.5**0.5 + 0) / 4)
+    assert negative_cosine(prediction, target).item() == pytest.approx(-(1 - 1 + 0.5**0.5 + 0) / 4)
 
 
 def test_lengths_do_not_matter():
@@ -21,20 +21,20 @@ def test_lengths_do_not_matter():
     torch.testing.assert_close(negative_cosine(rows(0) * scales, rows(1) * 5), negative_cosine(rows(0), rows(1)))
 
 
-def test_gradient_goes_to_the_guess_alone_and_is_the_plain_one():
-    guess, target = rows(0).requires_grad_(), rows(1).requires_grad_()
-    negative_cosine(guess, target).backward()
+def test_gradient_goes_to_the_prediction_alone_and_is_the_plain_one():
+    prediction, target = rows(0).requires_grad_(), rows(1).requires_grad_()
+    negative_cosine(prediction, target).backward()
     assert target.grad is None
-    plain = guess.detach().clone().requires_grad_()
+    plain = prediction.detach().clone().requires_grad_()
     total = sum(row.dot(other) / (row.dot(row).sqrt() * other.dot(other).sqrt()) for row, other in zip(plain, target.detach(), strict=True))
     (-total / 4).backward()
-    torch.testing.assert_close(guess.grad, plain.grad)
+    torch.testing.assert_close(prediction.grad, plain.grad)
 
 
 def test_a_row_of_zeros_is_no_trouble():
-    guess = rows(0).requires_grad_()
-    negative_cosine(guess, torch.zeros(4, 5)).backward()
-    assert not guess.grad.any()
+    prediction = rows(0).requires_grad_()
+    negative_cosine(prediction, torch.zeros(4, 5)).backward()
+    assert not prediction.grad.any()
 
 
 def test_halves_are_computed_in_float32():

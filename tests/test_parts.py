@@ -11,7 +11,7 @@ from sslzoo.parts.ema import ema_update, frozen_copy, momentum_schedule
 from sslzoo.parts.forward_views import forward_views
 from sslzoo.parts.gather import gather, rank
 from sslzoo.parts.heads import mlp
-from sslzoo.parts.masking import patchify, place_tokens, split_patches, take
+from sslzoo.parts.masking import gather_tokens, patchify, scatter_tokens, split_patches
 from sslzoo.parts.nt_xent import nt_xent
 from sslzoo.parts.positions import sincos_positions
 
@@ -134,11 +134,11 @@ class TestMasking:
     def test_take_and_place_are_each_others_way_back(self):
         tokens = rows(2 * 5, 3).reshape(2, 5, 3)
         chosen = torch.tensor([[0, 3], [4, 1]])
-        taken = take(tokens, chosen)
+        taken = gather_tokens(tokens, chosen)
         assert torch.equal(taken[0], tokens[0, [0, 3]]) and torch.equal(taken[1], tokens[1, [4, 1]])
         filler = torch.full((3,), 7.0, requires_grad=True)
         kept = taken.clone().requires_grad_()
-        placed = place_tokens(kept, chosen, filler, 5)
+        placed = scatter_tokens(kept, chosen, filler, 5)
         for image in range(2):
             for patch in range(5):
                 place = (chosen[image] == patch).nonzero()

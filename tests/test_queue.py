@@ -67,5 +67,5 @@ def test_shares_of_all_devices_are_the_queue(world, monkeypatch):
     for process in range(world):
         if world > 1:
             monkeypatch.setattr("torch.distributed.get_rank", lambda process=process: process)
-        shares += queue.share()[:, 0].tolist()
+        shares += queue.local_rows()[:, 0].tolist()
     assert sorted(shares) == list(range(8))

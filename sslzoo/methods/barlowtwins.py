@@ -13,7 +13,7 @@ from sslzoo.parts.gather import gather
 from sslzoo.parts.gram import off_diagonal_squares
 from sslzoo.parts.heads import mlp
 from sslzoo.parts.hyperparameters import dim, layers, weight
-from sslzoo.views import View
+from sslzoo.views.presets import byol_views
 
 
 @strict
@@ -37,6 +37,7 @@ class BarlowTwins(Method):
     config_class = BarlowTwinsConfig
     paper = Paper("Barlow Twins: Self-Supervised Learning via Redundancy Reduction", "Jure Zbontar and others", 2021, "2103.03230")
     reported = (Reported("linear_top1", 0.735, "res50", 1000, 2048, "facebookresearch/barlowtwins"),)
+    views = staticmethod(byol_views)
 
     def __init__(self, config: BarlowTwinsConfig):
         super().__init__(config)
@@ -44,18 +45,8 @@ class BarlowTwins(Method):
         self.projector = mlp((feature_width(self.backbone), *[config.hidden_dim] * config.hidden_layers, config.projection_dim))
         self.post_init()
 
-    @property
-    def encoder(self):
-        return self.backbone
-
-    @staticmethod
-    def views(size):
-        color = {"jitter": 0.8, "brightness": 0.4, "contrast": 0.4, "saturation": 0.2, "hue": 0.1, "grayscale": 0.2}
-        crop = {"scale": (0.08, 1.0), "interpolation": "bicubic", "horizontal_flip": 0.5, **color}
-        return {"first": View(size, blur=1.0, **crop), "second": View(size, blur=0.1, solarize=0.2, **crop)}
-
     def loss(self, views, progress):
-        first, second = map(_standardise, forward_views(self._project, views, self.config.joint_views))
+        first, second = map(_standardize, forward_views(self._embed, views, self.config.joint_views))
         invariance = (1 - (first * second).sum(dim=0)).square().sum()
         redundancy = off_diagonal_squares(first, second)
         return {
@@ -67,11 +58,11 @@ class BarlowTwins(Method):
         weights, norms_and_biases = decayed_and_not(self)
         return [weights, replace(norms_and_biases, lr_factor=self.config.norm_and_bias_lr)]
 
-    def _project(self, pixels):
+    def _embed(self, pixels):
         return self.projector(features(self.backbone, pixels))
 
 
-def _standardise(rows: torch.Tensor) -> torch.Tensor:
+def _standardize(rows: torch.Tensor) -> torch.Tensor:
     """The rows of all devices, each column with mean 0 and variance 1 / rows, so that products over the batch are correlations.
 
     Statistics are the global batch's, as in the paper's official code.

@@ -2,16 +2,16 @@
 
 import torch
 from huggingface_hub.dataclasses import strict
-from torch import nn
 
-from sslzoo.encoders import feature_width, features
+from sslzoo.encoders import feature_width
 from sslzoo.method import Method, MethodConfig, Paper, Reported
+from sslzoo.parts.branch import Branch
 from sslzoo.parts.cosine import negative_cosine
 from sslzoo.parts.ema import ema_update, frozen_copy, momentum_schedule
 from sslzoo.parts.forward_views import forward_views
 from sslzoo.parts.heads import mlp
 from sslzoo.parts.hyperparameters import dim, share, weight
-from sslzoo.views import View
+from sslzoo.views.presets import byol_views
 
 
 @strict
@@ -40,38 +40,28 @@ class BYOL(Method):
         "Bootstrap your own latent: A new approach to self-supervised Learning", "Jean-Bastien Grill and others", 2020, "2006.07733"
     )
     reported = (Reported("linear_top1", 0.744, "res50", 1000, 4096, "google-deepmind/deepmind-research"),)
+    views = staticmethod(byol_views)
 
     def __init__(self, config: BYOLConfig):
         super().__init__(config)
         backbone = self.build_encoder()
-        projector = mlp((feature_width(backbone), config.hidden_dim, config.projection_dim))
-        self.student = nn.ModuleDict({"backbone": backbone, "projector": projector})
+        self.student = Branch(backbone, mlp((feature_width(backbone), config.hidden_dim, config.projection_dim)))
         self.teacher = frozen_copy(self.student)
         self.predictor = mlp((config.projection_dim, config.hidden_dim, config.projection_dim))
         self.post_init()
 
     @property
     def encoder(self):
-        return self.student["backbone"]
-
-    @staticmethod
-    def views(size):
-        color = {"jitter": 0.8, "brightness": 0.4, "contrast": 0.4, "saturation": 0.2, "hue": 0.1, "grayscale": 0.2}
-        crop = {"scale": (0.08, 1.0), "interpolation": "bicubic", "horizontal_flip": 0.5, **color}
-        return {"first": View(size, blur=1.0, **crop), "second": View(size, blur=0.1, solarize=0.2, **crop)}
+        return self.student.backbone
 
     def loss(self, views, progress):
         joint = self.config.joint_views
-        guesses = forward_views(lambda view: self.predictor(self._project(self.student, view)), views, joint)
+        predictions = forward_views(lambda view: self.predictor(self.student(view)), views, joint)
         with torch.no_grad():
-            targets = forward_views(lambda view: self._project(self.teacher, view), views, joint)
-        both = negative_cosine(guesses[0], targets[1]) + negative_cosine(guesses[1], targets[0])
-        return {"loss": self.config.loss_scale * both / 2}
+            targets = forward_views(self.teacher, views, joint)
+        both_directions = negative_cosine(predictions[0], targets[1]) + negative_cosine(predictions[1], targets[0])
+        return {"loss": self.config.loss_scale * both_directions / 2}
 
     def after_step(self, out, progress):
         config = self.config
         ema_update(self.teacher, self.student, momentum_schedule(config.teacher_momentum, config.teacher_momentum_end, progress.fraction))
-
-    @staticmethod
-    def _project(branch, pixels):
-        return branch["projector"](features(branch["backbone"], pixels))

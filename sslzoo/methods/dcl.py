@@ -9,7 +9,7 @@ from sslzoo.parts.decoupled import decoupled
 from sslzoo.parts.forward_views import forward_views
 from sslzoo.parts.heads import mlp
 from sslzoo.parts.hyperparameters import dim, positive
-from sslzoo.views import View
+from sslzoo.views.presets import simclr_views
 
 
 @strict
@@ -30,27 +30,18 @@ class DCL(Method):
         Reported("linear_top1", 0.646, "res50", 100, 256, "the paper"),
         Reported("linear_top1", 0.682, "res50", 200, 256, "the paper"),
     )
+    views = staticmethod(simclr_views)
 
     def __init__(self, config: DCLConfig):
         super().__init__(config)
         self.backbone = self.build_encoder()
-        widths = (feature_width(self.backbone), config.hidden_dim, config.projection_dim)
-        self.projector = mlp(widths, last_norm=nn.BatchNorm1d)
+        self.projector = mlp((feature_width(self.backbone), config.hidden_dim, config.projection_dim), last_norm=nn.BatchNorm1d)
         self.post_init()
-
-    @property
-    def encoder(self):
-        return self.backbone
-
-    @staticmethod
-    def views(size):
-        color = {"jitter": 0.8, "brightness": 0.8, "contrast": 0.8, "saturation": 0.8, "hue": 0.2, "grayscale": 0.2}
-        return {"both": View(size, count=2, scale=(0.08, 1.0), horizontal_flip=0.5, blur=0.5, blur_sigma=(0.1, 2.0), **color)}
 
     def loss(self, views, progress):
         temperature = self.config.temperature
-        cosines, negatives = decoupled(*forward_views(self._project, views, self.config.joint_views), temperature)
+        cosines, negatives = decoupled(*forward_views(self._embed, views, self.config.joint_views), temperature)
         return {"loss": (negatives - cosines / temperature).mean()}
 
-    def _project(self, pixels):
+    def _embed(self, pixels):
         return self.projector(features(self.backbone, pixels))

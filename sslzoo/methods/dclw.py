@@ -10,7 +10,7 @@ from sslzoo.parts.forward_views import forward_views
 from sslzoo.parts.gather import gather
 from sslzoo.parts.heads import mlp
 from sslzoo.parts.hyperparameters import dim, positive
-from sslzoo.views import View
+from sslzoo.views.presets import simclr_views
 
 
 @strict
@@ -28,30 +28,21 @@ class DCLWConfig(MethodConfig):
 class DCLW(Method):
     config_class = DCLWConfig
     paper = Paper("Decoupled Contrastive Learning", "Chun-Hsiao Yeh and others", 2021, "2110.06848")
+    views = staticmethod(simclr_views)
 
     def __init__(self, config: DCLWConfig):
         super().__init__(config)
         self.backbone = self.build_encoder()
-        widths = (feature_width(self.backbone), config.hidden_dim, config.projection_dim)
-        self.projector = mlp(widths, last_norm=nn.BatchNorm1d)
+        self.projector = mlp((feature_width(self.backbone), config.hidden_dim, config.projection_dim), last_norm=nn.BatchNorm1d)
         self.post_init()
-
-    @property
-    def encoder(self):
-        return self.backbone
-
-    @staticmethod
-    def views(size):
-        color = {"jitter": 0.8, "brightness": 0.8, "contrast": 0.8, "saturation": 0.8, "hue": 0.2, "grayscale": 0.2}
-        return {"both": View(size, count=2, scale=(0.08, 1.0), horizontal_flip=0.5, blur=0.5, blur_sigma=(0.1, 2.0), **color)}
 
     def loss(self, views, progress):
         config = self.config
-        cosines, negatives = decoupled(*forward_views(self._project, views, config.joint_views), config.temperature)
-        # Weights around 1, without gradient: the mean that they compare with is the global batch's, as the paper's expectation is.
-        pull = (cosines.detach() / config.sigma).exp()
-        weights = 2 - pull / gather(pull).mean()
+        cosines, negatives = decoupled(*forward_views(self._embed, views, config.joint_views), config.temperature)
+        # The paper's weights of the positives, 1 on average and without gradient; the expectation is the mean over the global batch.
+        von_mises_fisher = (cosines.detach() / config.sigma).exp()
+        weights = 2 - von_mises_fisher / gather(von_mises_fisher).mean()
         return {"loss": (negatives - weights * cosines / config.temperature).mean()}
 
-    def _project(self, pixels):
+    def _embed(self, pixels):
         return self.projector(features(self.backbone, pixels))

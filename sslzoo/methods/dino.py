@@ -1,5 +1,8 @@
 """DINO: the student tells from any view what its moving average, the teacher, makes of another global view."""
 
+from dataclasses import replace
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from huggingface_hub.dataclasses import strict
@@ -13,8 +16,9 @@ from sslzoo.parts.forward_views import forward_views
 from sslzoo.parts.gather import gather
 from sslzoo.parts.heads import mlp
 from sslzoo.parts.hyperparameters import count_or_none, dim, layers, positive, rows, share
+from sslzoo.parts.swapped_prediction import swapped_cross_entropy
 from sslzoo.parts.usage import usage_entropy
-from sslzoo.views import View
+from sslzoo.views.presets import byol_views, local_size
 
 
 @strict
@@ -70,47 +74,41 @@ class DINO(Method):
 
     @staticmethod
     def views(size):
-        color = {"jitter": 0.8, "brightness": 0.4, "contrast": 0.4, "saturation": 0.2, "hue": 0.1, "grayscale": 0.2}
-        crop = {"interpolation": "bicubic", "horizontal_flip": 0.5, **color}
+        first, second = byol_views(size).values()
         return {
-            "global_1": View(size, scale=(0.14, 1.0), blur=1.0, **crop),
-            "global_2": View(size, scale=(0.14, 1.0), blur=0.1, solarize=0.2, **crop),
-            "local": View(max(1, size * 96 // 224), count=6, scale=(0.05, 0.14), blur=0.5, **crop),
+            "global_1": replace(first, scale=(0.14, 1.0)),
+            "global_2": replace(second, scale=(0.14, 1.0)),
+            "local": replace(first, size=local_size(size), count=6, scale=(0.05, 0.14), blur=0.5),
         }
 
     def loss(self, views, progress):
         config = self.config
-        students = forward_views(lambda view: self._scores(self.student, view), views, config.joint_views)
+        student_logits = forward_views(partial(self._logits, self.student), views, config.joint_views)
         with torch.no_grad():
-            teachers = forward_views(lambda view: self._scores(self.teacher, view), views[:2], config.joint_views)
-            targets = [((scores - self.center) / config.teacher_temperature).softmax(dim=1) for scores in teachers]
-            mean = torch.stack(teachers).mean(dim=(0, 1)).unsqueeze(0)
-        guesses = [(scores / config.student_temperature).log_softmax(dim=1) for scores in students]
-        # The sum over all pairs of a target and another view's guess, as (sum of targets) times (sum of guesses) less the pairs of a
-        # view with itself: two products instead of 2 * views.
-        every = (targets[0] + targets[1]) * torch.stack(guesses).sum(dim=0)
-        itself = targets[0] * guesses[0] + targets[1] * guesses[1]
-        pairs = 2 * len(views) - 2
-        loss = -(every - itself).sum(dim=1).mean() / pairs
-        return {"loss": loss, "usage_entropy": usage_entropy(torch.cat(targets)), "teacher_mean": mean}
+            teacher_logits = forward_views(partial(self._logits, self.teacher), views[:2], config.joint_views)
+            teacher_probs = [((logits - self.center) / config.teacher_temperature).softmax(dim=1) for logits in teacher_logits]
+            teacher_mean = torch.stack(teacher_logits).mean(dim=(0, 1)).unsqueeze(0)
+        student_log_probs = [(logits / config.student_temperature).log_softmax(dim=1) for logits in student_logits]
+        loss = swapped_cross_entropy(teacher_probs, student_log_probs)
+        return {"loss": loss, "usage_entropy": usage_entropy(torch.cat(teacher_probs)), "teacher_mean": teacher_mean}
 
     def after_step(self, out, progress):
         config = self.config
-        mean = gather(out["teacher_mean"]).mean(dim=0, keepdim=True)
-        self.center.lerp_(mean, 1 - config.center_momentum)
+        teacher_mean = gather(out["teacher_mean"]).mean(dim=0, keepdim=True)
+        self.center.lerp_(teacher_mean, 1 - config.center_momentum)
         ema_update(self.teacher, self.student, momentum_schedule(config.teacher_momentum, config.teacher_momentum_end, progress.fraction))
 
     def parameter_groups(self):
-        last = self.student["head"].prototypes
-        return [*decayed_and_not(self, without=[last]), ParameterGroup([last], frozen_epochs=self.config.frozen_epochs)]
+        prototypes = self.student["head"].prototypes
+        return [*decayed_and_not(self, without=[prototypes]), ParameterGroup([prototypes], frozen_epochs=self.config.frozen_epochs)]
 
     @staticmethod
-    def _scores(branch, pixels):
+    def _logits(branch, pixels):
         return branch["head"](features(branch["backbone"], pixels)).float()
 
 
 class DINOHead(nn.Module):
-    """A GELU MLP to a bottleneck on the unit sphere, and cosines to prototypes: the weight-normalised layer whose gain stays 1."""
+    """A GELU MLP to a bottleneck, then cosines to prototypes: the paper's weight-normalised last layer with its gain fixed to 1."""
 
     def __init__(self, width: int, config: DINOConfig):
         super().__init__()

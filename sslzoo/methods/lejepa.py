@@ -14,6 +14,7 @@ from sslzoo.parts.heads import mlp
 from sslzoo.parts.hyperparameters import count, dim, positive, share
 from sslzoo.parts.precision import full_precision
 from sslzoo.views import View
+from sslzoo.views.presets import BYOL_COLOR, local_size, multi_crop
 
 
 @strict
@@ -48,35 +49,26 @@ class LeJEPA(Method):
         self.projector = mlp((feature_width(self.backbone), config.hidden_dim, config.hidden_dim, config.projection_dim))
         self.post_init()
 
-    @property
-    def encoder(self):
-        return self.backbone
-
     @staticmethod
     def views(size):
-        color = {"jitter": 0.8, "brightness": 0.4, "contrast": 0.4, "saturation": 0.2, "hue": 0.1, "grayscale": 0.2}
-        small = max(4, 4 * round(size * 96 / 224 / 4))  # px that patches of 4 px fill
-        return {
-            "global": View(size, count=2, scale=(0.3, 1.0), horizontal_flip=0.5, blur=0.5, solarize=0.2, **color),
-            "local": View(small, count=6, scale=(0.05, 0.3), horizontal_flip=0.5, blur=0.5, solarize=0.2, **color),
-        }
+        return multi_crop(View(size, blur=0.5, solarize=0.2, **BYOL_COLOR), threshold=0.3, local_size=local_size(size, patch=4))
 
     def loss(self, views, progress):
         config = self.config
-        embeddings = torch.stack(forward_views(self._project, views, config.joint_views))
+        embeddings = torch.stack(forward_views(self._embed, views, config.joint_views))
         prediction = (embeddings - embeddings[:2].mean(dim=0)).square().mean()
         directions = random_directions(gather(progress.draw(config.projection_dim)).to(embeddings.dtype))
-        everyone = torch.stack([gather(view) for view in embeddings])
-        gaussian = epps_pulley(everyone, directions, config.knots, config.reach).mean()
+        all_embeddings = torch.stack([gather(view) for view in embeddings])
+        gaussian = epps_pulley(all_embeddings, directions, config.knots, config.reach).mean()
         loss = (1 - config.gaussian_weight) * prediction + config.gaussian_weight * gaussian
         return {"loss": loss, "prediction": prediction.detach(), "gaussian": gaussian.detach()}
 
-    def _project(self, pixels):
+    def _embed(self, pixels):
         return self.projector(features(self.backbone, pixels)).float()
 
 
 def random_directions(uniform: Tensor) -> Tensor:
-    """Unit vectors, spread evenly over the sphere, from uniform numbers in [0, 1): (n, d). Every image draws one of a step's."""
+    """Unit vectors, uniformly distributed over the sphere, (n, d), from uniform numbers in [0, 1) of that shape: one for each image."""
     return F.normalize(torch.erfinv((2 * uniform - 1).clamp(-1 + 1e-6, 1 - 1e-6)), dim=1)
 
 

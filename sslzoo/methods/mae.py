@@ -9,9 +9,9 @@ from sslzoo.encoders import token_grid, tokens
 from sslzoo.errors import InputError
 from sslzoo.method import Method, MethodConfig, Paper, Reported
 from sslzoo.parts.hyperparameters import count, dim, layers, share
-from sslzoo.parts.masking import patchify, place_tokens, split_patches, take
+from sslzoo.parts.masking import gather_tokens, patchify, scatter_tokens, split_patches
 from sslzoo.parts.positions import sincos_positions
-from sslzoo.views import View
+from sslzoo.views.presets import masked_view
 
 
 @strict
@@ -57,36 +57,32 @@ class MAE(Method):
         self.apply(_xavier)
         embeddings = self.backbone.embeddings
         embeddings.position_embeddings = nn.Parameter(sincos_positions(width, side), requires_grad=False)
-        # The patch projection is a convolution, but starts as the linear layer over flat patches that it amounts to.
+        # The patch projection is a convolution, but is initialised as the linear layer over flattened patches that it amounts to.
         nn.init.xavier_uniform_(embeddings.patch_embeddings.projection.weight.flatten(1))
         nn.init.zeros_(embeddings.patch_embeddings.projection.bias)
         nn.init.normal_(embeddings.cls_token, std=0.02)
         self.post_init()
 
-    @property
-    def encoder(self):
-        return self.backbone
-
     @staticmethod
     def views(size):
-        return {"single": View(size, scale=(0.2, 1.0), interpolation="bicubic", horizontal_flip=0.5)}
+        return masked_view(size, smallest=0.2, interpolation="bicubic")
 
     def loss(self, views, progress):
         (pixels,) = views
         side, patch = token_grid(self.backbone)
         if pixels.shape[-1] != side * patch:
             raise InputError(f"view.single.size is {pixels.shape[-1]}: must be the image_size, {side * patch}")
-        keep, masked = split_patches(progress.draw(side * side), self.config.mask_ratio)
-        guess = self.decoder(tokens(self.backbone, pixels, keep=keep), keep)
-        target = take(patchify(pixels, patch), masked)
+        visible, masked = split_patches(progress.draw(side * side), self.config.mask_ratio)
+        predictions = self.decoder(tokens(self.backbone, pixels, keep=visible), visible)
+        target = gather_tokens(patchify(pixels, patch), masked)
         if self.config.normalize_pixels:
             variance, mean = torch.var_mean(target, dim=-1, keepdim=True)
             target = (target - mean) / (variance + 1e-6).sqrt()
-        return {"loss": (take(guess, masked).float() - target).square().mean()}
+        return {"loss": (gather_tokens(predictions, masked).float() - target).square().mean()}
 
 
 class MAEDecoder(nn.Module):
-    """Kept tokens (n, 1 + kept, width) to a guess for every patch (n, patches, patch * patch * 3); transformer blocks as a ViT's."""
+    """Visible tokens (n, 1 + visible, width) to predicted pixels of every patch (n, patches, patch * patch * 3), by blocks as in a ViT."""
 
     def __init__(self, width: int, side: int, patch: int, config: MAEConfig):
         super().__init__()
@@ -102,10 +98,10 @@ class MAEDecoder(nn.Module):
         self.layers, self.norm = body.layers, body.layernorm
         self.predict = nn.Linear(dim, patch * patch * 3)
 
-    def forward(self, kept: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
-        kept = self.embed(kept)
-        patches = place_tokens(kept[:, 1:], keep, self.mask_token, self.positions.shape[1] - 1)
-        hidden = torch.cat((kept[:, :1], patches), dim=1) + self.positions
+    def forward(self, tokens: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
+        tokens = self.embed(tokens)
+        patches = scatter_tokens(tokens[:, 1:], visible, self.mask_token, self.positions.shape[1] - 1)
+        hidden = torch.cat((tokens[:, :1], patches), dim=1) + self.positions
         for layer in self.layers:
             hidden = layer(hidden)
         return self.predict(self.norm(hidden)[:, 1:])

@@ -1,12 +1,14 @@
 """MoCo v2: a view finds another view of its image, seen by a slow copy of the encoder, among a long queue of other images."""
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from huggingface_hub.dataclasses import strict
-from torch import nn
 
-from sslzoo.encoders import feature_width, features
+from sslzoo.encoders import feature_width
 from sslzoo.method import Method, MethodConfig, Paper, Reported
+from sslzoo.parts.branch import Branch
 from sslzoo.parts.ema import ema_update, frozen_copy
 from sslzoo.parts.forward_views import forward_views
 from sslzoo.parts.heads import mlp
@@ -14,7 +16,7 @@ from sslzoo.parts.hyperparameters import count, dim, positive, rows, share
 from sslzoo.parts.precision import full_precision
 from sslzoo.parts.queue import Queue
 from sslzoo.parts.split_batch_norm import split_batch_norms
-from sslzoo.views import View
+from sslzoo.views.presets import moco_views
 
 
 @strict
@@ -22,8 +24,8 @@ class MoCoV2Config(MethodConfig):
     """The paper's ImageNet values (arXiv:2003.04297).
 
     symmetric: each view is a query once; else the second view alone, as in the paper.
-    batch_norm_splits: groups of each device's batch that batch norms see apart, the keys in another order than the queries (the
-    released code's way of shuffling without several devices, 8 on CIFAR).
+    batch_norm_splits: groups into which batch norms split each device's batch, the keys in another order than the queries: the released
+    code's substitute for shuffling over several devices (8 on CIFAR).
     """
 
     model_type = "sslzoo-mocov2"
@@ -44,6 +46,7 @@ class MoCoV2(Method):
         Reported("linear_top1", 0.677, "res50", 200, 256, "facebookresearch/moco"),
         Reported("linear_top1", 0.711, "res50", 800, 256, "facebookresearch/moco"),
     )
+    views = staticmethod(moco_views)
 
     def __init__(self, config: MoCoV2Config):
         super().__init__(config)
@@ -51,28 +54,23 @@ class MoCoV2(Method):
         if config.batch_norm_splits > 1:
             split_batch_norms(backbone, config.batch_norm_splits)
         projector = mlp((feature_width(backbone), config.hidden_dim, config.projection_dim), norm=None)
-        self.query = nn.ModuleDict({"backbone": backbone, "projector": projector})
+        self.query = Branch(backbone, projector)
         self.key = frozen_copy(self.query)
         self.queue = Queue(config.queue_length, config.projection_dim)
         self.post_init()
 
     @property
     def encoder(self):
-        return self.query["backbone"]
-
-    @staticmethod
-    def views(size):
-        color = {"jitter": 0.8, "brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1, "grayscale": 0.2}
-        return {"both": View(size, count=2, scale=(0.2, 1.0), horizontal_flip=0.5, blur=0.5, blur_sigma=(0.1, 2.0), **color)}
+        return self.query.backbone
 
     def loss(self, views, progress):
         config = self.config
         first, second = views
-        asked, answered = ([second, first], [first, second]) if config.symmetric else ([second], [first])
-        queries = forward_views(lambda view: self._project(self.query, view), asked, config.joint_views)
+        query_views, key_views = ([second, first], [first, second]) if config.symmetric else ([second], [first])
+        queries = forward_views(partial(_embed, self.query), query_views, config.joint_views)
         with torch.no_grad():
-            keys = self._keys(answered, progress)
-        # Both directions meet the queue as it was before the step: no query has its own image among its negatives.
+            keys = self._keys(key_views, progress)
+        # The queue is enqueued after the step, so no query has its own image among its negatives.
         losses = [self._contrast(query, key) for query, key in zip(queries, keys, strict=True)]
         return {"loss": torch.stack(losses).mean(), "keys": torch.stack(keys, dim=1)}
 
@@ -81,20 +79,21 @@ class MoCoV2(Method):
         ema_update(self.key, self.query, self.config.teacher_momentum)
 
     def _keys(self, views, progress):
-        joint = self.config.joint_views
+        embed, joint = partial(_embed, self.key), self.config.joint_views
         if self.config.batch_norm_splits == 1:
-            return forward_views(lambda view: self._project(self.key, view), views, joint)
-        order = progress.draw(1)[:, 0].argsort()
-        shuffled = forward_views(lambda view: self._project(self.key, view), [view[order] for view in views], joint)
-        back = order.argsort()
-        return [keys[back] for keys in shuffled]
+            return forward_views(embed, views, joint)
+        shuffle = progress.draw(1)[:, 0].argsort()
+        keys = forward_views(embed, [view[shuffle] for view in views], joint)
+        unshuffle = shuffle.argsort()
+        return [shuffled[unshuffle] for shuffled in keys]
 
     def _contrast(self, query, key):
         with full_precision(query.device):
             negatives = query @ self.queue.rows.T
-        logits = torch.cat(((query * key).sum(dim=1, keepdim=True), negatives), dim=1) / self.config.temperature
+        positives = (query * key).sum(dim=1, keepdim=True)
+        logits = torch.cat((positives, negatives), dim=1) / self.config.temperature
         return (logits.logsumexp(dim=1) - logits[:, 0]).mean()
 
-    @staticmethod
-    def _project(branch, pixels):
-        return F.normalize(branch["projector"](features(branch["backbone"], pixels)).float(), dim=1)
+
+def _embed(branch: Branch, pixels: torch.Tensor) -> torch.Tensor:
+    return F.normalize(branch(pixels).float(), dim=1)

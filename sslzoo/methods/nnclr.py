@@ -13,7 +13,7 @@ from sslzoo.parts.heads import mlp
 from sslzoo.parts.hyperparameters import dim, layers, positive, rows
 from sslzoo.parts.precision import full_precision
 from sslzoo.parts.queue import Queue
-from sslzoo.views import View
+from sslzoo.views.presets import simclr_views
 
 
 @strict
@@ -40,6 +40,7 @@ class NNCLR(Method):
         "Debidatta Dwibedi and others", 2021, "2104.14548",
     )  # fmt: skip
     reported = (Reported("linear_top1", 0.756, "res50", None, None, "the paper's abstract"),)
+    views = staticmethod(simclr_views)
 
     def __init__(self, config: NNCLRConfig):
         super().__init__(config)
@@ -50,38 +51,29 @@ class NNCLR(Method):
         self.queue = Queue(config.queue_length, config.projection_dim)
         self.post_init()
 
-    @property
-    def encoder(self):
-        return self.backbone
-
-    @staticmethod
-    def views(size):
-        color = {"jitter": 0.8, "brightness": 0.8, "contrast": 0.8, "saturation": 0.8, "hue": 0.2, "grayscale": 0.2}
-        return {"both": View(size, count=2, scale=(0.08, 1.0), horizontal_flip=0.5, blur=0.5, blur_sigma=(0.1, 2.0), **color)}
-
     def loss(self, views, progress):
         joint = self.config.joint_views
         projections = forward_views(lambda view: self.projector(features(self.backbone, view)), views, joint)
-        first, second = (F.normalize(guess.float(), dim=1) for guess in forward_views(self.predictor, projections, joint))
+        first, second = (F.normalize(rows.float(), dim=1) for rows in forward_views(self.predictor, projections, joint))
         with torch.no_grad():
-            rows = [F.normalize(projection.float(), dim=1) for projection in projections]
-            neighbors = [self._neighbors(own) for own in rows]
+            embeddings = [F.normalize(projection.float(), dim=1) for projection in projections]
+            neighbors = [self._nearest_neighbors(rows) for rows in embeddings]
         loss = (self._contrast(neighbors[0], second) + self._contrast(neighbors[1], first)) / 2
-        return {"loss": loss, "rows": rows[0]}
+        return {"loss": loss, "embeddings": embeddings[0]}
 
     def after_step(self, out, progress):
-        self.queue.enqueue(out["rows"])
+        self.queue.enqueue(out["embeddings"])
 
-    def _neighbors(self, rows):
-        """The most similar row of the queue for each of the rows (n, d)."""
+    def _nearest_neighbors(self, rows):
+        """For each of the rows (n, d) the most similar row of the queue."""
         with full_precision(rows.device):
             return self.queue.rows[(rows @ self.queue.rows.T).argmax(dim=1)]
 
-    def _contrast(self, neighbors, guesses):
-        """The paper's loss, made symmetric: neighbours find their guess among all guesses, and guesses their neighbour."""
-        # The reference code of the table uses SimCLR's loss instead, with guesses among the negatives of guesses.
-        places = torch.arange(len(guesses), device=guesses.device) + rank() * len(guesses)
-        with full_precision(guesses.device):
-            to_guesses = neighbors @ gather(guesses).T / self.config.temperature
-            to_neighbors = guesses @ gather(neighbors).T / self.config.temperature
-        return (F.cross_entropy(to_guesses, places) + F.cross_entropy(to_neighbors, places)) / 2
+    def _contrast(self, neighbors, predictions):
+        """The paper's loss, made symmetric: neighbours find their prediction among all predictions, and predictions their neighbour."""
+        # The reference code of the table uses SimCLR's loss instead, in which predictions are negatives of predictions too.
+        labels = torch.arange(len(predictions), device=predictions.device) + rank() * len(predictions)
+        with full_precision(predictions.device):
+            neighbor_logits = neighbors @ gather(predictions).T / self.config.temperature
+            prediction_logits = predictions @ gather(neighbors).T / self.config.temperature
+        return (F.cross_entropy(neighbor_logits, labels) + F.cross_entropy(prediction_logits, labels)) / 2

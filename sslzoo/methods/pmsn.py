@@ -3,38 +3,25 @@
 import torch
 from huggingface_hub.dataclasses import strict
 from torch import nn
-from transformers import PreTrainedConfig
 
-from sslzoo.encoders import feature_width, token_grid, tokens
 from sslzoo.method import Method, MethodConfig, Paper
 from sslzoo.optim import ParameterGroup, decayed_and_not
 from sslzoo.parts.ema import ema_update, frozen_copy, momentum_schedule
-from sslzoo.parts.heads import mlp
-from sslzoo.parts.hyperparameters import dim, positive, rows, share, weight
-from sslzoo.parts.masked_siamese import each_masked_view, guess_assignments, keep_patches
+from sslzoo.parts.hyperparameters import share, weight
+from sslzoo.parts.masked_siamese import MaskedBranch, MaskedSiameseConfig, predict_assignments
 from sslzoo.parts.usage import usage_entropy
-from sslzoo.views import View
+from sslzoo.views.presets import masked_siamese_views
 
 
 @strict
-class PMSNConfig(MethodConfig):
+class PMSNConfig(MaskedSiameseConfig, MethodConfig):
     """The paper's values (arXiv:2210.07277) on those of MSN's code for ViT-S/16 (arXiv:2204.07141).
 
-    mask_ratio, focal_mask_ratio: shares of the patches of the anchor, and of each focal view, that the student does not see.
-    sharpening: temperature of the targets as a multiple of `temperature`.
     prior_exponent: prototype k (1, 2, ...) is expected as often as k to the power of minus this. prior_weight: of that term.
     """
 
     model_type = "sslzoo-pmsn"
 
-    encoder: str | dict | PreTrainedConfig = "vit-s16"
-    hidden_dim: int = dim(2048)
-    projection_dim: int = dim(256)
-    prototypes: int = rows(1024)
-    mask_ratio: float | int = share(0.15)
-    focal_mask_ratio: float | int = share(0.0)
-    temperature: float | int = positive(0.1)
-    sharpening: float | int = positive(0.25)
     prior_exponent: float | int = weight(0.25)
     prior_weight: float | int = weight(1.0)
     teacher_momentum: float | int = share(0.996)
@@ -47,46 +34,26 @@ class PMSN(Method):
     config_class = PMSNConfig
     paper = Paper("The Hidden Uniform Cluster Prior in Self-Supervised Learning", "Mahmoud Assran and others", 2022, "2210.07277")
     varied_views = ("focal",)
+    views = staticmethod(masked_siamese_views)
 
     def __init__(self, config: PMSNConfig):
         super().__init__(config)
-        backbone = self.build_encoder()
-        widths = (feature_width(backbone), config.hidden_dim, config.hidden_dim, config.projection_dim)
-        self.student = nn.ModuleDict({"backbone": backbone, "projector": mlp(widths, activation=nn.GELU)})
+        self.student = MaskedBranch(self.build_encoder(), config.hidden_dim, config.projection_dim)
         self.teacher = frozen_copy(self.student)
         self.prototypes = nn.Parameter(nn.Linear(config.projection_dim, config.prototypes, bias=False).weight.detach())
         self.post_init()
 
     @property
     def encoder(self):
-        return self.teacher["backbone"]
-
-    @staticmethod
-    def views(size):
-        color = {"jitter": 0.8, "brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1, "grayscale": 0.2}
-        look = {"horizontal_flip": 0.5, "blur": 0.5, **color}
-        small = max(4, 4 * round(size * 96 / 224 / 4))  # px that patches of 4 px fill
-        return {
-            "target": View(size, scale=(0.3, 1.0), **look),
-            "anchor": View(size, scale=(0.3, 1.0), **look),
-            "focal": View(small, count=10, scale=(0.05, 0.3), **look),
-        }
+        return self.teacher.backbone
 
     def loss(self, views, progress):
-        config = self.config
-        target, *anchors = views
-        _, patch = token_grid(self.student["backbone"])
-        with torch.no_grad():
-            targets = self._project(self.teacher, target)
-        ratios = [config.mask_ratio, *[config.focal_mask_ratio] * (len(anchors) - 1)]
-        keeps = keep_patches(anchors, patch, ratios, progress.draw)
-        guesses = each_masked_view(lambda *view: self._project(self.student, *view), anchors, keeps, config.joint_views)
-        entropy, mean = guess_assignments(guesses, targets, self.prototypes, config.temperature, config.sharpening)
+        cross_entropy, mean_assignment = predict_assignments(self.student, self.teacher, self.prototypes, views, progress.draw, self.config)
         # The divergence of the mean assignment from the prior, as in the paper; lightly takes that of the prior from the mean.
-        ranks = torch.arange(1, config.prototypes + 1, dtype=mean.dtype, device=mean.device)
-        prior = (-config.prior_exponent * ranks.log()).log_softmax(dim=0)
-        divergence = (mean * (mean.log() - prior)).sum()
-        return {"loss": entropy + config.prior_weight * divergence, "usage_entropy": usage_entropy(mean[None])}
+        ranks = torch.arange(1, len(mean_assignment) + 1, dtype=mean_assignment.dtype, device=mean_assignment.device)
+        log_prior = (-self.config.prior_exponent * ranks.log()).log_softmax(dim=0)
+        divergence = (mean_assignment * (mean_assignment.log() - log_prior)).sum()
+        return {"loss": cross_entropy + self.config.prior_weight * divergence, "usage_entropy": usage_entropy(mean_assignment[None])}
 
     def after_step(self, out, progress):
         config = self.config
@@ -94,7 +61,3 @@ class PMSN(Method):
 
     def parameter_groups(self):
         return [*decayed_and_not(self, without=[self.prototypes]), ParameterGroup([self.prototypes], decay=False)]
-
-    @staticmethod
-    def _project(branch, pixels, keep=None):
-        return branch["projector"](tokens(branch["backbone"], pixels, keep=keep)[:, 0])

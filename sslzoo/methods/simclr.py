@@ -9,7 +9,7 @@ from sslzoo.parts.forward_views import forward_views
 from sslzoo.parts.heads import mlp
 from sslzoo.parts.hyperparameters import dim, positive
 from sslzoo.parts.nt_xent import nt_xent
-from sslzoo.views import View
+from sslzoo.views.presets import simclr_views
 
 
 @strict
@@ -27,26 +27,17 @@ class SimCLR(Method):
     config_class = SimCLRConfig
     paper = Paper("A Simple Framework for Contrastive Learning of Visual Representations", "Ting Chen and others", 2020, "2002.05709")
     reported = (Reported("linear_top1", 0.645, "res50", 100, 4096, "google-research/simclr"),)
+    views = staticmethod(simclr_views)
 
     def __init__(self, config: SimCLRConfig):
         super().__init__(config)
         self.backbone = self.build_encoder()
-        widths = (feature_width(self.backbone), config.hidden_dim, config.projection_dim)
-        self.projector = mlp(widths, last_norm=nn.BatchNorm1d)
+        self.projector = mlp((feature_width(self.backbone), config.hidden_dim, config.projection_dim), last_norm=nn.BatchNorm1d)
         self.post_init()
 
-    @property
-    def encoder(self):
-        return self.backbone
-
-    @staticmethod
-    def views(size):
-        color = {"jitter": 0.8, "brightness": 0.8, "contrast": 0.8, "saturation": 0.8, "hue": 0.2, "grayscale": 0.2}
-        return {"both": View(size, count=2, scale=(0.08, 1.0), horizontal_flip=0.5, blur=0.5, blur_sigma=(0.1, 2.0), **color)}
-
     def loss(self, views, progress):
-        first, second = forward_views(self._project, views, self.config.joint_views)
+        first, second = forward_views(self._embed, views, self.config.joint_views)
         return {"loss": nt_xent(first, second, self.config.temperature)}
 
-    def _project(self, pixels):
+    def _embed(self, pixels):
         return self.projector(features(self.backbone, pixels))

@@ -10,7 +10,7 @@ from sslzoo.errors import InputError
 from sslzoo.method import Method, MethodConfig, Paper, Reported
 from sslzoo.parts.hyperparameters import count, share
 from sslzoo.parts.masking import patchify, split_patches
-from sslzoo.views import View
+from sslzoo.views.presets import masked_view
 
 
 @strict
@@ -49,13 +49,9 @@ class SimMIM(Method):
         self.predict = nn.Linear(width, patch * patch * 3)
         self.post_init()
 
-    @property
-    def encoder(self):
-        return self.backbone
-
     @staticmethod
     def views(size):
-        return {"single": View(size, scale=(0.67, 1.0), horizontal_flip=0.5)}
+        return masked_view(size, smallest=0.67)
 
     def loss(self, views, progress):
         (pixels,) = views

@@ -1,12 +1,15 @@
 """SMoG: a view finds the group to which the other view belongs, while the groups themselves move with every batch."""
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from huggingface_hub.dataclasses import strict
 from torch import nn
 
-from sslzoo.encoders import feature_width, features
+from sslzoo.encoders import feature_width
 from sslzoo.method import Method, MethodConfig, Paper
+from sslzoo.parts.branch import Branch
 from sslzoo.parts.ema import ema_update, frozen_copy
 from sslzoo.parts.gather import gather
 from sslzoo.parts.heads import mlp
@@ -16,6 +19,7 @@ from sslzoo.parts.precision import full_precision
 from sslzoo.parts.queue import Queue
 from sslzoo.parts.usage import usage_entropy
 from sslzoo.views import View
+from sslzoo.views.presets import BYOL_COLOR
 
 
 @strict
@@ -47,8 +51,7 @@ class SMoG(Method):
         super().__init__(config)
         backbone = self.build_encoder()
         widths = (feature_width(backbone), config.hidden_dim, config.projection_dim)
-        projector = mlp(widths, last_norm=lambda width: nn.BatchNorm1d(width, affine=False))
-        self.online = nn.ModuleDict({"backbone": backbone, "projector": projector})
+        self.online = Branch(backbone, mlp(widths, last_norm=partial(nn.BatchNorm1d, affine=False)))
         self.teacher = frozen_copy(self.online)
         self.predictor = mlp((config.projection_dim, config.prediction_dim, config.projection_dim))
         self.register_buffer("groups", F.normalize(torch.rand(config.groups, config.projection_dim), dim=1))
@@ -57,52 +60,48 @@ class SMoG(Method):
 
     @property
     def encoder(self):
-        return self.online["backbone"]
+        return self.online.backbone
 
     @staticmethod
     def views(size):
-        color = {"jitter": 1.0, "brightness": 0.4, "contrast": 0.4, "saturation": 0.2, "hue": 0.1, "grayscale": 0.2}
-        crop = {"scale": (0.2, 1.0), "horizontal_flip": 0.5, **color}
+        crop = {"scale": (0.2, 1.0), **BYOL_COLOR, "jitter": 1.0}
         return {"first": View(size, blur=0.5, **crop), "second": View(size, blur=0.1, solarize=0.2, **crop)}
 
     def loss(self, views, progress):
-        seen, other = views if progress.step % 2 == 0 else reversed(views)
-        projection = self._project(self.online, seen)
-        guess = self.predictor(projection).float()
+        online_view, teacher_view = views if progress.step % 2 == 0 else reversed(views)
+        projections = self.online(online_view).float()
+        predictions = self.predictor(projections).float()
         with torch.no_grad():
-            target = self._nearest(self._project(self.teacher, other))
-        # The groups have moved towards the batch before they are compared with: their gradient reaches the projections.
-        groups = self._moved(gather(projection))
-        with full_precision(guess.device):
-            logits = F.normalize(guess, dim=1) @ F.normalize(groups, dim=1).T / self.config.temperature
-        usage = usage_entropy(F.one_hot(target, len(groups)))
-        return {"loss": F.cross_entropy(logits, target), "usage_entropy": usage, "projection": projection}
+            assignments = self._assign(self.teacher(teacher_view).float())
+        # The groups move towards the batch before predictions are compared with them, so that their gradient reaches the projections.
+        groups = self._updated_groups(gather(projections))
+        with full_precision(predictions.device):
+            logits = F.normalize(predictions, dim=1) @ F.normalize(groups, dim=1).T / self.config.temperature
+        usage = usage_entropy(F.one_hot(assignments, len(groups)))
+        return {"loss": F.cross_entropy(logits, assignments), "usage_entropy": usage, "projections": projections}
 
     def after_step(self, out, progress):
         config = self.config
-        self.groups.copy_(self._moved(gather(out["projection"])))
-        self.queue.enqueue(out["projection"])
+        self.groups.copy_(self._updated_groups(gather(out["projections"])))
+        self.queue.enqueue(out["projections"])
         if (progress.step + 1) % config.reset_every:
             ema_update(self.teacher, self.online, config.teacher_momentum)
             return
         noise = progress._replace(samples=torch.arange(config.groups, device=self.groups.device)).draw(1)[:, 0]
         centers = F.normalize(kmeans(self.queue.rows, noise), dim=1)
-        self.groups.copy_(gather(centers)[: config.groups])  # the first process's, lest rounding sets processes apart
+        self.groups.copy_(gather(centers)[: config.groups])  # the first process's, so that rounding does not make processes differ
         self.teacher.load_state_dict(self.online.state_dict())
 
-    def _nearest(self, rows):
-        with full_precision(rows.device):
-            return (rows @ F.normalize(self.groups, dim=1).T).argmax(dim=1)
+    def _assign(self, projections):
+        """The index of the most similar group for each projection (n, d): int64 (n,)."""
+        with full_precision(projections.device):
+            return (projections @ F.normalize(self.groups, dim=1).T).argmax(dim=1)
 
-    def _moved(self, rows):
-        """The groups (groups, d), those with members among the rows (n, d) a small step towards their mean."""
-        nearest = self._nearest(rows.detach())
-        members = (torch.arange(len(self.groups), device=rows.device)[:, None] == nearest).to(rows.dtype)
+    def _updated_groups(self, projections):
+        """The groups (groups, d), those with members among the projections (n, d) moved a small step towards their members' mean."""
+        assignments = self._assign(projections.detach())
+        members = (torch.arange(len(self.groups), device=projections.device)[:, None] == assignments).to(projections.dtype)
         counts = members.sum(dim=1, keepdim=True)
-        with full_precision(rows.device):
-            means = members @ rows / counts.clamp(min=1)
+        with full_precision(projections.device):
+            means = members @ projections / counts.clamp(min=1)
         return self.groups + (1 - self.config.group_momentum) * ((counts > 0) * (means - self.groups))
-
-    @staticmethod
-    def _project(branch, pixels):
-        return branch["projector"](features(branch["backbone"], pixels)).float()

@@ -16,8 +16,10 @@ from sslzoo.parts.hyperparameters import count_or_none, dim, layers, positive, r
 from sslzoo.parts.precision import full_precision
 from sslzoo.parts.queue import Queue
 from sslzoo.parts.sinkhorn import sinkhorn
+from sslzoo.parts.swapped_prediction import swapped_cross_entropy
 from sslzoo.parts.usage import usage_entropy
 from sslzoo.views import View
+from sslzoo.views.presets import SIMCLR_COLOR, local_size, multi_crop
 
 
 @strict
@@ -65,51 +67,39 @@ class SwAV(Method):
         self.queues = nn.ModuleList(Queue(config.queue_length, config.projection_dim) for _ in range(queues))
         self.post_init()
 
-    @property
-    def encoder(self):
-        return self.backbone
-
     @staticmethod
     def views(size):
-        color = {"jitter": 0.8, "brightness": 0.8, "contrast": 0.8, "saturation": 0.8, "hue": 0.2, "grayscale": 0.2}
-        return {
-            "global": View(size, count=2, scale=(0.14, 1.0), horizontal_flip=0.5, blur=0.5, **color),
-            "local": View(max(1, size * 96 // 224), count=6, scale=(0.05, 0.14), horizontal_flip=0.5, blur=0.5, **color),
-        }
+        return multi_crop(View(size, blur=0.5, **SIMCLR_COLOR), threshold=0.14, local_size=local_size(size))
 
     def loss(self, views, progress):
         config = self.config
         with torch.no_grad():
             self.prototypes.weight.copy_(F.normalize(self.prototypes.weight, dim=1))
-        projections = forward_views(self._project, views, config.joint_views)
-        with full_precision(projections[0].device):
-            scores = [self.prototypes(projection) for projection in projections]
-            codes = [self._assign(scores[view], view, progress) for view in range(2)]
-        guesses = [(score / config.temperature).log_softmax(dim=1) for score in scores]
-        # The sum over all pairs of a global view's code and another view's guess, as (sum of codes) times (sum of guesses) less the
-        # pairs of a view with itself.
-        every = (codes[0] + codes[1]) * torch.stack(guesses).sum(dim=0)
-        itself = codes[0] * guesses[0] + codes[1] * guesses[1]
-        loss = -(every - itself).sum(dim=1).mean() / (2 * len(views) - 2)
-        usage = usage_entropy(torch.cat(guesses[:2]).exp())
-        return {"loss": loss, "usage_entropy": usage, "projections": torch.stack(projections[:2], dim=1)}
+        embeddings = forward_views(self._embed, views, config.joint_views)
+        with full_precision(embeddings[0].device):
+            logits = [self.prototypes(embedding) for embedding in embeddings]
+            assignments = [self._assign(logits[view], view, progress) for view in range(2)]
+        log_probs = [(view_logits / config.temperature).log_softmax(dim=1) for view_logits in logits]
+        loss = swapped_cross_entropy(assignments, log_probs)
+        usage = usage_entropy(torch.cat(log_probs[:2]).exp())
+        return {"loss": loss, "usage_entropy": usage, "embeddings": torch.stack(embeddings[:2], dim=1)}
 
     def after_step(self, out, progress):
         for view, queue in enumerate(self.queues):
-            queue.enqueue(out["projections"][:, view])
+            queue.enqueue(out["embeddings"][:, view])
 
     def parameter_groups(self):
         prototypes = [replace(group, frozen_epochs=self.config.frozen_epochs) for group in decayed_and_not(self.prototypes)]
         return [*decayed_and_not(self, without=self.prototypes.parameters()), *prototypes]
 
     @torch.no_grad()
-    def _assign(self, scores, view, progress):
-        """The codes of a batch, which share the prototypes with the queue of earlier projections as today's prototypes see them."""
+    def _assign(self, logits, view, progress):
+        """The batch's assignments to prototypes (the paper's codes), which it shares with the queue of earlier embeddings."""
         config = self.config
-        count = len(scores)
+        count = len(logits)
         if self.queues and progress.epoch >= config.queue_from_epoch:
-            scores = torch.cat((scores, self.prototypes(self.queues[view].share())))
-        return sinkhorn(scores, config.sinkhorn_temperature, config.sinkhorn_iterations)[:count]
+            logits = torch.cat((logits, self.prototypes(self.queues[view].local_rows())))
+        return sinkhorn(logits, config.sinkhorn_temperature, config.sinkhorn_iterations)[:count]
 
-    def _project(self, pixels):
+    def _embed(self, pixels):
         return F.normalize(self.projector(features(self.backbone, pixels)).float(), dim=1)

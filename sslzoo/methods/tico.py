@@ -3,17 +3,17 @@
 import torch
 import torch.nn.functional as F
 from huggingface_hub.dataclasses import strict
-from torch import nn
 
-from sslzoo.encoders import feature_width, features
+from sslzoo.encoders import feature_width
 from sslzoo.method import Method, MethodConfig, Paper
+from sslzoo.parts.branch import Branch
 from sslzoo.parts.cosine import negative_cosine
 from sslzoo.parts.ema import ema_update, frozen_copy, momentum_schedule
 from sslzoo.parts.gather import gather
 from sslzoo.parts.heads import mlp
 from sslzoo.parts.hyperparameters import dim, share, weight
 from sslzoo.parts.precision import full_precision
-from sslzoo.views import View
+from sslzoo.views.presets import byol_views
 
 
 @strict
@@ -43,45 +43,38 @@ class TiCo(Method):
     def __init__(self, config: TiCoConfig):
         super().__init__(config)
         backbone = self.build_encoder()
-        projector = mlp((feature_width(backbone), config.hidden_dim, config.projection_dim))
-        self.student = nn.ModuleDict({"backbone": backbone, "projector": projector})
+        self.student = Branch(backbone, mlp((feature_width(backbone), config.hidden_dim, config.projection_dim)))
         self.teacher = frozen_copy(self.student)
         self.register_buffer("covariance", torch.zeros(config.projection_dim, config.projection_dim))
         self.post_init()
 
     @property
     def encoder(self):
-        return self.student["backbone"]
+        return self.student.backbone
 
     @staticmethod
     def views(size):
-        color = {"jitter": 0.8, "brightness": 0.4, "contrast": 0.4, "saturation": 0.2, "hue": 0.1, "grayscale": 0.2}
-        crop = {"scale": (0.08, 1.0), "horizontal_flip": 0.5, **color}
-        return {"first": View(size, blur=1.0, **crop), "second": View(size, blur=0.1, solarize=0.2, **crop)}
+        return byol_views(size, interpolation="bilinear")
 
     def loss(self, views, progress):
         first, second = views
-        student = F.normalize(self._project(self.student, first).float(), dim=1)
+        embeddings = F.normalize(self.student(first).float(), dim=1)
         with torch.no_grad():
-            teacher = self._project(self.teacher, second)
-        every = gather(student.detach())
-        with full_precision(student.device):
-            batch = every.T @ every / len(every)
+            targets = self.teacher(second)
+        all_embeddings = gather(embeddings.detach())
+        with full_precision(embeddings.device):
+            batch_covariance = all_embeddings.T @ all_embeddings / len(all_embeddings)
             # The covariance already holds this batch, but is a constant: the gradient goes through the embeddings on its sides alone.
-            contrast = ((student @ self._moved(batch)) * student).sum(dim=1).mean()
-        invariance = 1 + negative_cosine(student, teacher)
+            contrast = ((embeddings @ self._updated_covariance(batch_covariance)) * embeddings).sum(dim=1).mean()
+        invariance = 1 + negative_cosine(embeddings, targets)
         loss = invariance + self.config.rho * contrast
-        return {"loss": loss, "invariance": invariance, "contrast": contrast, "batch_covariance": batch[None]}
+        return {"loss": loss, "invariance": invariance, "contrast": contrast, "batch_covariance": batch_covariance[None]}
 
     def after_step(self, out, progress):
         config = self.config
-        self.covariance.copy_(self._moved(out["batch_covariance"].mean(dim=0)))
+        self.covariance.copy_(self._updated_covariance(out["batch_covariance"].mean(dim=0)))
         ema_update(self.teacher, self.student, momentum_schedule(config.teacher_momentum, config.teacher_momentum_end, progress.fraction))
 
-    def _moved(self, batch: torch.Tensor) -> torch.Tensor:
-        """The running covariance one step on, (d, d), with that of the batch."""
-        return self.covariance.lerp(batch, 1 - self.config.covariance_momentum)
-
-    @staticmethod
-    def _project(branch, pixels):
-        return branch["projector"](features(branch["backbone"], pixels))
+    def _updated_covariance(self, batch_covariance: torch.Tensor) -> torch.Tensor:
+        """The moving average of the covariances of all batches, (d, d), this one included."""
+        return self.covariance.lerp(batch_covariance, 1 - self.config.covariance_momentum)

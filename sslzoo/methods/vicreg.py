@@ -9,6 +9,7 @@ from sslzoo.parts.heads import mlp
 from sslzoo.parts.hyperparameters import dim, layers, weight
 from sslzoo.parts.variance_covariance import vicreg_terms
 from sslzoo.views import View
+from sslzoo.views.presets import BYOL_COLOR
 
 
 @strict
@@ -38,22 +39,17 @@ class VICReg(Method):
         self.projector = mlp((feature_width(self.backbone), *[config.hidden_dim] * config.hidden_layers, config.projection_dim))
         self.post_init()
 
-    @property
-    def encoder(self):
-        return self.backbone
-
     @staticmethod
     def views(size):
-        color = {"jitter": 0.8, "brightness": 0.4, "contrast": 0.4, "saturation": 0.2, "hue": 0.1, "grayscale": 0.2}
-        return {"both": View(size, count=2, scale=(0.08, 1.0), horizontal_flip=0.5, blur=0.5, solarize=0.1, solarize_first=True, **color)}
+        return {"both": View(size, count=2, blur=0.5, solarize=0.1, solarize_first=True, **BYOL_COLOR)}
 
     def loss(self, views, progress):
         config = self.config
-        invariance, variance, covariance = vicreg_terms(*forward_views(self._project, views, config.joint_views))
+        invariance, variance, covariance = vicreg_terms(*forward_views(self._embed, views, config.joint_views))
         # The covariances of both views are added but the variances averaged, as in the official code; the paper's equation 6 adds both.
         # All devices' rows count, as there; the reference table's ImageNet-1k run took those of each device by themselves.
         total = config.invariance_weight * invariance + config.variance_weight * variance + 2 * config.covariance_weight * covariance
         return {"loss": total, "invariance": invariance.detach(), "variance": variance.detach(), "covariance": covariance.detach()}
 
-    def _project(self, pixels):
+    def _embed(self, pixels):
         return self.projector(features(self.backbone, pixels))

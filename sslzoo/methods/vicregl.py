@@ -12,9 +12,10 @@ from sslzoo.method import Method, MethodConfig, Paper, Reported
 from sslzoo.parts.forward_views import forward_views
 from sslzoo.parts.heads import mlp
 from sslzoo.parts.hyperparameters import count, dim, share, weight
-from sslzoo.parts.masking import take
+from sslzoo.parts.masking import gather_tokens
 from sslzoo.parts.variance_covariance import vicreg_terms
 from sslzoo.views import View
+from sslzoo.views.presets import BYOL_COLOR
 
 
 @strict
@@ -22,8 +23,8 @@ class VICRegLConfig(MethodConfig):
     """The paper's ResNet-50 values (arXiv:2210.01571).
 
     local_dim: width of all layers of the local projector. alpha: weight of the global loss; the local one has the rest.
-    forward_matches, backward_matches: how many places of a map count, those whose match is nearest, on the way to another view and on
-    the way back.
+    forward_matches, backward_matches: how many places of a feature map count, those with the nearest matches, from one view to another
+    and back.
     """
 
     model_type = "sslzoo-vicregl"
@@ -55,39 +56,34 @@ class VICRegL(Method):
         self.local_projector = mlp((width, *[config.local_dim] * 3), norm=nn.LayerNorm)
         self.post_init()
 
-    @property
-    def encoder(self):
-        return self.backbone
-
     @staticmethod
     def views(size):
-        color = {"jitter": 1.0, "brightness": 0.4, "contrast": 0.4, "saturation": 0.2, "hue": 0.1, "grayscale": 0.2}
-        return {"global": View(size, count=2, scale=(0.2, 1.0), horizontal_flip=0.5, blur=0.5, **color)}
+        return {"global": View(size, count=2, scale=(0.2, 1.0), blur=0.5, **{**BYOL_COLOR, "jitter": 1.0})}
 
     def loss(self, views, progress):
         joint = self.config.joint_views
         maps = forward_views(lambda view: self.backbone(pixel_values=view).last_hidden_state, views, joint)
-        whole = forward_views(self.projector, [view.mean(dim=(2, 3)) for view in maps], joint)
-        local = [self.local_projector(view.flatten(2).mT).float() for view in maps]
-        places = [centers(crop, *view.shape[2:]) for crop, view in zip(progress.crops(), maps, strict=False)]
-        global_loss = _mean(self._vicreg(whole[a], whole[b]) for a, b in combinations(range(len(views)), 2))
+        embeddings = forward_views(self.projector, [feature_map.mean(dim=(2, 3)) for feature_map in maps], joint)
+        local = [self.local_projector(feature_map.flatten(2).mT).float() for feature_map in maps]
+        positions = [centers(crop, *feature_map.shape[2:]) for crop, feature_map in zip(progress.crops(), maps, strict=False)]
+        global_loss = _mean(self._vicreg(embeddings[a], embeddings[b]) for a, b in combinations(range(len(views)), 2))
         local_loss = _mean(
-            self._matched(local[a], local[b], local[a], local[b]) + self._matched(local[a], local[b], places[a], places[b])
+            self._matched(local[a], local[b], local[a], local[b]) + self._matched(local[a], local[b], positions[a], positions[b])
             for a, b in permutations(range(len(views)), 2)
         )
         total = self.config.alpha * global_loss + (1 - self.config.alpha) * local_loss
         return {"loss": total, "global_loss": global_loss.detach(), "local_loss": local_loss.detach()}
 
     def _matched(self, first, second, first_points, second_points):
-        """The loss of rows (n, places, d) with those whose points, (n, places, any), are nearest.
+        """The loss between local embeddings (n, places, d) and those whose points, (n, places, any), are nearest.
 
-        The paper's loss of a pair goes there with many matches and back with few. As every pair comes in both orders, that is as much
-        as to go there alone, once with many and once with few.
+        The paper matches the first view to the second with `forward_matches` and back with `backward_matches`. Every pair comes in both
+        orders here, so matching the first to the second alone, once with each number, gives the same sum.
         """
         nearest = torch.cdist(first_points.detach(), second_points.detach(), compute_mode="donot_use_mm_for_euclid_dist").min(dim=2)
         order = nearest.values.argsort(dim=1, stable=True)
         return _mean(
-            self._vicreg(take(first, order[:, :count]), take(second, nearest.indices.gather(1, order[:, :count])))
+            self._vicreg(gather_tokens(first, order[:, :count]), gather_tokens(second, nearest.indices.gather(1, order[:, :count])))
             for count in (self.config.forward_matches, self.config.backward_matches)
         )
 

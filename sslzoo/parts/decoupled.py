@@ -1,4 +1,4 @@
-"""Positives apart from negatives: what DCL makes of SimCLR's logits (arXiv:2110.06848, equation 6)."""
+"""SimCLR's positives and negatives, decoupled (arXiv:2110.06848, equation 6)."""
 
 import torch
 import torch.nn.functional as F
@@ -9,20 +9,20 @@ from .precision import full_precision
 
 
 def decoupled(first: Tensor, second: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """The cosine of each row with the other view of its image, and the logarithm of what it sums over other images: each (2n,).
+    """For each of the 2n rows of both views the cosine with its positive, and the log-sum-exp of the logits of its negatives: each (2n,).
 
-    The latter is the log-sum-exp of the cosines, divided by the temperature, with all rows of other images, on all devices: the
-    positive is not among them.
+    The positive is the other view of the row's image; negatives are all views of all other images, on all devices. Logits are cosines
+    divided by the temperature.
 
     first, second: (n, d), not necessarily normalised, row i of both from image i.
     """
     count = len(first)
-    own = F.normalize(torch.cat((first, second)).float(), dim=1)
-    every = gather(own)
-    positives = (own[:count] * own[count:]).sum(dim=1)
-    with full_precision(own.device):
-        logits = own @ every.T / temperature
-    rows = torch.arange(len(every), device=own.device)
+    embeddings = F.normalize(torch.cat((first, second)).float(), dim=1)
+    all_embeddings = gather(embeddings)
+    positives = (embeddings[:count] * embeddings[count:]).sum(dim=1)
+    with full_precision(embeddings.device):
+        logits = embeddings @ all_embeddings.T / temperature
+    rows = torch.arange(len(all_embeddings), device=embeddings.device)
     images = rows // (2 * count) * count + rows % count
-    same = images == images.narrow(0, rank() * 2 * count, 2 * count)[:, None]
-    return positives.repeat(2), logits.masked_fill(same, float("-inf")).logsumexp(dim=1)
+    same_image = images == images.narrow(0, rank() * 2 * count, 2 * count)[:, None]
+    return positives.repeat(2), logits.masked_fill(same_image, float("-inf")).logsumexp(dim=1)

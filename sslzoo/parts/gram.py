@@ -1,4 +1,4 @@
-"""Squares of a product over the batch, through the smaller of two matrices."""
+"""Squared entries of a cross-correlation over the batch, through the smaller of two matrices."""
 
 from torch import Tensor
 
@@ -15,7 +15,7 @@ def off_diagonal_squares(first: Tensor, second: Tensor) -> Tensor:
     with full_precision(first.device):
         if count < width:
             products = first @ first.mT
-            every = products * (products if second is first else second @ second.mT)
+            squares = products * (products if second is first else second @ second.mT)
         else:
-            every = (first.mT @ second).square()
-    return every.sum(dim=(-2, -1)) - (first * second).sum(dim=-2).square().sum(dim=-1)
+            squares = (first.mT @ second).square()
+    return squares.sum(dim=(-2, -1)) - (first * second).sum(dim=-2).square().sum(dim=-1)

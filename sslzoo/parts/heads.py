@@ -1,4 +1,4 @@
-"""Multi-layer heads behind an encoder."""
+"""The multi-layer perceptrons behind a backbone: projectors and predictors."""
 
 from collections.abc import Callable, Sequence
 
@@ -18,10 +18,10 @@ def mlp(
     layers: list[nn.Module] = []
     for index, (width, following) in enumerate(zip(widths, widths[1:], strict=False), start=1):
         last = index == len(widths) - 1
-        its_norm = last_norm if last else norm
-        layers.append(nn.Linear(width, following, bias=its_norm is None))
-        if its_norm is not None:
-            layers.append(its_norm(following))
+        layer_norm = last_norm if last else norm
+        layers.append(nn.Linear(width, following, bias=layer_norm is None))
+        if layer_norm is not None:
+            layers.append(layer_norm(following))
         if not last:
             layers.append(activation())
     return nn.Sequential(*layers)

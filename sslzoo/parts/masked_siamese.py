@@ -1,54 +1,106 @@
-"""Masked siamese networks: masked views through a student, and what it minimises besides a regulariser (MSN, arXiv:2204.07141)."""
+"""Masked siamese networks (MSN, arXiv:2204.07141): all but the regulariser of the mean assignment, which is what MSN and PMSN differ in."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from sslzoo.encoders import feature_width, token_grid, tokens
 
 from .gather import gather
+from .heads import mlp
+from .hyperparameters import dim, positive, rows, share
 from .masking import split_patches
 from .precision import full_precision
 from .sinkhorn import sinkhorn
 
 
-def keep_patches(views: Sequence[Tensor], patch: int, ratios: Sequence[float], draw: Callable[[int], Tensor]) -> list[Tensor]:
-    """For each view the patches that stay when `ratios` of them are masked, int64 (n, kept).
+@dataclass(repr=False, eq=False)
+class MaskedSiameseConfig:
+    """The hyper-parameters that MSN and PMSN share, with the values of MSN's paper and released code for ViT-S/16 on ImageNet.
 
-    patch: px. draw: gives uniform numbers (n, columns), `Progress.draw`.
+    joint_views: as in `MethodConfig`.
+    mask_ratio, focal_mask_ratio: shares of the patches of the anchor, and of each focal view, that are masked.
+    sharpening: temperature of the targets as a multiple of `temperature`.
     """
+
+    encoder: str | dict | PreTrainedConfig = "vit-s16"
+    joint_views: bool = True
+    hidden_dim: int = dim(2048)
+    projection_dim: int = dim(256)
+    prototypes: int = rows(1024)
+    mask_ratio: float | int = share(0.15)
+    focal_mask_ratio: float | int = share(0.0)
+    temperature: float | int = positive(0.1)
+    sharpening: float | int = positive(0.25)
+
+
+class MaskedBranch(nn.Module):
+    """A ViT with a projector behind its class token: images, and which of their patches are visible, to embeddings (n, projection_dim)."""
+
+    def __init__(self, backbone: PreTrainedModel, hidden_dim: int, projection_dim: int):
+        super().__init__()
+        self.backbone = backbone
+        self.projector = mlp((feature_width(backbone), hidden_dim, hidden_dim, projection_dim), activation=nn.GELU)
+
+    def forward(self, pixels: Tensor, visible: Tensor | None = None) -> Tensor:
+        """pixels: (n, 3, height, width). visible: int64 (n, k), indices of patches; None: all."""
+        return self.projector(tokens(self.backbone, pixels, keep=visible)[:, 0])
+
+
+def predict_assignments(
+    student: MaskedBranch, teacher: MaskedBranch, prototypes: Tensor, views: Sequence[Tensor], draw: Callable[[int], Tensor],
+    config: MaskedSiameseConfig,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """The student's cross entropy with the teacher's assignments to prototypes, and the student's mean assignment, (prototypes,).
+
+    prototypes: (prototypes, projection_dim). views: the target, for the teacher, then the anchor and the focal views, for the student.
+    draw: uniform numbers (n, columns), `Progress.draw`.
+    """
+    target, *anchors = views
+    with torch.no_grad():
+        targets = teacher(target)
+    mask_ratios = [config.mask_ratio, *[config.focal_mask_ratio] * (len(anchors) - 1)]
+    visible = visible_patches(anchors, token_grid(student.backbone)[1], mask_ratios, draw)
+    embeddings = forward_masked_views(student, anchors, visible, config.joint_views)
+    return assignment_cross_entropy(embeddings, targets, prototypes, config.temperature, config.sharpening)
+
+
+def visible_patches(views: Sequence[Tensor], patch: int, mask_ratios: Sequence[float], draw: Callable[[int], Tensor]) -> list[Tensor]:
+    """For each view the patches that stay visible when `mask_ratios` of them are masked, int64 (n, visible). patch: px."""
     counts = [(view.shape[-1] // patch) ** 2 for view in views]
     noise = draw(sum(counts)).split(counts, dim=1)
-    return [split_patches(its_noise, ratio)[0] for its_noise, ratio in zip(noise, ratios, strict=True)]
+    return [split_patches(view_noise, ratio)[0] for view_noise, ratio in zip(noise, mask_ratios, strict=True)]
 
 
-def each_masked_view(
-    network: Callable[[Tensor, Tensor], Tensor], views: Sequence[Tensor], keeps: Sequence[Tensor], joint: bool
-) -> Tensor:  # fmt: skip
-    """The network's output for every view and the patches kept of it, (views * n, ...), view by view.
+def forward_masked_views(branch: MaskedBranch, views: Sequence[Tensor], visible: Sequence[Tensor], joint: bool) -> Tensor:
+    """The embeddings of all views, (views * n, projection_dim), view by view.
 
-    joint: neighbouring views of one size, with equally many patches, go through in one batch.
+    joint: consecutive views of one size, with equally many visible patches, go through in one batch.
     """
-    pairs = list(zip(views, keeps, strict=True))
+    pairs = list(zip(views, visible, strict=True))
     groups = groupby(pairs, key=lambda pair: (pair[0].shape, pair[1].shape)) if joint else (((), [pair]) for pair in pairs)
-    return torch.cat([network(*map(torch.cat, zip(*group, strict=True))) for _, group in groups])
+    return torch.cat([branch(*map(torch.cat, zip(*group, strict=True))) for _, group in groups])
 
 
-def guess_assignments(
-    anchors: Tensor, targets: Tensor, prototypes: Tensor, temperature: float, sharpening: float
+def assignment_cross_entropy(
+    embeddings: Tensor, targets: Tensor, prototypes: Tensor, temperature: float, sharpening: float
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """The cross entropy of the anchors' assignments to those of their images' targets, and the anchors' mean assignment (k,).
+    """The cross entropy of the embeddings' assignments with those of their images' targets, and the embeddings' mean assignment (k,).
 
-    anchors: (views * n, d), view by view. targets: (n, d), without gradient. prototypes: (k, d). All are normalised here.
+    embeddings: (views * n, d), view by view. targets: (n, d), without gradient. prototypes: (k, d). All are normalised here.
     sharpening: targets are raised to the power 1 / sharpening; then three rounds of Sinkhorn use all prototypes equally.
-    Both results are means over the anchors, the second over those of all devices.
+    Both results are means over the embeddings, the second over those of all devices.
     """
-    with full_precision(anchors.device):
+    with full_precision(embeddings.device):
         prototypes = F.normalize(prototypes.float(), dim=1)
-        guesses = (F.normalize(anchors.float(), dim=1) @ prototypes.T / temperature).log_softmax(dim=1)
+        student_log_probs = (F.normalize(embeddings.float(), dim=1) @ prototypes.T / temperature).log_softmax(dim=1)
         with torch.no_grad():
             cosines = F.normalize(targets.float(), dim=1) @ prototypes.T
-            shares = sinkhorn((cosines / (temperature * sharpening)).log_softmax(dim=1), 1.0, iterations=3)
-    entropy = -(shares * guesses.unflatten(0, (-1, len(targets)))).sum(dim=2).mean()
-    return entropy, gather(guesses.exp().mean(dim=0, keepdim=True)).mean(dim=0)
+            teacher_probs = sinkhorn((cosines / (temperature * sharpening)).log_softmax(dim=1), 1.0, iterations=3)
+    cross_entropy = -(teacher_probs * student_log_probs.unflatten(0, (-1, len(targets)))).sum(dim=2).mean()
+    return cross_entropy, gather(student_log_probs.exp().mean(dim=0, keepdim=True)).mean(dim=0)

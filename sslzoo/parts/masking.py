@@ -21,12 +21,12 @@ def patchify(pixels: Tensor, patch: int) -> Tensor:
     return grid.permute(0, 2, 4, 3, 5, 1).reshape(count, -1, patch * patch * channels)
 
 
-def take(rows: Tensor, chosen: Tensor) -> Tensor:
-    """The chosen of each image's rows: (n, rows, d) and int64 (n, k) give (n, k, d)."""
-    return rows.gather(1, chosen[..., None].expand(-1, -1, rows.shape[-1]))
+def gather_tokens(tokens: Tensor, indices: Tensor) -> Tensor:
+    """Each image's tokens at its own indices: (n, tokens, d) and int64 (n, k) give (n, k, d)."""
+    return tokens.gather(1, indices[..., None].expand(-1, -1, tokens.shape[-1]))
 
 
-def place_tokens(kept: Tensor, chosen: Tensor, filler: Tensor, count: int) -> Tensor:
-    """Puts kept tokens (n, k, d) at their places among `count`, (n, count, d); `filler` (d,) stands everywhere else."""
-    base = filler.to(kept.dtype).expand(len(kept), count, -1)
-    return torch.scatter(base, 1, chosen[..., None].expand_as(kept), kept)
+def scatter_tokens(tokens: Tensor, indices: Tensor, mask_token: Tensor, count: int) -> Tensor:
+    """Tokens (n, k, d) at their indices, int64 (n, k), among `count`: (n, count, d), with `mask_token` (d,) everywhere else."""
+    masked = mask_token.to(tokens.dtype).expand(len(tokens), count, -1)
+    return torch.scatter(masked, 1, indices[..., None].expand_as(tokens), tokens)

@@ -9,16 +9,17 @@ from .precision import full_precision
 
 
 def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
-    """Mean over the 2n rows of both views: each row finds the other view of its image among all other rows of all devices.
+    """Mean over the 2n rows of both views. The positive is the other view of the row's image, negatives are all other rows of all devices.
 
     first, second: (n, d), not necessarily normalised, row i of both from image i.
     """
     count = len(first)
-    own = F.normalize(torch.cat((first, second)).float(), dim=1)
-    every = gather(own)
-    rows = torch.arange(2 * count, device=own.device)
+    embeddings = F.normalize(torch.cat((first, second)).float(), dim=1)
+    all_embeddings = gather(embeddings)
+    rows = torch.arange(2 * count, device=embeddings.device)
     offset = rank() * 2 * count
-    with full_precision(own.device):
-        logits = own @ every.T / temperature
-    itself = torch.arange(len(every), device=own.device) == (rows + offset)[:, None]
-    return F.cross_entropy(logits.masked_fill(itself, float("-inf")), (rows + count) % (2 * count) + offset)
+    with full_precision(embeddings.device):
+        logits = embeddings @ all_embeddings.T / temperature
+    same_row = torch.arange(len(all_embeddings), device=embeddings.device) == (rows + offset)[:, None]
+    positives = (rows + count) % (2 * count) + offset
+    return F.cross_entropy(logits.masked_fill(same_row, float("-inf")), positives)

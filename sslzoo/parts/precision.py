@@ -1,4 +1,4 @@
-"""Arithmetic that half precision, or single precision, would spoil."""
+"""Arithmetic that needs more precision than autocast, or float32, gives."""
 
 from contextlib import AbstractContextManager, nullcontext
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 def full_precision(device: torch.device) -> AbstractContextManager:
     """Inside, matrix products of float32 tensors are computed in float32 even under autocast."""
-    # Autocast knows no `meta` device, and there is nothing to compute on it.
+    # Autocast does not support the `meta` device, on which nothing is computed.
     return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 
 

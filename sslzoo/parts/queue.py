@@ -1,4 +1,4 @@
-"""A memory of what the last batches gave."""
+"""A queue of the embeddings of recent batches."""
 
 import torch
 import torch.distributed as distributed
@@ -9,9 +9,9 @@ from .gather import gather, rank
 
 
 class Queue(nn.Module):
-    """The last `length` rows, first in, first out, the same on all devices; unit vectors of noise until it has been filled.
+    """The last `length` rows, first in, first out, the same on all devices; random unit vectors until it is full.
 
-    rows: (length, width). position: where the next row goes.
+    rows: (length, width). position: of the oldest row, which the next one replaces.
     """
 
     def __init__(self, length: int, width: int):
@@ -21,14 +21,14 @@ class Queue(nn.Module):
 
     @torch.no_grad()
     def enqueue(self, rows: Tensor) -> None:
-        """Puts in the rows of all devices, in place of the oldest; every device must have as many."""
+        """Replaces the oldest rows by those of all devices, each of which must have equally many."""
         rows = gather(rows.detach().to(self.rows.dtype))
         length = len(self.rows)
-        kept = rows[-length:]  # of more rows than there is room for, the last
+        kept = rows[-length:]  # the last ones, of more rows than the queue is long
         places = torch.arange(len(rows) - len(kept), len(rows), device=rows.device)
         self.rows.index_copy_(0, (self.position + places) % length, kept)
         self.position.add_(len(rows)).remainder_(length)
 
-    def share(self) -> Tensor:
-        """The rows that fall to this device where all devices together count each row once."""
+    def local_rows(self) -> Tensor:
+        """This device's part of the rows: each row falls to exactly one device."""
         return self.rows[rank() :: distributed.get_world_size() if distributed.is_initialized() else 1]

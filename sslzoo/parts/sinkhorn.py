@@ -7,15 +7,15 @@ from .gather import gather
 
 
 @torch.no_grad()
-def sinkhorn(scores: Tensor, temperature: float, iterations: int) -> Tensor:
-    """Each row's shares in the prototypes, float32 (n, prototypes) with rows that sum to 1, without gradient.
+def sinkhorn(logits: Tensor, temperature: float, iterations: int) -> Tensor:
+    """Each row's assignment to the prototypes, float32 (n, prototypes) with rows that sum to 1, without gradient.
 
-    scores: (n, prototypes), this process's rows. exp(scores / temperature) is divided `iterations` times by each prototype's sum over
+    logits: (n, prototypes), this process's rows. exp(logits / temperature) is divided `iterations` times by each prototype's sum over
     the rows of all devices, and then by each row's sum.
     """
-    # In logarithms, because exp(1 / 0.05) is more than halves can hold and a prototype far from all rows must not become 0 / 0.
-    shares = scores.float() / temperature
+    # In logarithms: exp(1 / 0.05) overflows float16, and a prototype far from all rows would give 0 / 0.
+    log_probs = logits.float() / temperature
     for _ in range(iterations):
-        shares = shares - gather(shares.logsumexp(dim=0, keepdim=True)).logsumexp(dim=0, keepdim=True)
-        shares = shares - shares.logsumexp(dim=1, keepdim=True)
-    return shares.exp()
+        log_probs = log_probs - gather(log_probs.logsumexp(dim=0, keepdim=True)).logsumexp(dim=0, keepdim=True)
+        log_probs = log_probs - log_probs.logsumexp(dim=1, keepdim=True)
+    return log_probs.exp()

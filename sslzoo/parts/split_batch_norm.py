@@ -1,4 +1,4 @@
-"""Batch norms that see a batch as several devices would (the small-scale MoCo of arXiv:1911.05722's released code)."""
+"""Batch norms that split a batch into groups as several devices would (the small-scale MoCo of arXiv:1911.05722's released code)."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -10,8 +10,8 @@ from sslzoo.errors import InputError
 class SplitBatchNorm(_NormBase):
     """In training, image i is normalised with the images of group i modulo `splits` alone; weights are shared.
 
-    There is one set of running statistics, the mean over the groups: parameters, buffers and evaluation are those of the batch norm
-    that it takes the place of. It is no `_BatchNorm`, so that no conversion joins the groups over devices.
+    Running statistics are means over the groups, so parameters, buffers and evaluation are those of the batch norm that it replaces.
+    It is not a `_BatchNorm`, so that `convert_sync_batchnorm` leaves it alone.
     """
 
     def __init__(self, norm: nn.BatchNorm2d, splits: int):
@@ -25,7 +25,7 @@ class SplitBatchNorm(_NormBase):
         count, channels, *size = maps.shape
         if count % self.splits:
             raise InputError(f"batch_norm_splits: a batch of {count} images cannot be divided into {self.splits} groups")
-        # A group's channels as channels of their own: what is row-major over (image, group, channel) needs no sorting.
+        # Groups become channels: image, group and channel are row-major already, so a reshape is enough.
         grouped = maps.reshape(count // self.splits, self.splits * channels, *size)
         mean, variance, weight, bias = (
             values.repeat(self.splits) for values in (self.running_mean, self.running_var, self.weight, self.bias)
@@ -38,7 +38,7 @@ class SplitBatchNorm(_NormBase):
 
 
 def split_batch_norms(network: nn.Module, splits: int) -> None:
-    """Puts a `SplitBatchNorm` in place of every two-dimensional batch norm of the network."""
+    """Replaces every two-dimensional batch norm of the network by a `SplitBatchNorm`."""
     for module in list(network.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, nn.BatchNorm2d):

@@ -1,4 +1,4 @@
-"""How evenly prototypes are used."""
+"""How evenly the prototypes are used."""
 
 import math
 
@@ -7,6 +7,6 @@ from torch import Tensor
 
 
 def usage_entropy(assignments: Tensor) -> Tensor:
-    """Entropy of the mean assignment (rows, prototypes) as a share of the largest: 0 when one takes all, 1 when all are used alike."""
+    """Entropy of the mean of the assignments, (rows, prototypes), as a share of the largest: 0 for a single prototype, 1 for equal use."""
     mean = assignments.detach().float().mean(dim=0)
     return torch.special.entr(mean).sum() / math.log(len(mean))

@@ -9,17 +9,18 @@ from .gram import off_diagonal_squares
 
 
 def vicreg_terms(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """How far apart the rows of a pair are, how far deviations are below 1, how large covariances are; the latter averaged over both.
+    """Invariance, variance and covariance terms: the mean squared distance of the pairs, how far standard deviations are below 1, and the
+    squared covariances off the diagonal; the latter two are averaged over both views.
 
-    first, second: (n, d), or (n, k, d) for k pairs of each image; deviations and covariances are over all images on all devices, for
-    each of the k by itself.
+    first, second: (n, d), or (n, k, d) for k pairs of each image; standard deviations and covariances are over all images on all
+    devices, for each of the k by itself.
     """
     first, second = first.float(), second.float()
-    variances, covariances = zip(_spread(first), _spread(second), strict=True)
+    variances, covariances = zip(_variance_covariance(first), _variance_covariance(second), strict=True)
     return F.mse_loss(first, second), sum(variances) / 2, sum(covariances) / 2
 
 
-def _spread(rows: Tensor) -> tuple[Tensor, Tensor]:
+def _variance_covariance(rows: Tensor) -> tuple[Tensor, Tensor]:
     rows = gather(rows).movedim(0, -2)
     count, width = rows.shape[-2:]
     rows = (rows - rows.mean(dim=-2, keepdim=True)) / (count - 1) ** 0.5  # so that products over the batch are covariances

@@ -79,16 +79,16 @@ def test_terms_are_sums_that_are_logged():
 def test_scale_and_shift_of_outputs_do_not_matter():
     model = method()
     first, second = (torch.randn(8, 16, dtype=torch.float64) for _ in range(2))
-    model._project = lambda pixels: torch.cat((first, second))
+    model._embed = lambda pixels: torch.cat((first, second))
     loss = model(views(), PROGRESS)["loss"]
-    model._project = lambda pixels: torch.cat((first * torch.linspace(1, 9, 16) + 5, second * 3))
+    model._embed = lambda pixels: torch.cat((first * torch.linspace(1, 9, 16) + 5, second * 3))
     torch.testing.assert_close(model(views(), PROGRESS)["loss"], loss, rtol=1e-4, atol=0)
 
 
 def test_identical_views_of_independent_outputs_cost_nothing():
     model = method()
     signs = torch.tensor([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]], dtype=torch.float64)
-    model._project = lambda pixels: torch.cat((signs, signs))
+    model._embed = lambda pixels: torch.cat((signs, signs))
     assert model(views(), PROGRESS)["loss"].item() < 1e-9
 
 

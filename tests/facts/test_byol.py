@@ -55,17 +55,17 @@ def plain_distances(model, pixels, joint):
     """The two directions' squared distances between the unit vectors of prediction and target, mean over images."""
 
     def project(branch, images):
-        return plain_mlp(plain_features(branch["backbone"], images), branch["projector"])
+        return plain_mlp(plain_features(branch.backbone, images), branch.projector)
 
     def batches(network):
         return network(torch.cat(pixels)).chunk(2) if joint else [network(view) for view in pixels]
 
-    guesses = batches(lambda images: plain_mlp(project(model.student, images), model.predictor))
+    predictions = batches(lambda images: plain_mlp(project(model.student, images), model.predictor))
     targets = [rows.detach() for rows in batches(lambda images: project(model.teacher, images))]
     distances = []
-    for guess, target in ((guesses[0], targets[1]), (guesses[1], targets[0])):
+    for prediction, target in ((predictions[0], targets[1]), (predictions[1], targets[0])):
         total = 0
-        for row, other in zip(guess, target, strict=True):
+        for row, other in zip(prediction, target, strict=True):
             total = total + (row / row.dot(row).sqrt() - other / other.dot(other).sqrt()).square().sum()
         distances.append(total / COUNT)
     return distances
@@ -93,10 +93,10 @@ def test_a_view_is_told_from_the_other_one_and_never_from_itself():
     model = method()
     first, second, leaning = (torch.tensor(row, dtype=torch.float64).expand(COUNT, 2) for row in ([1, 0], [0, 1], [0.8, 0.6]))
     students, teachers = iter([first, second]), iter([leaning, second])
-    model.student["projector"].forward = lambda _: next(students)
-    model.teacher["projector"].forward = lambda _: next(teachers)
+    model.student.projector.forward = lambda _: next(students)
+    model.teacher.projector.forward = lambda _: next(teachers)
     model.predictor.forward = lambda rows: rows
-    # The first view's guess and the second view's target: 0; the second's guess and the first's target: 0.6.
+    # The first view's prediction and the second view's target: 0; the second's prediction and the first's target: 0.6.
     assert model(views(), progress())["loss"].item() == pytest.approx(4 * -(0 + 0.6) / 2)
 
 
@@ -115,7 +115,7 @@ def test_the_predictor_is_on_the_students_side_alone():
     model.predictor.register_forward_hook(lambda *_: calls.append(torch.is_grad_enabled()))
     model(views(), progress())
     assert calls == [True, True]
-    assert set(model.teacher) == {"backbone", "projector"}
+    assert {name for name, _ in model.teacher.named_children()} == {"backbone", "projector"}
 
 
 def test_teacher_after_two_steps_by_hand():
@@ -138,7 +138,7 @@ def test_teacher_after_two_steps_by_hand():
 def test_teacher_has_batch_statistics_of_its_own():
     """In training mode it normalises by its batch, and its running statistics are not copied from the student."""
     model = method()
-    norm = model.teacher["projector"][1]
+    norm = model.teacher.projector[1]
     norm.running_mean.fill_(100.0)
     model.after_step({}, progress())
     assert (norm.running_mean == 100).all()
@@ -168,7 +168,7 @@ def test_momentum_goes_from_0996_to_1(step, share):
 def test_recipes_have_the_reference_tables_heads_and_constants(recipe, projector, predictor, scale, momentum):
     with torch.device("meta"):
         model = read_recipe(recipe).make_method()
-    assert sum(parameter.numel() for parameter in model.student["projector"].parameters()) == projector
+    assert sum(parameter.numel() for parameter in model.student.projector.parameters()) == projector
     assert sum(parameter.numel() for parameter in model.predictor.parameters()) == predictor
     config = model.config
     assert (config.loss_scale, config.teacher_momentum, config.teacher_momentum_end, config.joint_views) == (scale, *momentum, False)
@@ -179,7 +179,7 @@ def test_defaults_are_the_papers():
         model = BYOL(BYOLConfig())
     config = model.config
     assert (config.teacher_momentum, config.teacher_momentum_end, config.loss_scale, config.joint_views) == (0.996, 1.0, 4.0, False)
-    assert sum(parameter.numel() for parameter in model.student["projector"].parameters()) == 9_445_632
+    assert sum(parameter.numel() for parameter in model.student.projector.parameters()) == 9_445_632
     assert sum(parameter.numel() for parameter in model.predictor.parameters()) == 2_105_600
 
 
@@ -194,7 +194,7 @@ def test_views_are_the_papers_two():
 
 def test_encoder_is_the_student():
     model = method()
-    assert model.encoder is model.student["backbone"]
+    assert model.encoder is model.student.backbone
 
 
 @pytest.mark.slow

@@ -79,7 +79,7 @@ def test_a_positive_pulls_as_hard_however_near_it_is():
     model = method(temperature=0.2)
     first = torch.eye(16, dtype=torch.float64)[:4]
     second = first.clone().requires_grad_()
-    model._project = lambda pixels: torch.cat((first, second))
+    model._embed = lambda pixels: torch.cat((first, second))
     model(views(), PROGRESS)["loss"].backward()
     # Both directions of each of 4 pairs, a mean over 8 rows, at right angles to what keeps its length: through the negatives alone.
     others = torch.ones(4, 4, dtype=torch.float64) - torch.eye(4, dtype=torch.float64)

@@ -76,7 +76,7 @@ def test_a_pair_that_is_far_apart_weighs_more():
     pulls = (cosines / 0.2).exp()
     weights = 2 - 4 * pulls / pulls.sum()
     assert weights[0] > 1.9 and (weights[1:] < 0.7).all(), "the test can tell"
-    model._project = lambda pixels: torch.cat((pairs, apart))
+    model._embed = lambda pixels: torch.cat((pairs, apart))
     unweighted = plain_loss(pairs, apart, 0.1, 1e6)
     expected = unweighted + (cosines - weights * cosines).mean() / 0.1
     torch.testing.assert_close(model(views(), PROGRESS)["loss"], expected, rtol=1e-5, atol=0)

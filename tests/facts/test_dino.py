@@ -36,7 +36,7 @@ def views(local=3, seed=0):
     return [torch.randn(COUNT, 3, size, size, generator=generator, dtype=torch.float64) for size in [16, 16, *[6] * local]]
 
 
-def plain_scores(branch, pixels):
+def plain_logits(branch, pixels):
     """Linear layers with GELU between them, then cosines to the prototypes."""
     hidden = branch["backbone"](pixel_values=pixels).last_hidden_state.mean(dim=(2, 3))
     linears = [layer for layer in branch["head"].mlp if isinstance(layer, torch.nn.Linear)]
@@ -62,11 +62,11 @@ def plain_scores(branch, pixels):
 def plain_batches(branch, pixels, joint):
     """Views of one size together where they are joint."""
     if not joint:
-        return [plain_scores(branch, view) for view in pixels]
+        return [plain_logits(branch, view) for view in pixels]
     outputs = []
     for size in dict.fromkeys(view.shape[-1] for view in pixels):
         same = [view for view in pixels if view.shape[-1] == size]
-        outputs += plain_scores(branch, torch.cat(same)).chunk(len(same))
+        outputs += plain_logits(branch, torch.cat(same)).chunk(len(same))
     return outputs
 
 
@@ -80,8 +80,8 @@ def plain_loss(teachers, students, center, teacher_temperature=0.04, student_tem
             pairs += 1
             for its_teacher, its_student in zip(teacher, student, strict=True):
                 target = torch.exp((its_teacher - center) / teacher_temperature)
-                guess = torch.exp(its_student / student_temperature)
-                total = total - (target / target.sum() * torch.log(guess / guess.sum())).sum()
+                prediction = torch.exp(its_student / student_temperature)
+                total = total - (target / target.sum() * torch.log(prediction / prediction.sum())).sum()
     return total / pairs / len(teachers[0])
 
 
@@ -94,7 +94,7 @@ def test_loss_and_gradients_equal_the_plain_ones(changes):
     model, pixels = method(**changes), views()
     joint = model.config.joint_views
     ours = model(pixels, progress())["loss"]
-    teachers = [scores.detach() for scores in plain_batches(model.teacher, pixels[:2], joint)]
+    teachers = [logits.detach() for logits in plain_batches(model.teacher, pixels[:2], joint)]
     temperatures = {key: changes[key] for key in ("teacher_temperature", "student_temperature") if key in changes}
     plain = plain_loss(teachers, plain_batches(model.student, pixels, joint), model.center[0], **temperatures)
     torch.testing.assert_close(ours, plain, rtol=1e-10, atol=0)
@@ -105,11 +105,11 @@ def test_loss_and_gradients_equal_the_plain_ones(changes):
 
 def test_two_global_views_alone_are_two_pairs_and_no_view_is_its_own_target():
     model, pixels = method(), views(local=0)
-    targets = [((scores - model.center) / 0.04).softmax(dim=1).detach() for scores in plain_batches(model.teacher, pixels, True)]
-    guesses = [(scores / 0.1).log_softmax(dim=1) for scores in plain_batches(model.student, pixels, True)]
+    targets = [((logits - model.center) / 0.04).softmax(dim=1).detach() for logits in plain_batches(model.teacher, pixels, True)]
+    predictions = [(logits / 0.1).log_softmax(dim=1) for logits in plain_batches(model.student, pixels, True)]
 
     def entropy(teacher, student):
-        return -(targets[teacher] * guesses[student]).sum(dim=1).mean()
+        return -(targets[teacher] * predictions[student]).sum(dim=1).mean()
 
     loss = model(pixels, progress())["loss"]
     torch.testing.assert_close(loss, (entropy(0, 1) + entropy(1, 0)) / 2)
@@ -170,10 +170,10 @@ def test_center_of_micro_batches_is_that_of_the_whole():
 
 
 def test_center_evens_out_what_all_images_prefer():
-    """A prototype whose scores are high everywhere is no better a target once the centre is there."""
+    """A prototype whose logits are high everywhere is no better a target once the centre is there."""
     model = method()
-    scores = [scores.detach() for scores in plain_batches(model.teacher, views()[:2], True)]
-    model.center.copy_(torch.cat(scores).mean(dim=0, keepdim=True))
+    logits = [logits.detach() for logits in plain_batches(model.teacher, views()[:2], True)]
+    model.center.copy_(torch.cat(logits).mean(dim=0, keepdim=True))
     usual = model(views(), progress())["loss"]
     forward = model.teacher["head"].forward
     model.teacher["head"].forward = lambda rows: forward(rows) + 0.5 * torch.eye(12, dtype=torch.float64)[3]

@@ -54,12 +54,12 @@ def plain_loss(model, pixels, joint):
         return network(torch.cat(inputs)).chunk(len(inputs)) if joint else [network(one) for one in inputs]
 
     projected = batches(lambda images: plain_mlp(plain_features(model.backbone, images), model.projector), pixels)
-    guesses = batches(lambda rows: plain_mlp(rows, model.predictor), list(projected))
+    predictions = batches(lambda rows: plain_mlp(rows, model.predictor), list(projected))
     total = 0
-    for i, guess in enumerate(guesses):
+    for i, prediction in enumerate(predictions):
         for image in range(COUNT):
             others = [projected[j][image].detach() for j in range(len(pixels)) if j != i]
-            total = total - plain_cosine(guess[image], sum(others) / len(others))
+            total = total - plain_cosine(prediction[image], sum(others) / len(others))
     return total / len(pixels) / COUNT
 
 
@@ -82,7 +82,7 @@ def hand_over(model, projections):
     """The loss where the views' projections are these rows and the predictor changes nothing."""
     rows = iter(projections)
     model.projector.forward = lambda _: next(rows)
-    model.predictor.forward = lambda guess: guess
+    model.predictor.forward = lambda prediction: prediction
     return model(views(len(projections)), PROGRESS)["loss"].item()
 
 

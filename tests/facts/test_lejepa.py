@@ -54,7 +54,7 @@ def test_loss_and_gradients_equal_the_plain_ones(weight):
     views = pixels()
     loss = model.loss(views, progress())["loss"]
     gradients = torch.autograd.grad(loss, list(model.parameters()))
-    embeddings = [model._project(view) for view in views]
+    embeddings = [model._embed(view) for view in views]
     directions = random_directions(progress().draw(6)).double()
     expected = plain_loss(embeddings, directions, weight)
     assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
@@ -66,7 +66,7 @@ def test_gradient_reaches_both_the_views_and_their_mean():
     """There is no stop-gradient and no teacher: the mean of the global views is pulled towards the others too."""
     embeddings = [torch.randn(COUNT, 6, dtype=torch.float64, requires_grad=True) for _ in range(3)]
     model = method(gaussian_weight=0.0)
-    model._project = lambda view: embeddings[int(view[0, 0, 0, 0])]
+    model._embed = lambda view: embeddings[int(view[0, 0, 0, 0])]
     views = [torch.full((COUNT, 3, 4, 4), float(index)) for index in range(3)]
     model.config.joint_views = False
     model.loss(views, progress())["loss"].backward()

@@ -55,12 +55,12 @@ def through(layers, norm, rows):
     return norm(rows)[0]
 
 
-def plain_guesses(model, images, kept):
-    """For each image its guess for every patch, (16, 48)."""
+def plain_predictions(model, images, kept):
+    """For each image its prediction for every patch, (16, 48)."""
     embeddings, decoder = model.backbone.embeddings, model.decoder
     projection = embeddings.patch_embeddings.projection
     places, decoder_places = embeddings.position_embeddings[0], decoder.positions[0]
-    guesses = []
+    predictions = []
     for image, its_kept in zip(images, kept, strict=True):
         rows = [embeddings.cls_token[0, 0] + places[0]]
         for patch in its_kept:
@@ -72,14 +72,14 @@ def plain_guesses(model, images, kept):
             row = encoded[1 + its_kept.index(patch)] if patch in its_kept else decoder.mask_token
             rows.append(row + decoder_places[1 + patch])
         decoded = through(decoder.layers, decoder.norm, torch.stack(rows))
-        guesses.append(decoded[1:] @ decoder.predict.weight.T + decoder.predict.bias)
-    return guesses
+        predictions.append(decoded[1:] @ decoder.predict.weight.T + decoder.predict.bias)
+    return predictions
 
 
 def plain_loss(model, images, kept):
     """The mean squared error over the pixels of masked patches; in a patch row by row, the channel last."""
     errors = []
-    for image, its_kept, guess in zip(images, kept, plain_guesses(model, images, kept), strict=True):
+    for image, its_kept, prediction in zip(images, kept, plain_predictions(model, images, kept), strict=True):
         for patch in range(PATCHES):
             if patch not in its_kept:
                 its_pixels = cut(image, patch)
@@ -87,7 +87,7 @@ def plain_loss(model, images, kept):
                 if model.config.normalize_pixels:
                     centred = target - target.sum() / 48
                     target = centred / (centred.square().sum() / 47 + 1e-6).sqrt()
-                errors += list((guess[patch] - target).square())
+                errors += list((prediction[patch] - target).square())
     return sum(errors) / len(errors)
 
 
@@ -114,17 +114,17 @@ def changed(images, kept, masked):
 
 def test_encoder_never_sees_a_masked_patch():
     model = method()
-    guesses = []
-    model.decoder.register_forward_hook(lambda module, arguments, output: guesses.append(output))
+    predictions = []
+    model.decoder.register_forward_hook(lambda module, arguments, output: predictions.append(output))
     for images in (pixels(), changed(pixels(), kept_patches(model), masked=True), changed(pixels(), kept_patches(model), masked=False)):
         model([images], progress())
-    assert torch.equal(guesses[0], guesses[1]), "masked patches do not matter"
-    assert (guesses[0] - guesses[2]).abs().max() > 0.01, "kept ones do"
+    assert torch.equal(predictions[0], predictions[1]), "masked patches do not matter"
+    assert (predictions[0] - predictions[2]).abs().max() > 0.01, "kept ones do"
 
 
 def test_loss_never_compares_a_kept_patch():
     model = method()
-    torch.nn.init.zeros_(model.decoder.predict.weight)  # the guess then is the same whatever the encoder sees
+    torch.nn.init.zeros_(model.decoder.predict.weight)  # the prediction then is the same whatever the encoder sees
     loss = model([pixels()], progress())["loss"]
     assert torch.equal(model([changed(pixels(), kept_patches(model), masked=False)], progress())["loss"], loss)
     assert model([changed(pixels(), kept_patches(model), masked=True)], progress())["loss"] != loss

@@ -44,8 +44,8 @@ def plain_rows(branch, pixels, groups):
     """Linear, ReLU, linear, and divided by the length; the images of a group meet in batch norms."""
     rows = {}
     for members in groups:
-        hidden = branch["backbone"](pixel_values=pixels[members]).last_hidden_state.mean(dim=(2, 3))
-        first, _, last = branch["projector"]
+        hidden = branch.backbone(pixel_values=pixels[members]).last_hidden_state.mean(dim=(2, 3))
+        first, _, last = branch.projector
         hidden = (hidden @ first.weight.T + first.bias).clamp(min=0) @ last.weight.T + last.bias
         rows |= {image: row / row.square().sum().sqrt() for image, row in zip(members, hidden, strict=True)}
     return [rows[image] for image in range(len(pixels))]
@@ -143,16 +143,16 @@ def test_key_encoder_and_queue_after_two_steps_by_hand():
 
 def test_key_encoder_collects_its_own_running_statistics():
     model = method()
-    model.key["backbone"].embedder.normalization.running_mean.fill_(100.0)
+    model.key.backbone.embedder.normalization.running_mean.fill_(100.0)
     model.after_step({"keys": torch.ones(1, 1, 8, dtype=torch.float64)}, progress())
-    assert (model.key["backbone"].embedder.normalization.running_mean == 100).all()
+    assert (model.key.backbone.embedder.normalization.running_mean == 100).all()
 
 
 def test_keys_meet_other_images_in_batch_norms_than_queries_do():
     model = method(batch_norm_splits=2)
     seen = {}
     for name in ("query", "key"):
-        getattr(model, name)["backbone"].register_forward_pre_hook(
+        getattr(model, name).backbone.register_forward_pre_hook(
             lambda module, arguments, keywords, name=name: seen.update({name: keywords["pixel_values"]}), with_kwargs=True
         )
     pixels = views()
@@ -190,12 +190,12 @@ def test_recipes_of_cifar_split_batch_norms_in_eight(recipe):
 def test_head_has_the_reference_tables_parameters(encoder, hidden, parameters):
     with torch.device("meta"):
         model = MoCoV2(MoCoV2Config(encoder=encoder, hidden_dim=hidden))
-    assert sum(parameter.numel() for parameter in model.query["projector"].parameters()) == parameters
+    assert sum(parameter.numel() for parameter in model.query.projector.parameters()) == parameters
 
 
 def test_encoder_is_the_one_of_the_queries():
     model = method()
-    assert model.encoder is model.query["backbone"]
+    assert model.encoder is model.query.backbone
 
 
 def test_defaults_are_the_papers():

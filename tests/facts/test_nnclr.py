@@ -39,27 +39,27 @@ def plain_mlp(rows, layers):
 
 
 def plain_rows(model, pixels, joint):
-    """Projections and guesses of both views, each row divided by its length."""
+    """Projections and predictions of both views, each row divided by its length."""
     batches = [torch.cat(pixels)] if joint else pixels
-    projections, guesses = [], []
+    projections, predictions = [], []
     for batch in batches:
         hidden = plain_mlp(model.backbone(pixel_values=batch).last_hidden_state.mean(dim=(2, 3)), model.projector)
-        for found, rows in ((projections, hidden), (guesses, plain_mlp(hidden, model.predictor))):
+        for found, rows in ((projections, hidden), (predictions, plain_mlp(hidden, model.predictor))):
             found += [row / row.square().sum().sqrt() for row in rows]
-    return [(rows[:COUNT], rows[COUNT:]) for rows in (projections, guesses)]
+    return [(rows[:COUNT], rows[COUNT:]) for rows in (projections, predictions)]
 
 
 def nearest(row, queue):
     return max(queue, key=lambda other: float(row.dot(other)))
 
 
-def plain_loss(neighbors, guesses, temperature):
-    """Each neighbour finds its guess among all guesses, and each guess its neighbour among all neighbours."""
+def plain_loss(neighbors, predictions, temperature):
+    """Each neighbour finds its prediction among all predictions, and each prediction its neighbour among all neighbours."""
     total = 0
     for i in range(COUNT):
-        right = torch.exp(neighbors[i].dot(guesses[i]) / temperature)
-        total = total - torch.log(right / sum(torch.exp(neighbors[i].dot(guess) / temperature) for guess in guesses)) / 2
-        total = total - torch.log(right / sum(torch.exp(neighbor.dot(guesses[i]) / temperature) for neighbor in neighbors)) / 2
+        right = torch.exp(neighbors[i].dot(predictions[i]) / temperature)
+        total = total - torch.log(right / sum(torch.exp(neighbors[i].dot(prediction) / temperature) for prediction in predictions)) / 2
+        total = total - torch.log(right / sum(torch.exp(neighbor.dot(predictions[i]) / temperature) for neighbor in neighbors)) / 2
     return total / COUNT
 
 
@@ -69,11 +69,11 @@ def plain_loss(neighbors, guesses, temperature):
 def test_loss_and_gradients_equal_the_plain_ones(changes):
     model, pixels = method(**changes), views()
     ours = model(pixels, progress())["loss"]
-    projections, guesses = plain_rows(model, pixels, model.config.joint_views)
+    projections, predictions = plain_rows(model, pixels, model.config.joint_views)
     neighbors = [[nearest(row.detach(), model.queue.rows) for row in rows] for rows in projections]
     assert len({tuple(row.tolist()) for rows in neighbors for row in rows}) > 2, "the test can tell"
     temperature = changes.get("temperature", 0.1)
-    plain = (plain_loss(neighbors[0], guesses[1], temperature) + plain_loss(neighbors[1], guesses[0], temperature)) / 2
+    plain = (plain_loss(neighbors[0], predictions[1], temperature) + plain_loss(neighbors[1], predictions[0], temperature)) / 2
     torch.testing.assert_close(ours, plain, rtol=1e-10, atol=0)
     weights = list(model.parameters())
     for found, expected in zip(torch.autograd.grad(ours, weights), torch.autograd.grad(plain, weights), strict=True):
@@ -86,9 +86,9 @@ def test_neighbors_come_from_the_queue_before_this_step():
     before = model.queue.rows.clone()
     out = model(pixels, progress())
     assert torch.equal(model.queue.rows, before)
-    model.after_step({"rows": out["rows"]}, progress())
-    neighbors = model._neighbors(out["rows"])
-    torch.testing.assert_close(neighbors, out["rows"])
+    model.after_step({"embeddings": out["embeddings"]}, progress())
+    neighbors = model._nearest_neighbors(out["embeddings"])
+    torch.testing.assert_close(neighbors, out["embeddings"])
     assert (model(pixels, progress())["loss"] - out["loss"]).abs() > 1e-3
 
 
@@ -100,8 +100,8 @@ def test_queue_after_two_steps_by_hand():
         pixels = views(seed=step)
         (first, _), _ = plain_rows(model, pixels, True)
         out = model(pixels, progress(step))
-        assert not out["rows"].requires_grad
-        model.after_step({"rows": out["rows"]}, progress(step))
+        assert not out["embeddings"].requires_grad
+        model.after_step({"embeddings": out["embeddings"]}, progress(step))
         for place, row in zip(places, first, strict=True):
             queue[place] = row.detach()
         torch.testing.assert_close(model.queue.rows, queue)

@@ -81,15 +81,15 @@ def plain_project(projector, rows):
 
 def plain_branches(model, pixels):
     """What the teacher makes of the target and, in a list, the student of each anchor."""
-    target = plain_project(model.teacher["projector"], plain_class_tokens(model.teacher["backbone"], pixels[0], None))
+    target = plain_project(model.teacher.projector, plain_class_tokens(model.teacher.backbone, pixels[0], None))
     student = model.student
     encoded = [
-        plain_class_tokens(student["backbone"], view, kept) for view, kept in zip(pixels[1:], kept_patches(pixels, model), strict=True)
+        plain_class_tokens(student.backbone, view, kept) for view, kept in zip(pixels[1:], kept_patches(pixels, model), strict=True)
     ]
     if not model.config.joint_views:
-        return target, [plain_project(student["projector"], rows) for rows in encoded]
-    focal = plain_project(student["projector"], torch.cat(encoded[1:])).split(COUNT) if encoded[1:] else []
-    return target, [plain_project(student["projector"], encoded[0]), *focal]
+        return target, [plain_project(student.projector, rows) for rows in encoded]
+    focal = plain_project(student.projector, torch.cat(encoded[1:])).split(COUNT) if encoded[1:] else []
+    return target, [plain_project(student.projector, encoded[0]), *focal]
 
 
 def plain_assignments(rows, prototypes, temperature):
@@ -115,12 +115,12 @@ def plain_targets(rows, prototypes, temperature, sharpening):
 
 def plain_loss(model, target, anchors, temperature=0.1, sharpening=0.25, weight=1.0, exponent=0.25):
     targets = plain_targets(target, model.prototypes.detach(), temperature, sharpening)
-    guesses = [plain_assignments(rows, model.prototypes, temperature) for rows in anchors]
+    predictions = [plain_assignments(rows, model.prototypes, temperature) for rows in anchors]
     entropy, pairs = 0, 0
-    for shares in guesses:
-        for its_target, guess in zip(targets, shares, strict=True):
-            entropy, pairs = entropy - sum(its_target * guess.log()), pairs + 1
-    mean = torch.cat(guesses).mean(dim=0)
+    for shares in predictions:
+        for its_target, prediction in zip(targets, shares, strict=True):
+            entropy, pairs = entropy - sum(its_target * prediction.log()), pairs + 1
+    mean = torch.cat(predictions).mean(dim=0)
     prior = torch.tensor([k**-exponent for k in range(1, len(mean) + 1)], dtype=torch.float64)
     regularizer = sum(mean * (mean / (prior / prior.sum())).log())
     return entropy / pairs + weight * regularizer
@@ -154,7 +154,7 @@ def test_regulariser_is_least_where_the_mean_assignment_is_the_power_law():
     found = []
     for mean in means:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("sslzoo.methods.pmsn.guess_assignments", lambda *arguments, mean=mean: (torch.zeros(()), mean))
+            patch.setattr("sslzoo.methods.pmsn.predict_assignments", lambda *arguments, mean=mean: (torch.zeros(()), mean))
             found.append(model(views(), progress())["loss"])
     expected = [
         sum(share * math.log(share / its_prior) for share, its_prior in zip(mean.tolist(), prior.tolist(), strict=True)) for mean in means
@@ -199,7 +199,7 @@ def test_prototypes_have_no_weight_decay_and_no_length():
 
 def test_encoder_is_the_teacher():
     model = method()
-    assert model.encoder is model.teacher["backbone"]
+    assert model.encoder is model.teacher.backbone
 
 
 def test_defaults_are_the_papers():
@@ -208,10 +208,10 @@ def test_defaults_are_the_papers():
     config = model.config
     assert (config.mask_ratio, config.focal_mask_ratio, config.temperature, config.sharpening) == (0.15, 0.0, 0.1, 0.25)
     assert (config.teacher_momentum, config.teacher_momentum_end, config.prior_exponent, config.prior_weight) == (0.996, 1.0, 0.25, 1.0)
-    assert model.prototypes.shape == (1024, 256) and model.student["backbone"].config.hidden_size == 384
+    assert model.prototypes.shape == (1024, 256) and model.student.backbone.config.hidden_size == 384
     # 384-2048-2048-256: two batch norms instead of biases, one bias.
     head = 384 * 2048 + 2048 * 2048 + 4 * 2048 + 2048 * 256 + 256
-    assert sum(parameter.numel() for parameter in model.student["projector"].parameters()) == head
+    assert sum(parameter.numel() for parameter in model.student.projector.parameters()) == head
     target, anchor, focal = PMSN.views(224).values()
     assert (target.size, target.count, anchor.count, focal.size, focal.count) == (224, 1, 1, 96, 10)
     assert (target.scale, anchor.scale, focal.scale) == ((0.3, 1.0), (0.3, 1.0), (0.05, 0.3))
@@ -225,7 +225,7 @@ def test_recipe_of_the_reference_table_keeps_85_percent_of_every_anchors_patches
     with torch.device("meta"):
         model, seen = PMSN(config), []
         for branch in (model.teacher, model.student):
-            branch["backbone"].layers[0].register_forward_pre_hook(lambda module, arguments: seen.append(tuple(arguments[0].shape[:2])))
+            branch.backbone.layers[0].register_forward_pre_hook(lambda module, arguments: seen.append(tuple(arguments[0].shape[:2])))
         pixels = [torch.zeros(2, 3, view.size, view.size) for view in recipe.make_views().values() for _ in range(view.count)]
         model(pixels, Progress(0, 10, 0, 0, torch.zeros(2, dtype=torch.int64)))
     assert seen == [(2, 1 + 64), (2, 1 + 54), (20, 1 + 13)]

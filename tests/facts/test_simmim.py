@@ -65,9 +65,9 @@ def plain_loss(model, images, masked):
             hidden = layer(hidden)
         hidden = model.backbone.layernorm(hidden)[0]
         for patch in its_masked:
-            guess = model.predict.weight @ hidden[1 + patch] + model.predict.bias
+            prediction = model.predict.weight @ hidden[1 + patch] + model.predict.bias
             target = torch.stack([cut(image, patch)[:, row, column] for row in range(PATCH) for column in range(PATCH)]).flatten()
-            errors += list((guess - target).abs())
+            errors += list((prediction - target).abs())
     return sum(errors) / len(errors)
 
 
@@ -94,17 +94,17 @@ def changed(images, masked, which):
 
 def test_encoder_never_sees_a_masked_patch():
     model = method()
-    masked, guesses = masked_patches(model), []
-    model.predict.register_forward_hook(lambda module, arguments, output: guesses.append(output))
+    masked, predictions = masked_patches(model), []
+    model.predict.register_forward_hook(lambda module, arguments, output: predictions.append(output))
     for images in (pixels(), changed(pixels(), masked, True), changed(pixels(), masked, False)):
         model([images], progress())
-    assert torch.equal(guesses[0], guesses[1]), "masked patches do not matter"
-    assert (guesses[0] - guesses[2]).abs().max() > 0.01, "the others do"
+    assert torch.equal(predictions[0], predictions[1]), "masked patches do not matter"
+    assert (predictions[0] - predictions[2]).abs().max() > 0.01, "the others do"
 
 
 def test_loss_never_compares_a_patch_that_was_seen():
     model = method()
-    torch.nn.init.zeros_(model.predict.weight)  # the guess then is the same whatever the encoder sees
+    torch.nn.init.zeros_(model.predict.weight)  # the prediction then is the same whatever the encoder sees
     masked = masked_patches(model)
     loss = model([pixels()], progress())["loss"]
     assert torch.equal(model([changed(pixels(), masked, False)], progress())["loss"], loss)

@@ -57,8 +57,8 @@ def plain_loss(model, pixels, joint):
     z_1, z_2 = batches(lambda images: plain_mlp(plain_features(model.backbone, images), model.projector), pixels)
     p_1, p_2 = batches(lambda rows: plain_mlp(rows, model.predictor), [z_1, z_2])
     total = 0
-    for guess, target in ((p_1, z_2.detach()), (p_2, z_1.detach())):
-        for row, other in zip(guess, target, strict=True):
+    for prediction, target in ((p_1, z_2.detach()), (p_2, z_1.detach())):
+        for row, other in zip(prediction, target, strict=True):
             total = total - plain_cosine(row, other) / COUNT / 2
     return total
 

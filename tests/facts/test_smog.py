@@ -51,7 +51,7 @@ def plain_mlp(rows, layers):
 
 
 def plain_projections(branch, pixels):
-    return plain_mlp(branch["backbone"](pixel_values=pixels).last_hidden_state.mean(dim=(2, 3)), branch["projector"])
+    return plain_mlp(branch.backbone(pixel_values=pixels).last_hidden_state.mean(dim=(2, 3)), branch.projector)
 
 
 def plain_groups(groups, rows, momentum):
@@ -68,13 +68,13 @@ def plain_groups(groups, rows, momentum):
 def plain_loss(model, pixels, temperature=0.1):
     first, second = pixels
     projections = plain_projections(model.online, first)
-    guesses = plain_mlp(projections, model.predictor)
+    predictions = plain_mlp(projections, model.predictor)
     keys = plain_projections(model.teacher, second).detach()
     targets = [max(range(len(model.groups)), key=lambda g: float(cosine(key, model.groups[g]))) for key in keys]
     moved = plain_groups(list(model.groups), projections, model.config.group_momentum)
     total = 0
-    for guess, target in zip(guesses, targets, strict=True):
-        shares = [torch.exp(cosine(guess, group) / temperature) for group in moved]
+    for prediction, target in zip(predictions, targets, strict=True):
+        shares = [torch.exp(cosine(prediction, group) / temperature) for group in moved]
         total = total - torch.log(shares[target] / sum(shares)) / COUNT
     return total
 
@@ -99,7 +99,7 @@ def test_gradient_flows_through_the_groups_that_the_batch_has_moved():
         model.predictor[-1].weight.zero_()
         model.predictor[-1].bias.fill_(1.0)  # no gradient comes through the predictor
     model(views(), progress())["loss"].backward()
-    assert model.online["projector"][0].weight.grad.abs().max() > 1e-6
+    assert model.online.projector[0].weight.grad.abs().max() > 1e-6
 
 
 def test_teacher_takes_no_gradient_even_if_it_could():
@@ -124,7 +124,7 @@ def test_groups_queue_and_teacher_after_two_steps_by_hand():
         out["loss"].backward()
         optimizer.step()
         optimizer.zero_grad()
-        model.after_step({"projection": out["projection"].detach()}, progress(step))
+        model.after_step({"projections": out["projections"].detach()}, progress(step))
         groups = plain_groups(groups, rows, 0.9)
         torch.testing.assert_close(model.groups, torch.stack(groups))
         for place, row in zip(places, rows, strict=True):
@@ -140,7 +140,7 @@ def test_groups_of_micro_batches_are_those_of_the_whole():
     model = method()
     rows = 3 * torch.randn(12, 8, dtype=torch.float64)
     expected = torch.stack(plain_groups(list(model.groups.clone()), rows, 0.9))
-    model.after_step({"projection": rows}, progress())
+    model.after_step({"projections": rows}, progress())
     torch.testing.assert_close(model.groups, expected)
 
 
@@ -148,11 +148,11 @@ def test_every_so_many_steps_groups_are_clusters_of_the_queue_and_the_teacher_is
     model = method(reset_every=3, groups=4, queue_length=40)
     true = 11 * torch.eye(8, dtype=torch.float64)[:4]
     rows = (true.repeat(10, 1) + 0.1 * torch.randn(40, 8, dtype=torch.float64))[torch.randperm(40)]
-    model.online["backbone"].embedder.normalization.running_mean.fill_(7.0)
+    model.online.backbone.embedder.normalization.running_mean.fill_(7.0)
     for step in range(3):
         before = model.groups.clone()
-        assert not torch.equal(*(branch["projector"][0].weight for branch in (model.teacher, model.online)))
-        model.after_step({"projection": rows}, progress(step))
+        assert not torch.equal(*(branch.projector[0].weight for branch in (model.teacher, model.online)))
+        model.after_step({"projections": rows}, progress(step))
         moved = torch.stack(plain_groups(list(before), rows, 0.9))
         assert torch.allclose(model.groups, moved) is (step < 2)
     torch.testing.assert_close(model.groups.norm(dim=1), torch.ones(4).double())
@@ -168,7 +168,7 @@ def test_regrouping_is_the_same_whatever_the_global_random_numbers_and_the_image
         generator = torch.Generator().manual_seed(3)
         rows = torch.randn(40, 8, dtype=torch.float64, generator=generator)
         torch.manual_seed(seed)
-        model.after_step({"projection": rows}, Progress(0, 101, 0, 0, torch.tensor(samples)))
+        model.after_step({"projections": rows}, Progress(0, 101, 0, 0, torch.tensor(samples)))
         found.append(model.groups.clone())
     assert torch.equal(*found)
 
@@ -183,13 +183,13 @@ def test_groups_start_on_the_unit_sphere():
 def test_heads_have_the_reference_tables_parameters(encoder):
     with torch.device("meta"):
         model = SMoG(SMoGConfig(encoder=encoder))
-    assert sum(parameter.numel() for parameter in model.online["projector"].parameters()) == 1_314_816
+    assert sum(parameter.numel() for parameter in model.online.projector.parameters()) == 1_314_816
     assert sum(parameter.numel() for parameter in model.predictor.parameters()) == 528_512
 
 
 def test_encoder_is_the_student():
     model = method()
-    assert model.encoder is model.online["backbone"]
+    assert model.encoder is model.online.backbone
 
 
 def test_defaults_are_the_papers_groups_and_the_reference_tables_values():

@@ -43,9 +43,9 @@ def plain_projections(model, pixels, joint):
     return outputs
 
 
-def plain_codes(scores, temperature, iterations):
-    """exp(scores / temperature); in turn, prototypes' shares sum to one over the images, and images' to one over the prototypes."""
-    shares = torch.exp(scores / temperature)
+def plain_codes(logits, temperature, iterations):
+    """exp(logits / temperature); in turn, prototypes' shares sum to one over the images, and images' to one over the prototypes."""
+    shares = torch.exp(logits / temperature)
     shares = shares / shares.sum()
     for _ in range(iterations):
         shares = torch.stack([column / column.sum() for column in shares.T], dim=1)
@@ -54,22 +54,22 @@ def plain_codes(scores, temperature, iterations):
 
 
 def plain_loss(model, pixels, joint=True, queued=False, temperature=0.1, epsilon=0.05, iterations=3):
-    """For each of the two large views: the mean over all other views of the cross entropy between its codes and their guesses."""
+    """For each of the two large views: the mean over all other views of the cross entropy between its codes and their predictions."""
     projections = plain_projections(model, pixels, joint)
     weight = model.prototypes.weight
     bias = 0 if model.prototypes.bias is None else model.prototypes.bias
-    scores = [rows @ weight.T + bias for rows in projections]
+    logits = [rows @ weight.T + bias for rows in projections]
     total = 0
     for view in range(2):
-        candidates = scores[view].detach()
+        candidates = logits[view].detach()
         if queued:
             candidates = torch.cat((candidates, (model.queues[view].rows @ weight.T + bias).detach()))
         codes = plain_codes(candidates, epsilon, iterations)[:COUNT]
         others = [other for other in range(len(pixels)) if other != view]
         for other in others:
-            for code, score in zip(codes, scores[other], strict=True):
-                guess = torch.exp(score / temperature)
-                total = total - (code * torch.log(guess / guess.sum())).sum() / COUNT / len(others) / 2
+            for code, score in zip(codes, logits[other], strict=True):
+                prediction = torch.exp(score / temperature)
+                total = total - (code * torch.log(prediction / prediction.sum())).sum() / COUNT / len(others) / 2
     return total
 
 
@@ -106,7 +106,7 @@ def test_small_views_are_never_assigned():
     model, pixels = method(), views()
     assigned = []
     assign = model._assign
-    model._assign = lambda scores, view, now: assigned.append((view, scores.shape)) or assign(scores, view, now)
+    model._assign = lambda logits, view, now: assigned.append((view, logits.shape)) or assign(logits, view, now)
     model(pixels, progress())
     assert assigned == [(0, (COUNT, 6)), (1, (COUNT, 6))]
 
@@ -148,7 +148,7 @@ def test_queues_after_two_steps_by_hand():
         out = model(pixels, progress(step))
         torch.testing.assert_close(out["loss"], plain_loss(model, pixels, queued=True), rtol=1e-8, atol=0)
         assert all(torch.equal(queue.rows, rows) for queue, rows in zip(model.queues, before, strict=True))
-        model.after_step({"projections": out["projections"].detach()}, progress(step))
+        model.after_step({"embeddings": out["embeddings"].detach()}, progress(step))
         for queue, rows in zip(queues, plain_projections(model, pixels, True), strict=False):
             for place, row in zip(places, rows, strict=True):
                 queue[place] = row.detach()

@@ -55,7 +55,7 @@ def plain_features(backbone, pixels):
 
 
 def unit_rows(branch, pixels):
-    rows = plain_mlp(plain_features(branch["backbone"], pixels), branch["projector"])
+    rows = plain_mlp(plain_features(branch.backbone, pixels), branch.projector)
     return [row / row.dot(row).sqrt() for row in rows]
 
 
@@ -93,7 +93,7 @@ def test_the_batchs_own_covariance_is_a_constant_to_the_gradient():
     """A new method's covariance is the batch's alone; if it took a gradient, the contrast's would be twice as large."""
     model = method(covariance_momentum=0.0)
     projected = []
-    model.student["projector"].register_forward_hook(lambda module, arguments, out: projected.append(out) or out.retain_grad())
+    model.student.projector.register_forward_hook(lambda module, arguments, out: projected.append(out) or out.retain_grad())
     out = model(views(), progress())
     (found,) = torch.autograd.grad(out["contrast"], projected[0])
     free = projected[0].detach().clone().requires_grad_()
@@ -108,7 +108,7 @@ def test_student_sees_the_first_view_and_teacher_the_second():
     assert (model([second, first], progress())["loss"] - loss).abs() > 1e-3, "not symmetric"
     seen = {}
     for name in ("student", "teacher"):
-        getattr(model, name)["backbone"].register_forward_pre_hook(
+        getattr(model, name).backbone.register_forward_pre_hook(
             lambda module, arguments, keywords, name=name: seen.setdefault(name, []).append(keywords.get("pixel_values", *arguments)),
             with_kwargs=True,
         )
@@ -174,7 +174,7 @@ def test_momentum_goes_from_099_to_1(step, share):
 def test_recipes_have_the_reference_tables_heads_and_constants(recipe, projector, momentum):
     with torch.device("meta"):
         model = read_recipe(recipe).make_method()
-    assert sum(parameter.numel() for parameter in model.student["projector"].parameters()) == projector
+    assert sum(parameter.numel() for parameter in model.student.projector.parameters()) == projector
     config = model.config
     assert (config.rho, config.covariance_momentum, config.teacher_momentum, config.teacher_momentum_end) == (8.0, 0.9, momentum, 1.0)
 
@@ -184,7 +184,7 @@ def test_defaults_are_the_papers():
         model = TiCo(TiCoConfig())
     config = model.config
     assert (config.rho, config.covariance_momentum, config.teacher_momentum, config.teacher_momentum_end) == (8.0, 0.9, 0.99, 1.0)
-    assert sum(parameter.numel() for parameter in model.student["projector"].parameters()) == 9_445_632
+    assert sum(parameter.numel() for parameter in model.student.projector.parameters()) == 9_445_632
     assert model.covariance.shape == (256, 256)
 
 
@@ -198,7 +198,7 @@ def test_views_are_byols_two():
 
 def test_encoder_is_the_student():
     model = method()
-    assert model.encoder is model.student["backbone"]
+    assert model.encoder is model.student.backbone
 
 
 @pytest.mark.slow

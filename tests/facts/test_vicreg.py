@@ -79,14 +79,14 @@ def test_views_apart_do_not_share_batch_norms():
 def test_collapse_is_what_costs_most():
     """Equal rows agree and do not covary, but have no variance: each deviation is 0.01 instead of 1."""
     model = method()
-    model._project = lambda pixels: torch.ones(8, 16, dtype=torch.float64)
+    model._embed = lambda pixels: torch.ones(8, 16, dtype=torch.float64)
     assert model(views(), PROGRESS)["loss"].item() == pytest.approx(25 * 0.99)
 
 
 def test_both_views_get_gradients():
     model = method()
     first, second = (torch.randn(4, 16, dtype=torch.float64, requires_grad=True) for _ in range(2))
-    model._project = lambda pixels: torch.cat((first, second))
+    model._embed = lambda pixels: torch.cat((first, second))
     model(views(), PROGRESS)["loss"].backward()
     assert (first.grad != 0).all() and (second.grad != 0).all()
 
