@@ -13,7 +13,14 @@ from sslzoo.encoders import model_folder
 from sslzoo.errors import InputError
 from sslzoo.evaluation import data_facts, protocol_named
 from sslzoo.hub import check_card, metric_label
-from sslzoo.hub.integrity import CODE_FILES, check_regular_files, code_differences, configuration_differences, has_small_stem
+from sslzoo.hub.integrity import (
+    CODE_FILES,
+    check_regular_files,
+    code_differences,
+    configuration_differences,
+    has_small_stem,
+    recorded_digests,
+)
 from sslzoo.hub.pictures import CURVES
 from sslzoo.hub.published_files import WITHHELD
 from sslzoo.hub.results_validation import checked_metrics, checked_numbers, checked_training, is_imported
@@ -38,8 +45,9 @@ class Finding(NamedTuple):
 def reproduce(name: str, on: Sequence[str] = (), *, cpu: bool = False) -> list[Finding]:
     """Checks every claim of a run folder or Hub repository, and measures every number of its weights again.
 
-    Files are compared with the digests that the training recorded, the small-image stem's code and the configuration with what sslzoo
-    writes, the card with the one that the folder gives, and what results.json records of the training with metrics.jsonl and the recipe.
+    Files are compared with the digests that the training or import recorded, the small-image stem's code and the configuration with
+    what sslzoo writes, the card with the one that the folder gives, and what results.json records of the training with metrics.jsonl
+    and the recipe.
     Data sets are compared by fingerprint. Numbers of the weights are measured again by the same protocol, within its tolerance; those of
     earlier epochs, whose weights are not kept, are compared with metrics.jsonl. What was recorded once and cannot be derived (time,
     memory, hardware, versions, dates) is compared with the card only.
@@ -77,13 +85,12 @@ def _download_code(repository: str, folder: Path) -> None:
 def _check_files(run: Run, training: dict[str, Any]) -> Iterator[Finding]:
     for difference in code_differences(run.folder):
         yield _exact(difference.what, difference.found, difference.expected)
-    if not training:  # imported weights, which were not trained here
-        return
-    claimed, found = training.get("files"), run.digests()
-    claimed = claimed if isinstance(claimed, dict) else {}
+    claimed, found = recorded_digests(run), run.digests()
     for file in {**claimed, **found}:
         yield _exact(file, claimed.get(file), found.get(file))
-    as_written = (run.folder / RECIPE).read_text(encoding="utf-8") in (recipe_text(run.recipe), recipe_text(run.recipe.public()))
+    if not training:  # imported weights, which were not trained here
+        return
+    as_written = run.recipe_file.read_text(encoding="utf-8") in (recipe_text(run.recipe), recipe_text(run.recipe.public()))
     yield _exact(f"{RECIPE} as it was written", True, as_written)
     for difference in configuration_differences(run):
         yield _exact(difference.what, difference.found, difference.expected)

@@ -67,10 +67,12 @@ class Run:
         return left[WEIGHTS]
 
     def digests(self) -> dict[str, str]:
-        """sha256 in hex of each file that the training left, the recipe as it is published; what is not there is left out."""
+        """SHA-256 in hex of each file that a training or an import writes, the recipe as it is published; missing files are left out."""
         names = (CONFIG, WEIGHTS, HEADS, PREPROCESSOR, METRICS)
         digests = {name: sha256_of(self.folder / name) for name in names if (self.folder / name).is_file()}
-        return {**digests, RECIPE: hashlib.sha256(recipe_text(self.recipe.public()).encode()).hexdigest()}
+        if (self.folder / RECIPE).is_file():
+            digests[RECIPE] = hashlib.sha256(recipe_text(self.recipe.public()).encode()).hexdigest()
+        return digests
 
     def metrics(self) -> list[dict[str, Any]]:
         """What was logged, in the order of the steps: each {"step": 20, ...}. Raises `InputError`."""

@@ -56,11 +56,15 @@ class TestParity:
         assert Preprocessing.read(folder) == Preprocessing(256, 224)
         results = results_of(folder)
         assert results == Run(folder).results() and (results["training"], results["numbers"]) == ({}, [])
-        sha = results["imported"].pop("sha256")
+        sha, files = results["imported"].pop("sha256"), results["imported"].pop("files")
         assert results["imported"] == {
             "source": "resnet50.pth", "layout": "torchvision", "encoder": "res50", "branch": "", "reported": None
         }  # fmt: skip
         assert sha == hashlib.sha256((tmp_path / "resnet50.pth").read_bytes()).hexdigest()
+        assert files == {
+            name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
+            for name in ("config.json", "model.safetensors", "preprocessor_config.json")
+        }
         assert sorted(file.name for file in folder.iterdir()) == [
             "config.json", "model.safetensors", "preprocessor_config.json", "results.json"
         ]  # fmt: skip

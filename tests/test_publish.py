@@ -19,6 +19,7 @@ from PIL.PngImagePlugin import PngInfo
 from safetensors.torch import load_file, save_file
 from test_card import FOREVER, change, make_run
 
+from sslzoo.cli import main
 from sslzoo.encoders import build_encoder, encoder_config, to_plain
 from sslzoo.errors import InputError
 from sslzoo.evaluation import Preprocessing
@@ -584,7 +585,7 @@ def imported(folder: Path) -> Run:
     run = Run(folder)
     about = {
         "source": "https://example.org/simclr.ckpt", "sha256": "0" * 64, "layout": "torchvision", "encoder": "res6", "branch": "backbone.",
-        "reported": {"by": "lightly", "numbers": {"linear_top1": 0.632}},
+        "reported": {"by": "lightly", "numbers": {"linear_top1": 0.632}}, "files": run.digests(),
     }  # fmt: skip
     provenance = {"weights_sha256": run.weights_sha256, "train_images": 5, "test_images": 4, "code": "0", "date": "2026-11-24"}
     number = {
@@ -609,6 +610,32 @@ def test_weights_of_others_are_published_as_such(server, client, tmp_path):
     assert [result.metric_value for result in data.eval_results] == [25.0], "what others report is no number of ours"
     assert [number["value"] for number in data["sslzoo"]["numbers"]] == [0.25] and data.license == "other"
     assert all(comparison.found == comparison.expected for comparison in check_card(run))
+
+
+def without_digests_of_the_import(folder: Path) -> None:
+    results = Run(folder).results()
+    del results["imported"]["files"]
+    (folder / "results.json").write_text(json.dumps(results))
+
+
+def other_weights(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    save_file({name: value + 1 for name, value in weights.items()}, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize("change, said", [
+    (other_weights, "model.safetensors is not the file that the import left"),
+    (edited("preprocessor_config.json", '"shortest_edge": 110', '"shortest_edge": 96'), "preprocessor_config.json is not the file"),
+    (edited("config.json", '"relu"', '"gelu"'), "config.json is not the file that the import left"),
+    (without_digests_of_the_import, "results.json has no digests of the files that the import left: import again"),
+    (lambda folder: (folder / "metrics.jsonl").write_text('{"step": 1}\n'), "metrics.jsonl is not the file that the import left"),
+])  # fmt: skip
+def test_imported_weights_that_were_changed_are_refused(tmp_path, capsys, change, said):
+    run = imported(tmp_path / "simclr-of-others")
+    assert main(["publish", str(run.folder), "--to", "ada", "--dry-run"]) == 0
+    change(run.folder)
+    assert main(["publish", str(run.folder), "--to", "ada", "--dry-run"]) == 2
+    assert said in capsys.readouterr().err
 
 
 def test_a_zoo_is_published_whole_but_for_what_is_not_fit(made, tmp_path):

@@ -10,13 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
+from foreign_networks import res6
 from PIL import Image
 
 from sslzoo import reproduce as reproduction
 from sslzoo.cli import main
 from sslzoo.errors import InputError
-from sslzoo.hub import card_check, check_card, write_card
+from sslzoo.hub import card_check, check_card, import_weights, write_card
 from sslzoo.run import Run
 
 
@@ -121,6 +123,15 @@ def test_a_changed_number_is_noticed(when, copied, capsys):
     file.write_text(json.dumps(results))
     found = {what for what in different(copied, capsys) if not what.startswith(("card: ", "model-index: ", "table: "))}
     assert len(found) == 1 and ("weights are not kept" in found.pop()) == (when == "best")
+
+
+def test_a_changed_file_of_imported_weights_is_noticed(tmp_path, capsys):
+    torch.save(res6().state_dict(), tmp_path / "res6.pth")
+    run = import_weights(tmp_path / "res6.pth", tmp_path / "run")
+    assert main(["evaluate", str(run), "--cpu", "--on", str(make_pets(tmp_path / "pets"))]) == 0
+    assert different(tmp_path, capsys) == set()
+    replace(run / "preprocessor_config.json", '"shortest_edge": 256', '"shortest_edge": 224')
+    assert "preprocessor_config.json" in different(tmp_path, capsys)
 
 
 def test_a_changed_card_is_noticed_in_each_place(copied, capsys):

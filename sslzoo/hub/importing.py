@@ -24,8 +24,8 @@ def import_weights(
     downloaded once. branch: which of several encoders in the file. heads: a ViT's attention heads; see
     `sslzoo.encoders.convert_weights`. report: called with one line each on what was taken, left out, converted and assumed.
 
-    results.json holds "imported": the source (an address or a file's name), the file's sha256, layout, encoder, branch, and what its
-    authors reported, which is never among "numbers": those are measured here.
+    results.json holds "imported": the source (an address or a file's name), the file's sha256, layout, encoder, branch, what its
+    authors reported, which is never among "numbers": those are measured here, and "files", the digests of what was written.
     The folder is complete or absent. Raises `InputError`, also if the folder is not empty.
     """
     folder = Path(folder)
@@ -68,7 +68,8 @@ def _write(folder: Path, found: Foreign, preprocessing: Preprocessing, imported:
         temporary.mkdir(parents=True)
         to_plain(found.encoder).save_pretrained(temporary)
         preprocessing.write(temporary)
-        Run(temporary).write_results({"training": {}, "numbers": [], "imported": imported})
+        run = Run(temporary)
+        run.write_results({"training": {}, "numbers": [], "imported": {**imported, "files": run.digests()}})
         load_stored(temporary)  # raises `InputError` for weights that are not finite
 
 

@@ -1,4 +1,4 @@
-"""Integrity of a run folder: regular files, the digests that training recorded, the recipe's configuration, and only sslzoo's own code."""
+"""Integrity of a run folder: regular files, recorded digests, the recipe's configuration, and no code but sslzoo's own."""
 
 import json
 import os
@@ -14,6 +14,7 @@ from sslzoo.method import BLOCK, HEADS
 from sslzoo.run import CARD, CONFIG, METRICS, PREPROCESSOR, RECIPE, RESULTS, WEIGHTS, Run
 
 from .pictures import CURVES, MAPS, NEIGHBOURS
+from .results_validation import is_imported
 
 # The modeling code that transformers runs with trust_remote_code=True.
 CODE_FILES = tuple(f"{part.__module__.rpartition('.')[2]}.py" for part in (SmallResNetConfig, SmallResNetModel))
@@ -88,30 +89,41 @@ def configuration_differences(run: Run) -> Iterator[Difference]:
     )  # fmt: skip
 
 
+def recorded_digests(run: Run) -> dict[str, Any]:
+    """The digests by file name that the training or import put into results.json, {} where there are none. Raises `InputError`."""
+    digests = run.results()["imported" if is_imported(run) else "training"].get("files")
+    return digests if isinstance(digests, dict) else {}
+
+
 def check_digests(run: Run) -> None:
-    """Raises `InputError` where a file is not the one that training left, by the digests in results.json."""
-    file = run.folder / RESULTS
-    recorded, found = run.results()["training"].get("files"), run.digests()
-    if not isinstance(recorded, dict):
-        raise InputError(f"{file} has no digests of the files that the training left: train again")
+    """Raises `InputError` where a file is not the one that the training or import left, by the digests in results.json."""
+    file, (origin, again) = run.folder / RESULTS, _origin(run)
+    recorded, found = recorded_digests(run), run.digests()
+    if not recorded:
+        raise InputError(f"{file} has no digests of the files that the {origin} left: {again}")
     for name in {**found, **recorded}:
         if recorded.get(name) != found.get(name):
             why = " (or its data set, a local folder, is not found from here: run this where it was trained)" if name == RECIPE else ""
             raise InputError(
-                f"{run.folder / name} is not the file that the training left, as its SHA-256 is not the one in {file}{why}: "
-                "put that file back, or train again"
+                f"{run.folder / name} is not the file that the {origin} left, as its SHA-256 is not the one in {file}{why}: "
+                f"put that file back, or {again}"
             )
 
 
-def check_integrity(run: Run, *, imported: bool) -> None:
-    """Raises `InputError` unless the folder holds what sslzoo wrote; of imported weights, as far as that is recorded."""
-    if not imported:
-        check_digests(run)
-    for difference in (*code_differences(run.folder), *(() if imported else configuration_differences(run))):
+def check_integrity(run: Run) -> None:
+    """Raises `InputError` unless the folder holds what sslzoo wrote."""
+    check_digests(run)
+    for difference in (*code_differences(run.folder), *(() if is_imported(run) else configuration_differences(run))):
+        origin, again = _origin(run)
         raise InputError(
             f"{run.folder}: {difference.what} is {_preview(difference.found)}, sslzoo writes {_preview(difference.expected)}: "
-            "put back what the training left, or train again"
+            f"put back what the {origin} left, or {again}"
         )
+
+
+def _origin(run: Run) -> tuple[str, str]:
+    """Where the files come from, and how to make them again, in words."""
+    return ("import", "import again") if is_imported(run) else ("training", "train again")
 
 
 def _read_preprocessor(file: Path) -> dict[str, Any]:

@@ -127,7 +127,7 @@ def _print_dry_run(run: Run, repository: str, files: dict[str, PublishedFile], v
 
 
 def _check_complete(run: Run) -> None:
-    """Raises `InputError` unless every file is there, undamaged, and the one that the training left."""
+    """Raises `InputError` unless every file is there, undamaged, and the one that the training or import left."""
     imported = is_imported(run)
     if not imported:
         run.recipe  # noqa: B018 - has the best message for a folder that is not a run
@@ -140,5 +140,5 @@ def _check_complete(run: Run) -> None:
             with safe_open(run.folder / name, "pt"):
                 pass
         except (OSError, SafetensorError) as error:
-            raise InputError(f"{run.folder / name} is damaged: {first_line(error)}; train again") from error
-    check_integrity(run, imported=imported)
+            raise InputError(f"{run.folder / name} is damaged: {first_line(error)}; {'import' if imported else 'train'} again") from error
+    check_integrity(run)
