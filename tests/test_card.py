@@ -20,9 +20,9 @@ from sslzoo.cli import main
 from sslzoo.data import source_name
 from sslzoo.errors import InputError
 from sslzoo.evaluation import Preprocessing
-from sslzoo.hub import pictures, write_card
+from sslzoo.hub import neighbours, write_card
 from sslzoo.hub.card import card_text
-from sslzoo.hub.pictures import draw_neighbours
+from sslzoo.hub.neighbours import draw_neighbours
 from sslzoo.hub.results_validation import checked_metrics
 from sslzoo.methods import method_class
 from sslzoo.recipe import read_recipe, write_recipe
@@ -365,7 +365,7 @@ def _area(folder: Path, colour: tuple[int, int, int] | str) -> float:
     with Image.open(folder / "neighbours.png") as picture:
         pixels = np.asarray(picture.convert("RGB")).astype(int)
         inch = picture.width / 10
-    return float((np.abs(pixels - wanted).max(axis=-1) < 8).sum() / (pictures._CELL * inch) ** 2)
+    return float((np.abs(pixels - wanted).max(axis=-1) < 8).sum() / (neighbours.CELL * inch) ** 2)
 
 
 def _paint(folder: Path, names: dict[str, str], copies: int) -> None:
@@ -383,7 +383,8 @@ def test_neighbours_are_the_nearest_and_frames_tell_their_class(tmp_path):
         _paint(tmp_path / case / "data/test", test, 4)
         run = make_run(tmp_path / case / "run", dataset=str(tmp_path / case / "data"), name="colours")
         draw_neighbours(run.folder, torch.device("cpu"))
-        areas[case] = [_area(run.folder, colour) for colour in (COLOURS["red"], COLOURS["blue"], pictures._RIGHT, pictures._WRONG)]
+        colours = (COLOURS["red"], COLOURS["blue"], neighbours.SAME_CLASS, neighbours.OTHER_CLASS)
+        areas[case] = [_area(run.folder, colour) for colour in colours]
     for red, blue, _, _ in areas.values():
         assert 23 < red < 28 and 23 < blue < 28, "half of the 56 cells each, without their frames"
     right, wrong = areas["right"][2:]
@@ -400,4 +401,4 @@ def test_without_labels_an_image_is_not_its_own_neighbour(tmp_path):
     assert "(neighbours.png)" in text and "(maps.png)" in text and (run.folder / "maps.png").is_file(), "maps need no labels either"
     for colour in colours.values():
         assert 2.5 < _area(run.folder, colour) < 3, "asked about once, and once the neighbour of each of the other two"
-    assert _area(run.folder, pictures._RIGHT) == _area(run.folder, pictures._WRONG) == 0
+    assert _area(run.folder, neighbours.SAME_CLASS) == _area(run.folder, neighbours.OTHER_CLASS) == 0

@@ -419,7 +419,7 @@ def test_images_of_a_data_set_of_the_hub_are_published_where_anybody_may_see_it(
     data = f"ada/pictures-{seen}"
     folder = make_run(tmp_path / "run", dataset=data, name=f"on-{seen}").folder
     for name in ("neighbours.png", "maps.png"):
-        pictures._save(Figure(), folder / name, {"Weights": Run(folder).weights_sha256})
+        pictures.save_picture(Figure(), folder / name, Run(folder).weights_sha256)
     if seen != "gone":
         server.add(data, {"README.md": ""}, kind="datasets", private=seen == "private")
         server.repository(data, "datasets").gated = "auto" if seen == "gated" else False

@@ -19,12 +19,15 @@ from sslzoo.optim import peak_lr
 from sslzoo.recipe import Recipe
 from sslzoo.run import CARD, Run
 
+from .curves import draw_curves
+from .feature_maps import draw_maps
 from .imported_card import imported_metadata, imported_values
 from .integrity import check_regular_files, has_small_stem
 from .listing import REPO_ID, cards_folder
 from .markdown import one_line, render
 from .metadata import card_metadata
-from .pictures import CURVES, MAPS, NEIGHBOURS, draw_curves, draw_maps, draw_neighbours, drawn_from
+from .neighbours import draw_neighbours
+from .pictures import CURVES, MAPS, NEIGHBOURS, drawn_with
 from .results_table import count, metric_name, percent, provenance_lines, results_table
 from .results_validation import check_measured_on, checked_imported, checked_numbers, checked_training, is_imported
 
@@ -115,7 +118,7 @@ def _pictures(run: Run, weights_sha256: str, wanted: bool) -> dict[str, bool]:
         return shown
     for name, draw in ((NEIGHBOURS, draw_neighbours), (MAPS, draw_maps)):
         file = run.folder / name
-        if drawn_from(file) != weights_sha256:
+        if drawn_with(file) != weights_sha256:
             file.unlink(missing_ok=True)
             try:
                 draw(run.folder, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
