@@ -1,24 +1,24 @@
-"""Signs of collapse, on features that have and have not, and in a run."""
+"""Collapse metrics and the warning, on made-up features and in a run."""
 
 import math
 
 import pytest
 import torch
 
-from sslzoo.evaluation import collapse_signs, likely_collapse
+from sslzoo.evaluation import collapse_metrics, collapse_warning
 from sslzoo.recipe import read_recipe
 from sslzoo.training import logs, train
 
 
-def signs(features):
-    return {name: value.item() for name, value in collapse_signs(features).items()}
+def metrics(features):
+    return {name: value.item() for name, value in collapse_metrics(features).items()}
 
 
-def test_features_all_over_the_sphere_have_spread_1_and_full_rank():
+def test_features_uniform_on_the_sphere_have_std_1_and_full_rank():
     features = torch.randn(4096, 32, generator=torch.Generator().manual_seed(0))
-    found = signs(features)
+    found = metrics(features)
     assert found["feature_std"] == pytest.approx(1, abs=0.02) and found["feature_rank"] == pytest.approx(32, rel=0.02)
-    assert likely_collapse(found) is None
+    assert collapse_warning(found) is None
 
 
 def test_rank_is_the_exponential_of_the_entropy_of_the_singular_values():
@@ -28,28 +28,28 @@ def test_rank_is_the_exponential_of_the_entropy_of_the_singular_values():
     shares = [value / 10 for value in singular.tolist()]
     expected = math.exp(-sum(share * math.log(share) for share in shares))
     for features in (left * singular @ right.T, (left * singular @ right.T).T):
-        assert signs(features)["feature_rank"] == pytest.approx(expected, rel=1e-2)
+        assert metrics(features)["feature_rank"] == pytest.approx(expected, rel=1e-2)
 
 
-def test_one_feature_for_all_is_named():
+def test_equal_features_are_detected():
     one = torch.randn(1, 16, generator=torch.Generator().manual_seed(0)).repeat(64, 1)
-    found = signs(one + 1e-4 * torch.randn(64, 16))
+    found = metrics(one + 1e-4 * torch.randn(64, 16))
     assert found["feature_std"] < 0.01 and found["feature_rank"] < 1.1
-    assert "nearly the same features" in likely_collapse(found)
+    assert "nearly the same features" in collapse_warning(found)
 
 
-def test_a_line_is_named():
+def test_features_on_a_line_are_detected():
     direction = torch.randn(1, 16, generator=torch.Generator().manual_seed(0))
-    found = signs(torch.randn(64, 1, generator=torch.Generator().manual_seed(1)) * direction)
-    assert found["feature_std"] > 0.5 and "one dimension" in likely_collapse(found)
+    found = metrics(torch.randn(64, 1, generator=torch.Generator().manual_seed(1)) * direction)
+    assert found["feature_std"] > 0.5 and "one dimension" in collapse_warning(found)
 
 
 def test_zeros_and_identical_features_are_defined():
     for features in (torch.zeros(8, 4), torch.ones(8, 4)):
-        assert all(math.isfinite(value) for value in signs(features).values())
+        assert all(math.isfinite(value) for value in metrics(features).values())
 
 
-def test_a_run_logs_the_signs_and_warns_once_of_a_collapse(tmp_path, capsys, monkeypatch):
+def test_a_run_logs_the_metrics_and_warns_once_of_a_collapse(tmp_path, capsys, monkeypatch):
     recipe = read_recipe("digits/simclr", {"epochs": 1, "batch_size": 256, "knn_every": 0, "log_every": 2, "test_split": None})
     run = train(recipe, tmp_path / "well", cpu=True)
     assert all(line["feature_std"] > 0.05 and line["feature_rank"] > 1.5 for line in run.metrics())
@@ -59,7 +59,7 @@ def test_a_run_logs_the_signs_and_warns_once_of_a_collapse(tmp_path, capsys, mon
     assert capsys.readouterr().err.count("simclr-res6-digits has likely collapsed by step 2: all images get nearly the same features") == 1
 
 
-def test_reading_the_signs_changes_no_weights(tmp_path):
+def test_collapse_metrics_change_no_weights(tmp_path):
     files = []
     for log_every in (1, 100):
         recipe = read_recipe("digits/simclr", {"epochs": 1, "batch_size": 256, "log_every": log_every, "test_split": None})

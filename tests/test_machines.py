@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import sslzoo
-from sslzoo.evaluation import collapse_signs
+from sslzoo.evaluation import collapse_metrics
 from sslzoo.parts.precision import in_float64
 
 PACKAGE = Path(sslzoo.__file__).parent
@@ -61,7 +61,7 @@ def test_signs_of_collapse_on_a_device_without_float64():
         features = torch.empty(8, 16, device="mps")
         with pytest.raises(TypeError, match="no float64"):
             features.double()
-        signs = collapse_signs(features)
+        signs = collapse_metrics(features)
         assert {value.device.type for value in signs.values()} == {"mps"}
         assert in_float64(features).device.type == "cpu"
 

@@ -1,7 +1,6 @@
-"""Going on with a run: what it may change, what it must not, and files that a bad moment left behind."""
+"""Resuming a run: which keys may change, which must not, and files that an interruption left behind."""
 
-# ruff: noqa: F811 - fixtures of another file, which tests name as arguments
-
+# ruff: noqa: F811 - fixtures of another file are arguments of tests
 
 import os
 import shutil
@@ -9,58 +8,58 @@ import signal
 
 import pytest
 import torch
-from test_training import SHORT, died, same_weights, short_recipe, train, train_until, whole  # noqa: F401 - the fixtures
+from test_training import SHORT, killed, same_weights, short_recipe, train, train_until, uninterrupted  # noqa: F401 - the fixtures
 
 from sslzoo.cli import main
 from sslzoo.errors import InputError, StoppedError, TrainingError
 from sslzoo.hub import write_card
 from sslzoo.run import Run
-from sslzoo.training import finish, loop
+from sslzoo.training import loop, results
 
 
 @pytest.fixture
-def stopped(died, tmp_path):
-    """A folder whose run died behind step 9, one step behind the checkpoint of step 8."""
-    return shutil.copytree(died, tmp_path / "stopped")
+def stopped(killed, tmp_path):
+    """A copy of the folder of a run that was killed after step 9, one step after the checkpoint of step 8."""
+    return shutil.copytree(killed, tmp_path / "stopped")
 
 
-def test_resume_needs_the_folder_alone(stopped, whole, capsys):
+def test_resume_needs_only_the_folder(stopped, uninterrupted, capsys):
     assert main(["train", "--resume", "--cpu", "--output", str(stopped)]) == 0
-    assert same_weights(stopped, whole)
+    assert same_weights(stopped, uninterrupted)
     assert "from step 8" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arguments", [[], ["--resume"], ["--output", "x"]])
-def test_a_recipe_or_a_folder_to_go_on_with_is_needed(arguments, capsys):
+def test_a_recipe_or_a_folder_to_resume_is_needed(arguments, capsys):
     assert main(["train", *arguments]) == 2
     assert "--resume --output" in capsys.readouterr().err
 
 
-def test_how_a_run_is_watched_may_change(stopped, whole):
+def test_a_resumed_run_may_change_how_it_is_logged(stopped, uninterrupted):
     changes = ["--set", "log_every=1", "checkpoint_every=100", "knn_every=1"]
     assert main(["train", "--resume", "--cpu", "--output", str(stopped), *changes]) == 0
-    assert same_weights(stopped, whole)
+    assert same_weights(stopped, uninterrupted)
     run = Run(stopped)
     assert run.recipe.log_every == 1 and {9, 11, 13} <= {line["step"] for line in run.metrics()}
     assert run.results()["training"]["resumed"] == ["step 8: checkpoint_every 4 -> 100, knn_every 0 -> 1, log_every 2 -> 1"]
     assert "Changed on the way | step 8: " in write_card(stopped).read_text()
 
 
-def test_a_run_may_go_on_for_more_epochs(stopped):
+def test_a_resumed_run_may_train_more_epochs(stopped):
     assert main(["train", "--resume", "--cpu", "--output", str(stopped), "--set", "epochs=4"]) == 0
     results = Run(stopped).results()["training"]
     assert results["steps"] == 20 and results["resumed"][0].startswith("step 8: epochs 3 -> 4")
     assert Run(stopped).recipe.epochs == 4
 
 
-def test_fewer_epochs_than_are_trained_are_refused(stopped):
+def test_fewer_epochs_than_already_trained_are_refused(stopped):
     with pytest.raises(InputError, match="epochs 1 are fewer than are trained already: 8 of 5 steps"):
         train(short_recipe("simclr", epochs=1), stopped, resume=True)
     assert Run(stopped).recipe.epochs == 3
 
 
 @pytest.mark.parametrize(("key", "value"), [("lr", 0.02), ("batch_size", 128), ("seed", 1), ("temperature", 0.7), ("view.both.blur", 0.7)])
-def test_what_would_make_another_run_of_it_is_named(key, value, stopped):
+def test_a_key_that_would_make_another_run_is_refused(key, value, stopped):
     before = {file.name: file.read_bytes() for file in stopped.iterdir() if file.is_file()}
     with pytest.raises(InputError, match=f"{key}: .* -> {value}"):
         train(short_recipe("simclr", **{key: value}), stopped, resume=True)
@@ -78,7 +77,7 @@ class TestData:
     def recipe(self, photos):
         return short_recipe("simclr", dataset=str(photos), batch_size=8)
 
-    def test_the_same_images_may_lie_in_another_place(self, photos, tmp_path, monkeypatch):
+    def test_the_same_images_may_have_moved(self, photos, tmp_path, monkeypatch):
         train_until(7, self.recipe(photos), tmp_path / "run", monkeypatch)
         moved = photos.rename(tmp_path / "moved")
         train(self.recipe(moved), tmp_path / "run", resume=True)
@@ -94,11 +93,11 @@ class TestData:
             train(self.recipe(tmp_path / "others"), tmp_path / "run", resume=True)
 
 
-def test_a_run_without_a_checkpoint_is_started_over(tmp_path, monkeypatch, whole):
+def test_a_run_without_a_checkpoint_starts_from_scratch(tmp_path, monkeypatch, uninterrupted):
     train_until(2, short_recipe("simclr", lr=1.0), tmp_path / "run", monkeypatch)
     train(short_recipe("simclr"), tmp_path / "run")
-    assert same_weights(tmp_path / "run", whole)
-    assert [line["step"] for line in Run(tmp_path / "run").metrics()] == [line["step"] for line in Run(whole).metrics()]
+    assert same_weights(tmp_path / "run", uninterrupted)
+    assert [line["step"] for line in Run(tmp_path / "run").metrics()] == [line["step"] for line in Run(uninterrupted).metrics()]
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json", "results.json"])
@@ -109,13 +108,13 @@ def test_a_folder_of_another_model_is_not_written_into(name, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == [name]
 
 
-def test_a_finished_run_is_named_as_finished(tmp_path):
+def test_a_finished_run_is_refused_as_finished(tmp_path):
     train(short_recipe("simclr", epochs=1), tmp_path)
     with pytest.raises(InputError, match="is finished .epochs: 1 -> 2"):
         train(short_recipe("simclr", epochs=2), tmp_path, resume=True)
 
 
-def test_what_a_run_left_that_was_killed_in_its_last_moment_is_tidied_up(tmp_path, monkeypatch):
+def test_checkpoints_of_a_run_that_was_killed_at_its_end_are_removed(tmp_path, monkeypatch):
     class Killed(BaseException):
         pass
 
@@ -123,7 +122,7 @@ def test_what_a_run_left_that_was_killed_in_its_last_moment_is_tidied_up(tmp_pat
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(finish, "tidy", killed)
+        patch.setattr(results, "remove_checkpoints", killed)
         with pytest.raises(Killed):
             train(short_recipe("simclr"), tmp_path)
     (tmp_path / ".lock").touch()
@@ -132,18 +131,18 @@ def test_what_a_run_left_that_was_killed_in_its_last_moment_is_tidied_up(tmp_pat
     assert not (tmp_path / "checkpoints").exists() and not (tmp_path / ".lock").exists()
 
 
-def test_metrics_that_a_crash_cut_short_are_not_filled_up(stopped, whole, caplog):
+def test_truncated_metrics_are_not_padded(stopped, uninterrupted, caplog):
     file = stopped / "metrics.jsonl"
     file.write_bytes(file.read_bytes()[:200])
     train(short_recipe("simclr"), stopped, resume=True)
-    assert b"\0" not in file.read_bytes() and same_weights(stopped, whole)
+    assert b"\0" not in file.read_bytes() and same_weights(stopped, uninterrupted)
     assert "the curves have a gap" in caplog.text
     steps = [line["step"] for line in Run(stopped).metrics()]
     assert steps == sorted(steps) and steps[-5:] == [10, 12, 14, 15, 15]
 
 
-def test_a_line_that_does_not_fit_on_the_disk_is_not_there_by_half(stopped, monkeypatch):
-    """The recipe of the test: /dev/full cannot stand for metrics.jsonl, so the file's own writing is cut short."""
+def test_a_full_disk_leaves_no_partial_line_of_metrics(stopped, monkeypatch):
+    """Writes are cut short by a wrapper, as /dev/full cannot stand in for metrics.jsonl."""
     run, before = Run(stopped), (stopped / "metrics.jsonl").read_bytes()
     import builtins
 
@@ -172,8 +171,8 @@ def test_a_line_that_does_not_fit_on_the_disk_is_not_there_by_half(stopped, monk
     assert (stopped / "metrics.jsonl").read_bytes() == before
 
 
-def test_the_recipe_is_never_there_by_half(stopped, monkeypatch):
-    """A run killed while it writes recipe.yaml at its start leaves the one that was there."""
+def test_the_recipe_is_never_partially_written(stopped, monkeypatch):
+    """A run killed while writing recipe.yaml leaves the previous file."""
     from pathlib import Path
 
     before = (stopped / "recipe.yaml").read_bytes()
@@ -203,7 +202,7 @@ class TestSignals:
 
     # Step 9 is the last of an epoch.
     @pytest.mark.parametrize(("number", "step"), [(signal.SIGINT, 0), (signal.SIGTERM, 6), (signal.SIGTERM, 9)])
-    def test_saves_at_the_end_of_the_step_and_goes_on_from_there(self, number, step, tmp_path, monkeypatch, whole):
+    def test_saves_at_the_end_of_the_step_and_resumes_from_there(self, number, step, tmp_path, monkeypatch, uninterrupted):
         handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
         with monkeypatch.context() as patch:
             self.signalled(step, number, patch)
@@ -212,11 +211,11 @@ class TestSignals:
         assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
         assert (tmp_path / "checkpoints" / f"step-{step + 1}").is_dir() and not (tmp_path / ".lock").exists()
         train(short_recipe("simclr"), tmp_path, resume=True)
-        assert same_weights(tmp_path, whole)
-        losses = [[(line["step"], line.get("loss")) for line in Run(folder).metrics()] for folder in (tmp_path, whole)]
+        assert same_weights(tmp_path, uninterrupted)
+        losses = [[(line["step"], line.get("loss")) for line in Run(folder).metrics()] for folder in (tmp_path, uninterrupted)]
         assert losses[0] == losses[1]
 
-    def test_the_evaluation_behind_the_step_is_made_up_for(self, tmp_path, monkeypatch):
+    def test_an_evaluation_that_was_due_is_made_up_for(self, tmp_path, monkeypatch):
         recipe = short_recipe("simclr", knn_every=1)
         with monkeypatch.context() as patch:
             self.signalled(4, signal.SIGTERM, patch)  # the last step of the first epoch
@@ -226,24 +225,24 @@ class TestSignals:
         measured = [(line["step"], line.get("epoch")) for line in Run(tmp_path).metrics() if "knn_top1 k=20 T=0.1" in line]
         assert measured == [(0, None), (5, 0), (10, 1), (15, 2)]
 
-    def test_says_so_where_the_step_could_not_be_saved(self, tmp_path, monkeypatch):
-        from sslzoo.training import states
+    def test_says_so_if_the_step_could_not_be_saved(self, tmp_path, monkeypatch):
+        from sslzoo.training import checkpoints
 
         def full(*arguments):
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr(states, "save_checkpoint", full)
+        monkeypatch.setattr(checkpoints, "save_checkpoint", full)
         self.signalled(2, signal.SIGTERM, monkeypatch)
         with pytest.raises(StoppedError, match="at step 3, which could not be saved: nothing is saved"):
             train(short_recipe("simclr"), tmp_path)
 
-    def test_the_command_line_ends_with_the_signals_code(self, tmp_path, monkeypatch, capsys):
+    def test_the_command_line_exits_with_the_code_of_the_signal(self, tmp_path, monkeypatch, capsys):
         self.signalled(2, signal.SIGTERM, monkeypatch)
         changes = [f"{key}={value}" for key, value in SHORT.items()]
         assert main(["train", "digits/simclr", "--cpu", "--output", str(tmp_path), "--set", *changes]) == 143
         assert capsys.readouterr().err.strip().splitlines()[-1].startswith("stopped by SIGTERM at step 3, saved")
 
-    def test_a_second_interrupt_is_not_waited_with(self, tmp_path, monkeypatch):
+    def test_a_second_interrupt_stops_at_once(self, tmp_path, monkeypatch):
         original = loop.Training._train_step
 
         def twice(self, *arguments):
@@ -270,7 +269,7 @@ def test_tensorboard_has_each_step_once_after_a_resume(tmp_path, monkeypatch):
 
 
 def test_frozen_prototypes_gather_no_momentum():
-    """Swapping the order or setting the rate to 0 alone lets go of an epoch's momentum in the first unfrozen step."""
+    """With a learning rate of 0 alone, the momentum of the frozen epoch would be released in the first unfrozen step."""
     from sslzoo.optim import ParameterGroup, make_optimizer, set_learning_rates
 
     for name in ("sgd", "lars"):
@@ -286,12 +285,12 @@ def test_frozen_prototypes_gather_no_momentum():
         assert weight.item() == pytest.approx(-41.38, abs=0.01), name
 
 
-def test_the_environment_does_not_overrule_the_recipe(whole, tmp_path, monkeypatch, caplog):
+def test_environment_variables_do_not_override_the_recipe(uninterrupted, tmp_path, monkeypatch, caplog):
     variables = {"GRADIENT_ACCUMULATION_STEPS": "4", "MIXED_PRECISION": "bf16", "DYNAMO_BACKEND": "eager"}
     for name, value in variables.items():
         monkeypatch.setenv(f"ACCELERATE_{name}", value)
     train(short_recipe("simclr"), tmp_path)
-    assert same_weights(tmp_path, whole)
+    assert same_weights(tmp_path, uninterrupted)
     for name, value in variables.items():
         assert f"ACCELERATE_{name}={value} is ignored" in caplog.text and os.environ[f"ACCELERATE_{name}"] == value
 
@@ -309,8 +308,8 @@ def test_half_precision_on_a_cpu_is_refused(tmp_path):
         train(short_recipe("simclr", precision="fp16"), tmp_path / "run")
 
 
-def test_weights_that_are_no_longer_finite_are_named(tmp_path, monkeypatch):
-    """The loss of the step that broke them was still a number."""
+def test_weights_that_are_not_finite_end_the_run(tmp_path, monkeypatch):
+    """The loss of the step that broke them was still finite."""
     original = loop.Training._train_step
 
     def breaking(self, *arguments):
@@ -324,7 +323,7 @@ def test_weights_that_are_no_longer_finite_are_named(tmp_path, monkeypatch):
         train(short_recipe("simclr", log_every=1), tmp_path / "run")
 
 
-def test_a_run_tells_what_it_does_and_what_came_of_it(tmp_path, monkeypatch, capsys):
+def test_a_run_prints_its_plan_progress_and_summary(tmp_path, monkeypatch, capsys):
     from sslzoo.training import logs
 
     clock = iter(range(0, 10**6, 31))

@@ -1,4 +1,4 @@
-"""The loop: run folders, resuming, several processes, precision, and what it refuses."""
+"""The training loop: run folders, resuming, several processes, precision, and what is refused."""
 
 import itertools
 import json
@@ -24,7 +24,7 @@ from sslzoo.evaluation import knn
 from sslzoo.methods import method_names
 from sslzoo.recipe import read_recipe
 from sslzoo.run import Run
-from sslzoo.training import evaluations, finish, folder, images, loop
+from sslzoo.training import images, knn_evaluation, loop, results, run_folder
 from sslzoo.training import train as train_run
 
 ROOT = Path(__file__).parents[1]
@@ -50,26 +50,26 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory) -> Path:
-    """The folder of a short SimCLR run that nothing stopped."""
+def uninterrupted(tmp_path_factory) -> Path:
+    """The folder of a short SimCLR run without an interruption."""
     return train(short_recipe("simclr"), tmp_path_factory.mktemp("runs") / "whole").folder
 
 
 @pytest.fixture(scope="module")
-def died(tmp_path_factory) -> Path:
-    """The folder of the same run, which died behind step 9, one step behind the checkpoint of step 8."""
-    folder = tmp_path_factory.mktemp("runs") / "died"
+def killed(tmp_path_factory) -> Path:
+    """The folder of the same run, killed after step 9, one step after the checkpoint of step 8."""
+    folder = tmp_path_factory.mktemp("runs") / "killed"
     with pytest.MonkeyPatch.context() as patch:
         train_until(9, short_recipe("simclr"), folder, patch)
     return folder
 
 
 class Killed(BaseException):
-    """What no code catches."""
+    """An error that no code catches."""
 
 
 def train_until(step: int, recipe, folder: Path, monkeypatch) -> None:
-    """Trains and dies right behind optimiser step `step`."""
+    """Trains and is killed right after optimiser step `step`."""
     original = loop.Training._train_step
 
     def dying(self, *arguments):
@@ -84,10 +84,10 @@ def train_until(step: int, recipe, folder: Path, monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("method", method_names())
-def test_a_stopped_run_ends_with_the_weights_of_one_that_was_not(method, tmp_path, monkeypatch):
+def test_an_interrupted_run_ends_with_the_weights_of_an_uninterrupted_one(method, tmp_path, monkeypatch):
     recipe = short_recipe(method, epochs=2)
     train(recipe, tmp_path / "whole")
-    # Right behind the checkpoint of step 4, inside the first epoch; then between that and the next, inside the second.
+    # Right after the checkpoint of step 4, within the first epoch; then between two checkpoints, within the second.
     for step in (4, 7):
         train_until(step, recipe, tmp_path / "stopped", monkeypatch)
     train(recipe, tmp_path / "stopped", resume=True)
@@ -96,7 +96,7 @@ def test_a_stopped_run_ends_with_the_weights_of_one_that_was_not(method, tmp_pat
     assert curves[0] == curves[1]
 
 
-def test_an_evaluation_is_not_lost_between_two_epochs(tmp_path, monkeypatch):
+def test_an_interruption_between_two_epochs_loses_no_evaluation(tmp_path, monkeypatch):
     recipe = short_recipe("simclr", knn_every=1, checkpoint_every=5)
     train(recipe, tmp_path / "whole")
     train_until(5, recipe, tmp_path / "stopped", monkeypatch)
@@ -110,7 +110,7 @@ def test_an_evaluation_is_not_lost_between_two_epochs(tmp_path, monkeypatch):
     assert keys[0] == keys[1] and sum(value is not None for _, value in keys[0]) == 4
 
 
-# Ends itself without warning when it is about to sync a file of the checkpoint behind FIRST whole ones, the others of which are synced.
+# Kills itself when it is about to sync the FIRST-th file of checkpoints that are being written.
 KILLED = """
 import os, signal, sys
 from pathlib import Path
@@ -149,19 +149,19 @@ def test_a_killed_process_loses_nothing_that_was_saved(tmp_path):
 
 
 @pytest.mark.parametrize("file", ["method.safetensors", "optimizer.pt", "state.json", "manifest.json"])
-def test_a_damaged_checkpoint_is_passed_over(file, whole, died, tmp_path, caplog):
+def test_a_damaged_checkpoint_is_skipped(file, uninterrupted, killed, tmp_path, caplog):
     recipe = short_recipe("simclr")
-    shutil.copytree(died, tmp_path / "stopped")
+    shutil.copytree(killed, tmp_path / "stopped")
     newest = tmp_path / "stopped" / "checkpoints" / "step-8" / file
     content = bytearray(newest.read_bytes())
     content[len(content) // 2] ^= 1
     newest.write_bytes(content)
     train(recipe, tmp_path / "stopped", resume=True)
     assert "step-8" in caplog.text
-    assert same_weights(whole, tmp_path / "stopped")
+    assert same_weights(uninterrupted, tmp_path / "stopped")
 
 
-def test_a_truncated_checkpoint_is_passed_over_and_half_a_one_not_seen(tmp_path, caplog):
+def test_a_truncated_checkpoint_is_skipped_and_an_unfinished_one_ignored(tmp_path, caplog):
     state = checkpoints.Checkpoint({"weight": torch.arange(3.0)}, {"optimizer": {}}, {"step": 1})
     for step in (1, 2):
         checkpoints.save_checkpoint(tmp_path, step, state._replace(state={"step": step}))
@@ -174,7 +174,7 @@ def test_a_truncated_checkpoint_is_passed_over_and_half_a_one_not_seen(tmp_path,
     assert checkpoints.load_checkpoint(tmp_path) is None
 
 
-def test_the_last_good_checkpoint_is_deleted_only_behind_a_newer_one(tmp_path, monkeypatch):
+def test_the_last_good_checkpoint_is_deleted_only_after_a_newer_one_is_written(tmp_path, monkeypatch):
     state = checkpoints.Checkpoint({"weight": torch.arange(3.0)}, {"optimizer": {}}, {"step": 1})
     for step in range(1, 5):
         checkpoints.save_checkpoint(tmp_path, step, state)
@@ -190,8 +190,8 @@ def test_the_last_good_checkpoint_is_deleted_only_behind_a_newer_one(tmp_path, m
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), SafetensorError("No space left"), RuntimeError("No space left")])
-def test_a_full_disk_does_not_end_the_run(error, whole, tmp_path, monkeypatch, caplog):
-    """Of whichever of a checkpoint's writers; safetensors and torch raise kinds of their own."""
+def test_a_full_disk_does_not_end_the_run(error, uninterrupted, tmp_path, monkeypatch, caplog):
+    """Whichever writer fails: safetensors and torch raise errors of their own."""
 
     def full(tensors, file):
         Path(file).write_bytes(b"half of it")
@@ -200,16 +200,16 @@ def test_a_full_disk_does_not_end_the_run(error, whole, tmp_path, monkeypatch, c
     monkeypatch.setattr(checkpoints, "save_file" if isinstance(error, SafetensorError) else "sha256_of", full)
     if not isinstance(error, SafetensorError):
         monkeypatch.setattr(checkpoints, "sha256_of", lambda file: full(None, file))
-    monkeypatch.setattr(finish, "tidy", lambda run: None)
+    monkeypatch.setattr(results, "remove_checkpoints", lambda run: None)
     run = train(short_recipe("simclr"), tmp_path / "run")
-    assert same_weights(whole, run.folder)
+    assert same_weights(uninterrupted, run.folder)
     assert "no checkpoint at step 4" in caplog.text and "No space left" in caplog.text
     assert not list((run.folder / "checkpoints").iterdir())
 
 
-def test_no_pickle_is_run_from_a_checkpoint(whole, died, tmp_path):
+def test_no_pickle_is_run_from_a_checkpoint(uninterrupted, killed, tmp_path):
     recipe = short_recipe("simclr")
-    shutil.copytree(died, tmp_path / "run")
+    shutil.copytree(killed, tmp_path / "run")
 
     class Attack:
         def __reduce__(self):
@@ -222,11 +222,11 @@ def test_no_pickle_is_run_from_a_checkpoint(whole, died, tmp_path):
         (place / "manifest.json").write_text(json.dumps(manifest))
     train(recipe, tmp_path / "run", resume=True)
     assert not (tmp_path / "canary").exists()
-    assert same_weights(whole, tmp_path / "run")
+    assert same_weights(uninterrupted, tmp_path / "run")
 
 
 def test_two_processes_end_with_the_weights_of_one(tmp_path):
-    """DINO on a ViT: no batch norm, so nothing but the gathers, the averaged gradients and the order of the images tells them apart."""
+    """DINO on a ViT: without batch norm, only gathers, averaged gradients and the order of the images could differ."""
     changes = {**SHORT, "epochs": 2, "encoder": "vit-xs4", "optimizer": "sgd", "lr": 0.1, "frozen_epochs": 0, "head_norm": False}
     train(read_recipe("digits/dino", changes), tmp_path / "one")
     config = ROOT / "recipes/accelerate/two_cpu_processes.yaml"
@@ -282,7 +282,7 @@ def test_clipping_bounds_the_step(tmp_path):
     assert 0 < float(moved) <= 5 * 0.01 * 1.001
 
 
-def test_the_run_folder_is_whole(tmp_path):
+def test_the_run_folder_is_complete(tmp_path):
     run = train(short_recipe("dino", knn_every=2), tmp_path / "run")
     names = {file.name for file in run.folder.iterdir()}
     assert names >= {*WEIGHTS, "config.json", "preprocessor_config.json", "recipe.yaml", "metrics.jsonl", "results.json"}
@@ -301,7 +301,7 @@ def test_the_run_folder_is_whole(tmp_path):
     assert read_recipe(run.folder / "recipe.yaml").flat() == short_recipe("dino", knn_every=2).flat()
 
 
-def test_the_best_epoch_is_kept_beside_the_last(tmp_path, monkeypatch):
+def test_the_best_epoch_is_kept_next_to_the_last(tmp_path, monkeypatch):
     values = iter([0.95, 0.5, 0.9, 0.4])  # the first is of the untrained encoder
 
     def measured(*arguments):
@@ -309,7 +309,7 @@ def test_the_best_epoch_is_kept_beside_the_last(tmp_path, monkeypatch):
         number = {"protocol": "p", "dataset": "d", "split": "s", "metric": "knn_top1", "arguments": arguments, "data": {}}
         return [{**number, "value": next(values)}]
 
-    monkeypatch.setattr(evaluations, "measure", measured)
+    monkeypatch.setattr(knn_evaluation, "measure", measured)
     numbers = train(short_recipe("simclr", knn_every=1), tmp_path / "run").results()["numbers"]
     assert [(number["when"], number["value"], number["arguments"].get("epoch")) for number in numbers] == [
         ("last", 0.4, None), ("best", 0.9, 1),
@@ -324,7 +324,7 @@ def test_a_finished_run_is_not_trained_again(tmp_path):
     assert {file.name: file.stat().st_mtime_ns for file in run.folder.iterdir()} == before
 
 
-def test_what_is_there_is_not_written_over(tmp_path, monkeypatch):
+def test_an_existing_run_is_not_overwritten(tmp_path, monkeypatch):
     recipe = short_recipe("simclr")
     train_until(5, recipe, tmp_path / "run", monkeypatch)
     with pytest.raises(InputError, match="--resume"):
@@ -335,7 +335,7 @@ def test_what_is_there_is_not_written_over(tmp_path, monkeypatch):
 
 
 def test_a_second_process_in_the_same_folder_is_refused(tmp_path):
-    with folder.locked(tmp_path), pytest.raises(InputError, match="another process"), folder.locked(tmp_path):
+    with run_folder.locked(tmp_path), pytest.raises(InputError, match="another process"), run_folder.locked(tmp_path):
         pass
 
 
@@ -364,7 +364,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_checkpoints(value,
         ({"tracker": "trackio"}, "trackio"),
     ],
 )
-def test_what_cannot_be_trained_is_named(changes, message, tmp_path):
+def test_a_recipe_that_cannot_be_trained_is_refused(changes, message, tmp_path):
     with pytest.raises(InputError, match=message):
         train(short_recipe("simclr", **changes), tmp_path / "run")
     assert not (tmp_path / "run" / "results.json").exists()
@@ -387,9 +387,9 @@ def test_a_folder_of_unlabelled_images_of_all_sizes_trains(tmp_path):
     assert run.results()["training"]["images"] == 39
 
 
-def test_a_set_larger_than_the_memory_trains_alike(tmp_path, monkeypatch):
+def test_a_streamed_data_set_trains_like_a_resident_one(tmp_path, monkeypatch):
     write_images(tmp_path / "photos", 40)
-    # The canvases are of other sizes, which rounds sums otherwise; the runs drift apart a little, starting from the same images.
+    # Canvas sizes differ, and with them the rounding of sums, so the runs drift apart a little from the same first step.
     recipe = short_recipe("simclr", dataset=str(tmp_path / "photos"), batch_size=16, epochs=2, optimizer="sgd", lr=0.01, log_every=1)
     resident = train(recipe, tmp_path / "resident")
     original = images.load_images
@@ -414,7 +414,7 @@ def test_labels_never_reach_training(tmp_path, monkeypatch):
     assert same_weights(tmp_path / "labelled", tmp_path / "shuffled")
 
 
-def test_every_epoch_has_every_image_once_in_an_order_of_its_own(tmp_path, monkeypatch):
+def test_every_epoch_has_every_image_once_in_its_own_order(tmp_path, monkeypatch):
     read, original = [], ResidentImages.batches
 
     def watched(self, order):
@@ -429,11 +429,11 @@ def test_every_epoch_has_every_image_once_in_an_order_of_its_own(tmp_path, monke
     assert len(read) == 20 and all(len(set(order)) == 5 * 256 for order in orders)
     for first, second in itertools.combinations(orders, 2):
         assert sum(one == other for one, other in zip(first, second, strict=True)) < 20, "one in 1,297 by chance"
-        assert set(first) != set(second), "other images are left out"
+        assert set(first) != set(second), "each epoch leaves out other images"
 
 
-def test_what_is_logged_between_two_checkpoints_is_not_lost(tmp_path, monkeypatch):
-    """A checkpoint behind step 3, a line behind step 4: it holds the means over all four, three of which were done before."""
+def test_logged_values_between_two_checkpoints_are_not_lost(tmp_path, monkeypatch):
+    """A checkpoint after step 3, a log line after step 4: the line holds the means over all four steps."""
     recipe = short_recipe("simclr", test_split=None, epochs=1, log_every=4, checkpoint_every=3)
     train(recipe, tmp_path / "whole")
     train_until(3, recipe, tmp_path / "stopped", monkeypatch)
@@ -443,7 +443,7 @@ def test_what_is_logged_between_two_checkpoints_is_not_lost(tmp_path, monkeypatc
     assert lines[0] == lines[1] and [line["step"] for line in lines[0]] == [4, 5]
 
 
-def test_the_best_epoch_before_a_stop_stays_the_best(tmp_path, monkeypatch):
+def test_the_best_epoch_before_an_interruption_stays_the_best(tmp_path, monkeypatch):
     recipe = short_recipe("simclr", knn_every=1, checkpoint_every=5)
     values = iter([0.95, 0.9, 0.5, 0.4])  # the first is of the untrained encoder
     monkeypatch.setattr(knn, "knn_accuracy", lambda *arguments: {("top1", 20, 0.1): next(values)})
@@ -455,7 +455,7 @@ def test_the_best_epoch_before_a_stop_stays_the_best(tmp_path, monkeypatch):
     assert {number["provenance"]["precision"] for number in numbers} == {"fp32"}
 
 
-def test_what_is_frozen_for_an_epoch_moves_in_the_next(tmp_path):
+def test_parameters_frozen_for_one_epoch_move_in_the_next(tmp_path):
     changes = {"optimizer": "sgd", "lr": 0.1, "warmup_epochs": 0, "frozen_epochs": 1, "test_split": None}
     moved = {}
     for epochs in (1, 2):

@@ -1,4 +1,4 @@
-"""Whole runs in two processes: every branch is taken alike, whatever the number of steps is and whichever process meets an error."""
+"""Complete runs in two processes: both take every branch together, however many steps there are and whichever process fails."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from sslzoo.run import Run
 from sslzoo.training import images, logs, loop, train
 
 pytestmark = pytest.mark.slow
-# DINO on a ViT: no batch norm, so nothing but the gathers, the averaged gradients and the order of the images tells processes apart.
+# DINO on a ViT: without batch norm, only gathers, averaged gradients and the order of the images could differ from one process.
 BASE = {
     "encoder": "vit-xs4", "optimizer": "sgd", "lr": 0.1, "frozen_epochs": 0, "head_norm": False, "batch_size": 256, "epochs": 1,
     "knn_every": 0, "warmup_epochs": 0, "log_every": 2, "checkpoint_every": 5,
@@ -35,7 +35,7 @@ def run(folder: Path, **changes) -> str:
 
 
 def ends(folder: Path, rank: int, patch: pytest.MonkeyPatch):
-    """Every scenario in the order in which both processes go through them; each gives what one process saw of it."""
+    """All scenarios, in the order in which both processes run them; each returns its outcome in this process."""
     yield "multiple", lambda: run(folder / "multiple", test_split=None)
     yield "one step", lambda: run(folder / "one", batch_size=1297 // 2 * 2, checkpoint_every=1, log_every=1)
     yield "log and checkpoint", lambda: run(folder / "both", log_every=5)
@@ -84,7 +84,7 @@ def full_disk(folder, rank, patch):
 
 
 def not_finite(folder, rank, patch):
-    """The features of one process alone are not finite, as they follow from its own images."""
+    """Only one process's features are not finite: they come from its own images."""
     with patch.context() as inside:
         if rank == 1:
             original = logs.features
@@ -127,7 +127,7 @@ def _process(rank, folder, port):
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory):
-    """The folder of all scenarios, and what each process saw. A deadlock ends here and names the scenario."""
+    """The folder of all scenarios and the outcomes in each process. A deadlock fails here with the name of the scenario."""
     folder = tmp_path_factory.mktemp("two")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -140,12 +140,12 @@ def both(tmp_path_factory):
     if not joined:
         for process in context.processes:
             process.kill()
-        pytest.fail(f"the processes wait for each other behind {[list(names)[-1] for names in seen]}")
+        pytest.fail(f"the processes wait for each other after {[list(names)[-1] for names in seen]}")
     return folder, seen
 
 
 @pytest.mark.parametrize("name", ["multiple", "one step", "log and checkpoint", "resumed", "resumed at the last step", "goes on"])
-def test_a_run_comes_to_its_end(name, both):
+def test_a_run_finishes(name, both):
     assert [seen[name] for seen in both[1]] == ["done", "done"]
 
 
@@ -160,13 +160,13 @@ def test_a_run_comes_to_its_end(name, both):
         ("signal to one", "StoppedError: stopped by SIGTERM at step 3, saved", "StoppedError: stopped by SIGTERM at step 3, saved"),
     ],
 )
-def test_what_one_process_meets_ends_both_with_a_line(name, main, other, both):
+def test_an_error_in_one_process_ends_both_with_a_line(name, main, other, both):
     for seen, expected in zip(both[1], (main, other), strict=True):
         assert re.match(expected, seen[name]), seen[name]
 
 
-def test_a_stopped_run_ends_like_one_process_alone_that_was_not_stopped(both, tmp_path):
-    """Weights, and each line of the log: what the processes had summed up before they were stopped counts once."""
+def test_an_interrupted_run_ends_like_an_uninterrupted_one_in_one_process(both, tmp_path):
+    """The same weights and log lines: sums from before the interruption count once, not once per process."""
     alone = train(recipe(checkpoint_every=3), tmp_path, cpu=True)
     start = weights_at_start()
     for name in ("resumed", "signal"):
@@ -179,7 +179,7 @@ def test_a_stopped_run_ends_like_one_process_alone_that_was_not_stopped(both, tm
         assert [loss for _, loss in losses[1]] == pytest.approx([loss for _, loss in losses[0]], rel=1e-5)
 
 
-def test_a_run_of_two_processes_goes_on_in_one(both, tmp_path, monkeypatch):
+def test_a_run_of_two_processes_can_be_resumed_in_one(both, tmp_path, monkeypatch):
     train_until(3, recipe(checkpoint_every=3), tmp_path, monkeypatch)
     train(recipe(checkpoint_every=3), tmp_path, resume=True, cpu=True)
     one, two = weights(tmp_path), weights(both[0] / "resumed")

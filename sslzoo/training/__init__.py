@@ -1,5 +1,5 @@
-"""Training: the one loop, on Accelerate."""
+"""Training: one loop for every method, on Accelerate."""
 
-from .start import train
+from .train import train
 
 __all__ = ["train"]

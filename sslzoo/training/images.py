@@ -1,4 +1,4 @@
-"""The images of a recipe: those that are trained on, and those that are measured on meanwhile."""
+"""The images of a recipe: the training split, and the test split for kNN during training."""
 
 import sys
 
@@ -11,23 +11,23 @@ from sslzoo.recipe import Recipe
 
 
 def load_split_pair(recipe: Recipe, device: torch.device) -> tuple[ImageSet, Data | None]:
-    """Training images, and what is measured on: None without labels or a test split. Raises `InputError`."""
+    """The training images, and the data for kNN: None without labels or a test split. Raises `InputError`."""
     preprocessing, test = Preprocessing(recipe.eval_resize, recipe.eval_crop), None
     with all_or_none():
         images = _load(recipe, recipe.train_split, preprocessing, device)
-        unmeasured = _unmeasured(recipe, images)
-        if recipe.test_split is not None and unmeasured is None:
+        obstacle = _evaluation_obstacle(recipe, images)
+        if recipe.test_split is not None and obstacle is None:
             test = _load(recipe, recipe.test_split, preprocessing, device)
             if test.labels is None:
-                unmeasured, test = f"{recipe.dataset} ({recipe.test_split}) has no labels", None
-        if recipe.test_split is not None and unmeasured and rank() == 0:
-            print(f"no evaluation: {unmeasured}", file=sys.stderr)
+                obstacle, test = f"{recipe.dataset} ({recipe.test_split}) has no labels", None
+        if recipe.test_split is not None and obstacle and rank() == 0:
+            print(f"no evaluation: {obstacle}", file=sys.stderr)
     check_alike(f"the training images of {recipe.dataset}", {"fingerprint": images.fingerprint, "images": len(images)})
     return images, None if test is None else make_data(images, test, preprocessing)
 
 
-def _unmeasured(recipe: Recipe, images: ImageSet) -> str | None:
-    """Why nothing can be measured while training on `images`, although a recipe asks for it without being told to; None where it can."""
+def _evaluation_obstacle(recipe: Recipe, images: ImageSet) -> str | None:
+    """Why kNN cannot be measured during training although the recipe leaves its default test split; None if it can."""
     if images.labels is None:
         return f"{recipe.dataset} ({recipe.train_split}) has no labels"
     if recipe.test_split == "test" and len(images.splits) == 1:

@@ -1,7 +1,8 @@
-"""The end of a run: publishes the weights into the run folder, measures them, and removes the checkpoints."""
+"""The end of a run: saves the model, evaluates it, writes results.json and removes the checkpoints."""
 
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from sslzoo.errors import TrainingError, first_line
 from sslzoo.evaluation import Preprocessing, data_facts, protocol_named
@@ -9,50 +10,51 @@ from sslzoo.memory import peak_memory
 from sslzoo.processes import all_or_none, from_all
 from sslzoo.run import environment, with_provenance
 
-from .evaluations import PROTOCOL
-from .folder import tidy
-from .states import save
+from .checkpoints import save
+from .knn_evaluation import PROTOCOL
+from .run_folder import remove_checkpoints
 
 if TYPE_CHECKING:
     from .loop import Training
 
 
 def finish(training: "Training") -> None:
-    """Leaves the run folder as `Run` describes it. Raises `TrainingError` where the disk does not take it; the last checkpoint stays."""
+    """Leaves a complete run folder, as `Run` describes it. Raises `TrainingError` on a full disk; the last checkpoint then remains."""
     if training.saved_step != training.step:
         save(training)
     accelerator, recipe, run = training.accelerator, training.recipe, training.run
     with all_or_none():
         if accelerator.is_main_process:
-            _on_disk(training, lambda: _write_model(training))
-    numbers = training.evaluations.measure(training.step, recipe.epochs - 1) if training.data is not None else []
+            _write(training, lambda: _save_model(training))
+    numbers = training.evaluation.measure(training.step, recipe.epochs - 1) if training.data is not None else []
     facts = data_facts(training.data) | {"precision": protocol_named(PROTOCOL).precision_on(accelerator)} if numbers else {}
-    # In the order of the data set where one process has met all; else with what the others have met behind it.
+    # In data set order with one process; with several, one process's images after the other's.
     skipped = list(dict.fromkeys(name for names in from_all(training.images.skipped) for name in names))
     training.logs.end_trackers()
     with all_or_none():
         if accelerator.is_main_process:
             last = with_provenance(numbers, "last", run.weights_sha256, recipe.seed, accelerator.device, facts)
-            best = with_provenance(list(training.evaluations.best.values()), "best", None, recipe.seed, accelerator.device, facts)
-            results = {"training": _facts(training, skipped), "numbers": last + best}
-            _on_disk(training, lambda: run.write_results(results))
-            tidy(run)
+            best = with_provenance(list(training.evaluation.best.values()), "best", None, recipe.seed, accelerator.device, facts)
+            results = {"training": _training_facts(training, skipped), "numbers": last + best}
+            _write(training, lambda: run.write_results(results))
+            remove_checkpoints(run)
 
 
-def _write_model(training: "Training") -> None:
+def _save_model(training: "Training") -> None:
     training.method.save_pretrained(training.run.folder)
     Preprocessing(training.recipe.eval_resize, training.recipe.eval_crop).write(training.run.folder)
 
 
-def _on_disk(training: "Training", write) -> None:
+def _write(training: "Training", write: Callable[[], None]) -> None:
     try:
         write()
     except OSError as error:
-        kept = f"step {training.saved_step:,} is saved" if training.saved_step else "no checkpoint could be written"
-        raise TrainingError(f"{first_line(error)}; {kept}: make room and --resume") from error
+        saved = f"step {training.saved_step:,} is saved" if training.saved_step else "no checkpoint could be written"
+        raise TrainingError(f"{first_line(error)}; {saved}: free some space and --resume") from error
 
 
-def _facts(training: "Training", skipped: list[str]) -> dict[str, object]:
+def _training_facts(training: "Training", skipped: list[str]) -> dict[str, Any]:
+    """The "training" part of results.json."""
     trained = training.steps * training.recipe.batch_size
     device = training.accelerator.device
     facts = {

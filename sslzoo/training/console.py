@@ -1,4 +1,4 @@
-"""What a run tells its user: what it is going to do, and what came of it. All of it on standard error, by the main process."""
+"""What a run prints for its user, on standard error and by the main process alone: its plan at the start, a summary at the end."""
 
 import sys
 from collections.abc import Iterable
@@ -12,11 +12,11 @@ from sslzoo.run import environment
 if TYPE_CHECKING:
     from .loop import Training
 
-_SHOWN = "knn_top1 k=20 T=0.1"
+_SUMMARY_KEY = "knn_top1 k=20 T=0.1"
 
 
-def first_lines(training: "Training") -> None:
-    """Images, classes, device, precision, parameters, steps, views, and where the run is written."""
+def print_plan(training: "Training") -> None:
+    """Images, classes, device, precision, parameters, steps, views and the run folder."""
     recipe, accelerator, method = training.recipe, training.accelerator, training.method
     if not accelerator.is_main_process:
         return
@@ -38,33 +38,33 @@ def first_lines(training: "Training") -> None:
         lines["accumulate"] = f"{recipe.accumulate} micro-batches of {size}: the loss compares images within one, lr_scaling counts all"
     if training.resumed:
         lines["changed at"] = "; ".join(training.resumed)
-    _tell(recipe.name, lines)
+    _print_table(recipe.name, lines)
 
 
-def last_lines(training: "Training") -> None:
-    """kNN before and after, effective rank, the verdict on collapse, the time, and what to run next."""
+def print_summary(training: "Training") -> None:
+    """kNN before and after, effective rank, whether the encoder has collapsed, the time, and which commands come next."""
     recipe, run = training.recipe, training.run
     if not training.accelerator.is_main_process:
         return
     metrics, results = run.metrics(), run.results()["training"]
     lines = {}
-    measured = [line for line in metrics if _SHOWN in line]
+    measured = [line for line in metrics if _SUMMARY_KEY in line]
     if measured:
-        before = next((line[_SHOWN] for line in measured if not line["step"]), None)
+        before = next((line[_SUMMARY_KEY] for line in measured if not line["step"]), None)
         untrained = "" if before is None else f"{100 * before:.1f} % untrained, "
-        lines["kNN top-1, k=20"] = f"{untrained}{100 * measured[-1][_SHOWN]:.1f} % trained"
+        lines["kNN top-1, k=20"] = f"{untrained}{100 * measured[-1][_SUMMARY_KEY]:.1f} % trained"
     ranks = [line["feature_rank"] for line in metrics if "feature_rank" in line]
-    verdict = f"likely collapsed: {training.logs.collapse}" if training.logs.collapse else "no sign of collapse"
-    lines["effective rank"] = f"{ranks[-1]:.1f}, {verdict}"
+    collapse = f"likely collapsed: {training.logs.collapse}" if training.logs.collapse else "no sign of collapse"
+    lines["effective rank"] = f"{ranks[-1]:.1f}, {collapse}"
     lines["time"] = f"{results['seconds'] / 60:.1f} min, {results['images_per_second']:,.0f} images/s while training"
     if results["skipped_images"]:
         lines["broken images"] = f"{len(results['skipped_images']):,}, left out"
     lines["next"] = f"sslzoo card {run.folder}; sslzoo evaluate {run.folder} --protocol linear-features-v1"
-    _tell(f"{recipe.name} is trained", lines)
+    _print_table(f"{recipe.name} is trained", lines)
 
 
-def _tell(title: str, lines: dict[str, str]) -> None:
-    print(title, *(f"  {what:18} {said}" for what, said in lines.items()), sep="\n", file=sys.stderr, flush=True)
+def _print_table(title: str, lines: dict[str, str]) -> None:
+    print(title, *(f"  {label:18} {value}" for label, value in lines.items()), sep="\n", file=sys.stderr, flush=True)
 
 
 def _millions(parameters: Iterable[nn.Parameter]) -> str:

@@ -1,4 +1,4 @@
-"""What a run keeps to go on: its checkpoints, and the stop at a signal."""
+"""Saving a run, resuming it, and stopping it at a signal."""
 
 import logging
 import signal as signals
@@ -13,7 +13,7 @@ from sslzoo.processes import all_or_none, check_alike, main_decides
 from sslzoo.recipe import write_recipe
 from sslzoo.run import CHECKPOINTS, RECIPE
 
-from .folder import changed
+from .run_folder import recipe_changes
 
 if TYPE_CHECKING:
     from .loop import Training
@@ -22,27 +22,28 @@ _log = logging.getLogger(__name__)
 
 
 def save(training: "Training") -> None:
-    """A checkpoint, in all processes alike; a full disk costs a warning, not the run."""
-    training.evaluations.agree_on_buffers()
-    sums = training.logs.shared_sums()
+    """Writes a checkpoint; called by all processes. A full disk costs a warning, not the run."""
+    training.evaluation.broadcast_buffers()
+    sums = training.logs.mean_sums()
     if main_decides(lambda: _write(training, sums)):
         training.saved_step = training.step
 
 
-def stop(training: "Training", signal: int) -> NoReturn:
+def save_and_stop(training: "Training", signal: int) -> NoReturn:
     """Saves and ends the run. Raises `StoppedError`."""
     save(training)
     folder, name = training.run.folder, signals.Signals(signal).name
     if training.saved_step == training.step:
-        raise StoppedError(f"stopped by {name} at step {training.step:,}, saved: sslzoo train --resume --output {folder} goes on", signal)
-    kept = f"step {training.saved_step:,} is the last that is saved" if training.saved_step else "nothing is saved"
-    raise StoppedError(f"stopped by {name} at step {training.step:,}, which could not be saved: {kept}", signal)
+        resume = f"sslzoo train --resume --output {folder}"
+        raise StoppedError(f"stopped by {name} at step {training.step:,}, saved: {resume} continues the run", signal)
+    newest = f"step {training.saved_step:,} is the last that is saved" if training.saved_step else "nothing is saved"
+    raise StoppedError(f"stopped by {name} at step {training.step:,}, which could not be saved: {newest}", signal)
 
 
 def restore(training: "Training") -> None:
-    """Goes on from the newest whole checkpoint, where there is one, and writes the recipe that is run from now on.
+    """Restores the newest intact checkpoint, if there is one, and writes the recipe that is trained from now on.
 
-    Raises `InputError` where the images are others than before, or the checkpoint is not of this recipe.
+    Raises `InputError` if the training images have changed or the checkpoint does not fit the recipe.
     """
     folder = training.run.folder
     with all_or_none():
@@ -51,7 +52,7 @@ def restore(training: "Training") -> None:
     with all_or_none():
         if checkpoint is not None:
             _load(training, checkpoint)
-    main_decides(lambda: _take_over(training, checkpoint))
+    main_decides(lambda: _restore_files(training, checkpoint))
 
 
 def _write(training: "Training", sums: dict[str, float]) -> bool:
@@ -60,9 +61,9 @@ def _write(training: "Training", sums: dict[str, float]) -> bool:
     optimizer = {"optimizer": training.optimizer.state_dict()} | ({"scaler": scaler.state_dict()} if scaler is not None else {})
     try:
         state = {
-            "step": training.step, "best": training.evaluations.best, "measured_step": training.evaluations.measured_step,
-            "seconds": training.seconds, "metrics_size": training.run.synced_metrics_size(), "sums": sums, "summed": training.logs.summed,
-            "fingerprint": training.images.fingerprint, "resumed": training.resumed,
+            "step": training.step, "best": training.evaluation.best, "measured_step": training.evaluation.measured_step,
+            "seconds": training.seconds, "metrics_size": training.run.synced_metrics_size(), "sums": sums,
+            "summed": training.logs.summed_steps, "fingerprint": training.images.fingerprint, "resumed": training.resumed,
         }  # fmt: skip
         checkpoint = Checkpoint(training.method.state_dict(), optimizer, state)
         save_checkpoint(training.run.folder / CHECKPOINTS, training.step, checkpoint)
@@ -82,24 +83,25 @@ def _load(training: "Training", checkpoint: Checkpoint) -> None:
         training.method.load_state_dict(checkpoint.tensors)
         training.optimizer.load_state_dict(checkpoint.optimizer["optimizer"])
     except (RuntimeError, ValueError, KeyError) as error:
-        raise InputError(f"the checkpoint in {training.run.folder} is not of this recipe: {first_line(error)}") from error
+        raise InputError(f"the checkpoint in {training.run.folder} does not fit the recipe: {first_line(error)}") from error
     if training.accelerator.scaler is not None:
         training.accelerator.scaler.load_state_dict(checkpoint.optimizer["scaler"])
     training.step = training.saved_step = state["step"]
     training.seconds, training.resumed = state["seconds"], state["resumed"]
-    training.evaluations.best, training.evaluations.measured_step = state["best"], state["measured_step"]
+    training.evaluation.best, training.evaluation.measured_step = state["best"], state["measured_step"]
     logs, device = training.logs, training.accelerator.device
-    logs.sums, logs.summed = {name: torch.tensor(value, device=device) for name, value in state["sums"].items()}, state["summed"]
+    logs.sums = {name: torch.tensor(value, device=device) for name, value in state["sums"].items()}
+    logs.summed_steps = state["summed"]
 
 
-def _take_over(training: "Training", checkpoint: Checkpoint | None) -> None:
-    """Makes the folder's files those of the step that the run goes on from."""
+def _restore_files(training: "Training", checkpoint: Checkpoint | None) -> None:
+    """Brings metrics.jsonl and recipe.yaml back to the step at which the run continues."""
     run, recipe = training.run, training.recipe
     if checkpoint is not None:
-        changes = changed(run.recipe.public(), recipe.public())
+        changes = recipe_changes(run.recipe.public(), recipe.public())
         if changes:
-            told = ", ".join(f"{key} {before} -> {now}" for key, (before, now) in changes.items())
-            training.resumed = [*training.resumed, f"step {training.step}: {told}"]
+            changed = ", ".join(f"{key} {before} -> {now}" for key, (before, now) in changes.items())
+            training.resumed = [*training.resumed, f"step {training.step}: {changed}"]
     missing = run.cut_metrics(checkpoint.state["metrics_size"] if checkpoint else 0)
     if missing:
         _log.warning("metrics.jsonl lacks %d bytes of what was logged before step %d: the curves have a gap", missing, training.step)

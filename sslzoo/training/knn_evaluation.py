@@ -1,4 +1,4 @@
-"""kNN while training: of the untrained encoder, after epochs, and of the weights that are published."""
+"""kNN accuracy during training: of the untrained encoder, every few epochs, and of the final weights."""
 
 from typing import Any
 
@@ -14,8 +14,8 @@ from .logs import Logs
 PROTOCOL = "knn-instdisc-v2"
 
 
-class Evaluations:
-    """best: of each number that of the best epoch. measured_step: where the weights were measured last, -1 at first."""
+class KNNEvaluation:
+    """best: each number of its best epoch. measured_step: the step that was measured last, -1 before the first."""
 
     def __init__(self, recipe: Recipe, data: Data | None, method: Method, accelerator: Accelerator, logs: Logs):
         self.recipe, self.data, self.method, self.accelerator, self.logs = recipe, data, method, accelerator, logs
@@ -23,9 +23,9 @@ class Evaluations:
         self.measured_step = -1
 
     def measure_if_due(self, step: int, steps_per_epoch: int, steps: int) -> None:
-        """Measures before the first step and after each `knn_every` epochs, unless that was done before the run was stopped.
+        """Measures before the first step and after every `knn_every` epochs, unless a resumed run already did at this step.
 
-        The last epoch is measured when the run is finished.
+        The last epoch is measured by `finish`.
         """
         every = self.recipe.knn_every * steps_per_epoch
         if self.data is None or not every or step == steps or step % every or self.measured_step == step:
@@ -33,8 +33,8 @@ class Evaluations:
         self.measure(step, step // steps_per_epoch - 1 if step else None)
 
     def measure(self, step: int, epoch: int | None) -> list[dict[str, Any]]:
-        """kNN on the weights as they are, written as a line of metrics; those of a trained epoch are compared with the best."""
-        self.agree_on_buffers()
+        """Measures the current weights and logs the numbers. epoch: 0, 1, ..., or None for the untrained encoder, which is never best."""
+        self.broadcast_buffers()
         numbers = measure(self.method.encoder, self.data, PROTOCOL, quiet_session(self.accelerator, self.recipe.seed))
         line: dict[str, Any] = {"step": step} if epoch is None else {"step": step, "epoch": epoch}
         for number in numbers:
@@ -46,13 +46,13 @@ class Evaluations:
         self.measured_step = step
         return numbers
 
-    def agree_on_buffers(self) -> None:
-        """Batch norms of different processes see different images; the main process's statistics are the ones that count."""
+    def broadcast_buffers(self) -> None:
+        """Gives all processes the main process's buffers: without sync, each has batch norm statistics of its own images."""
         if self.accelerator.num_processes > 1:
             for buffer in self.method.buffers():
                 distributed.broadcast(buffer, 0)
 
 
 def knn_key(number: dict[str, Any]) -> str:
-    """ "knn_top1 k=20 T=0.1", as metrics.jsonl has it."""
+    """The number's key in metrics.jsonl, "knn_top1 k=20 T=0.1"."""
     return f"{number['metric']} k={number['arguments']['k']} T={number['arguments']['temperature']}"
