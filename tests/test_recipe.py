@@ -75,6 +75,14 @@ class TestShipped:
         assert again.flat() == recipe.flat() and again.make_views() == recipe.make_views()
         assert again.method_config().to_dict() == recipe.method_config().to_dict()
 
+    @pytest.mark.parametrize("name", shipped_recipes())
+    def test_holds_only_what_differs_from_the_methods_views_and_defaults(self, name):
+        values = yaml.safe_load(shipped_recipes()[name].read_text())
+        defaults = parse_recipe({key: values[key] for key in BASE}, name).flat()
+        recipe = read_recipe(name).flat()
+        repeated = [key for key in values.keys() - BASE.keys() - {"name"} if recipe[key] == defaults.get(key)]
+        assert not repeated, "what a recipe leaves out is spelt out in the run folder"
+
     def test_every_name_is_another(self):
         names = [read_recipe(name).name for name in shipped_recipes()]
         assert len(set(names)) == len(names)
