@@ -1,4 +1,4 @@
-"""The Space: a leaderboard of the zoo's models. It holds no token, runs no code of a repository and takes nothing but image uploads."""
+"""The Space: a leaderboard of the zoo's models. It holds no token, runs no repository's code, and accepts nothing but image uploads."""
 
 import os
 
@@ -9,12 +9,14 @@ from pathlib import Path
 from threading import Event
 
 import gradio as gr
-from board import Board, Listing, benchmark, chosen, columns, splits, table, value
+from board import Board, Listing
 from figures import Curve, accuracy_figure, cost_figure, loss_figure
-from files import Recent, fetch_curves
-from pages import SORTING, comparison, leaderboard, notice, quarantine, seen, summary
+from inspector import Inspector
+from lru_cache import LRUCache
+from model_files import fetch_curves
+from pages import SORTING, comparison, inspection, leaderboard, notice, quarantine, summary
 from plotly.graph_objects import Figure
-from try_it import Studio
+from table import benchmark, columns, filter_rows, make_table, percentage, splits
 
 from sslzoo.errors import InputError
 from sslzoo.hub import KNN_SETTING, Entry
@@ -35,76 +37,77 @@ _THEME = gr.themes.Base(
     block_shadow="none", block_label_background_fill="transparent", body_text_color_subdued="#57606a",
     body_text_color_subdued_dark="#9aa4af",
 )  # fmt: skip
-# The last choice counts: Gradio would drop one that is made while another is worked on.
+# always_last: by default Gradio drops a choice that is made while the previous one is being processed.
 _QUIET = {"api_visibility": "private", "trigger_mode": "always_last", "show_progress": "hidden"}
 _BUSY = {**_QUIET, "show_progress": "minimal"}
 
 
 def build(board: Board) -> gr.Blocks:
-    """The page."""
-    studio, curves = Studio(), Recent(64)
+    """The page with its tabs and events."""
+    inspector, cached_curves = Inspector(), LRUCache(64)
 
-    def curves_of(entry: Entry) -> dict[str, Curve]:
-        return curves.get((entry.name, entry.weights_sha256), lambda: fetch_curves(entry))
+    def load_curves(entry: Entry) -> dict[str, Curve]:
+        return cached_curves.get((entry.name, entry.weights_sha256), lambda: fetch_curves(entry))
 
-    def arrive():
-        listing = board.now()
-        every = listing.entries.values()
+    def load_page():
+        listing = board.current()
+        entries = listing.entries.values()
         names = list(listing.entries)
-        rows = [(entry, split) for entry in every for split in splits(entry)]
+        rows = [(entry, split) for entry in entries for split in splits(entry)]
         choices = (
-            {benchmark(entry, split) for entry, split in rows}, {entry.method for entry in every}, {entry.encoder for entry in every},
-            {entry.epochs for entry in every},
+            {benchmark(entry, split) for entry, split in rows}, {entry.method for entry in entries}, {entry.encoder for entry in entries},
+            {entry.epochs for entry in entries},
         )  # fmt: skip
-        models = [gr.Dropdown(choices=names, value=names[min(place, len(names) - 1)] if names else None) for place in (0, 0, 0, 1)]
+        models = [gr.Dropdown(choices=names, value=names[min(index, len(names) - 1)] if names else None) for index in (0, 0, 0, 1)]
         return [
             *(gr.Dropdown(choices=sorted(values), value=[]) for values in choices), *show_table(listing, rows), *models,
             gr.Tab(visible=bool(listing.quarantined)), quarantine(listing.quarantined),
         ]  # fmt: skip
 
-    def narrow(*filters: list):
-        listing = board.now()
-        return show_table(listing, chosen(listing.entries.values(), *filters))
+    def apply_filters(*filters: list):
+        listing = board.current()
+        return show_table(listing, filter_rows(listing.entries.values(), *filters))
 
     def show_table(listing: Listing, rows: list[tuple[Entry, str]]):
-        said = f"{len(rows)} of {len(listing.entries)} models. From {listing.source}." if rows else "No model passes these filters."
-        return said if listing.entries else f"No models yet. From {listing.source}.", leaderboard(*table(rows)), _cost(rows)
+        status = f"{len(rows)} of {len(listing.entries)} models. From {listing.source}." if rows else "No model passes these filters."
+        status = status if listing.entries else f"No models yet. From {listing.source}."
+        return status, leaderboard(*make_table(rows)), _cost_plot(rows)
 
     def show_model(name: str | None):
-        entry = board.now().entries.get(name)
+        entry = board.current().entries.get(name)
         if entry is None:
-            return notice("Choose a model."), *_hidden(2)
+            return notice("Choose a model."), *_hidden_plots(2)
         try:
-            own = {entry.name: curves_of(entry)}
+            curves = {entry.name: load_curves(entry)}
         except InputError as error:
-            return summary(entry) + notice(f"No curves: {error}."), *_hidden(2)
-        return summary(entry), *_plots(own)
+            return summary(entry) + notice(f"No curves: {error}."), *_hidden_plots(2)
+        return summary(entry), *_plots(curves)
 
-    def look(name: str | None, upload: str | None, heading: bool = False) -> str:
-        entry = board.now().entries.get(name)
+    def inspect(name: str | None, upload: str | None, heading: bool = False) -> str:
+        entry = board.current().entries.get(name)
         if entry is None or upload is None:
             return notice("Choose a model and upload an image: it is not kept.")
         try:
-            return seen(studio.look(entry, upload), entry.name if heading else None)
+            return inspection(inspector.inspect(entry, upload), entry.name if heading else None)
         except InputError as error:
             return notice(f"{error}.")
 
     def compare(one: str | None, other: str | None):
-        known = board.now().entries
-        if one not in known or other not in known:
-            return notice("Choose two models."), *_hidden(2)
-        pair, said = {}, ""
-        for entry in (known[one], known[other]):
+        entries = board.current().entries
+        if one not in entries or other not in entries:
+            return notice("Choose two models."), *_hidden_plots(2)
+        curves, notices = {}, ""
+        for entry in (entries[one], entries[other]):
             try:
-                pair[entry.name] = curves_of(entry)
+                curves[entry.name] = load_curves(entry)
             except InputError as error:
-                said += notice(f"No curves: {error}.")
-        return comparison(known[one], known[other]) + said, *_plots(pair)
+                notices += notice(f"No curves: {error}.")
+        return comparison(entries[one], entries[other]) + notices, *_plots(curves)
 
-    def look_both(one: str | None, other: str | None, upload: str | None):
+    def inspect_both(one: str | None, other: str | None, upload: str | None):
         if upload is None:
             return notice("Upload an image to see its neighbours by both models."), ""
-        return look(one, upload, True), look(other, upload, True)
+        return inspect(one, upload, True), inspect(other, upload, True)
 
     with gr.Blocks(title="sslzoo leaderboard", analytics_enabled=False, delete_cache=(300, 600)) as page:
         gr.HTML(_HEADER, padding=False)
@@ -137,27 +140,27 @@ def build(board: Board) -> gr.Blocks:
                     compare_upload = _upload("Image for both, 10 MB at most", "compare-image")
                 compare_page = gr.HTML(elem_id="compare-page", padding=False)
                 compare_plots = _plot_row()
-                near = []
+                neighbours = []
                 with gr.Row():
                     for side in ("one", "other"):
                         with gr.Column(min_width=300):
-                            near.append(gr.HTML(elem_id=f"near-{side}", padding=False))
+                            neighbours.append(gr.HTML(elem_id=f"near-{side}", padding=False))
             with gr.Tab("Quarantine", id="quarantine", visible=False) as quarantine_tab:
                 quarantined = gr.HTML(elem_id="quarantined", padding=False)
 
-        shown = [count, models, cost]
-        page.load(arrive, None, [*filters, *shown, model, try_model, one, other, quarantine_tab, quarantined], **_QUIET)
-        for chooser in filters:
-            chooser.input(narrow, filters, shown, **_QUIET)
+        table = [count, models, cost]
+        page.load(load_page, None, [*filters, *table, model, try_model, one, other, quarantine_tab, quarantined], **_QUIET)
+        for dropdown in filters:
+            dropdown.input(apply_filters, filters, table, **_QUIET)
         gr.on((model_tab.select, model.input), show_model, model, [model_page, *model_plots], **_BUSY)
-        gr.on((try_model.input, try_upload.input), look, [try_model, try_upload], try_page, **_BUSY)
+        gr.on((try_model.input, try_upload.input), inspect, [try_model, try_upload], try_page, **_BUSY)
         gr.on((compare_tab.select, one.input, other.input), compare, [one, other], [compare_page, *compare_plots], **_BUSY)
-        gr.on((compare_upload.input, one.input, other.input), look_both, [one, other, compare_upload], near, **_BUSY)
+        gr.on((compare_upload.input, one.input, other.input), inspect_both, [one, other, compare_upload], neighbours, **_BUSY)
     return page
 
 
 def serve(board: Board, **arguments) -> str:
-    """Starts the page; returns its address. arguments: as `gr.Blocks.launch` takes them."""
+    """Starts the page; returns its address. arguments: passed on to `gr.Blocks.launch`."""
     page = build(board).queue(max_size=20, default_concurrency_limit=2, api_open=False)
     return page.launch(
         max_file_size="10mb", strict_cors=True, ssr_mode=False, share=False, footer_links=[], theme=_THEME,
@@ -166,9 +169,9 @@ def serve(board: Board, **arguments) -> str:
 
 
 def _upload(label: str, name: str) -> gr.Image:
-    """An image file, given to the events as its path."""
+    """An image input that gives events the path of the uploaded file."""
     image = gr.Image(type="filepath", sources=["upload"], image_mode=None, label=label, height=220, buttons=[], elem_id=name)
-    # Gradio would open it before `try_it.open_upload` does, and knows no words for a file that is no image.
+    # Else Gradio opens the file before `uploads.open_upload` does, and has no clear message for one that is not an image.
     image.preprocess = lambda payload: payload.path if payload else None
     return image
 
@@ -178,20 +181,20 @@ def _plot_row() -> list[gr.Plot]:
         return [gr.Plot(show_label=False, min_width=320, buttons=[]) for _ in range(2)]
 
 
-def _plots(named: dict[str, dict[str, Curve]]) -> list[dict]:
-    figures = (loss_figure(named), accuracy_figure(named))
+def _plots(curves: dict[str, dict[str, Curve]]) -> list[dict]:
+    figures = (loss_figure(curves), accuracy_figure(curves))
     return [gr.Plot(value=figure, visible=True) if figure.data else gr.Plot(visible=False) for figure in figures]
 
 
-def _hidden(count: int) -> list[dict]:
+def _hidden_plots(count: int) -> list[dict]:
     return [gr.Plot(visible=False) for _ in range(count)]
 
 
-def _cost(rows: list[tuple[Entry, str]]) -> Figure | None:
+def _cost_plot(rows: list[tuple[Entry, str]]) -> Figure | None:
     points = []
     for entry, split in rows:
         for column in columns([entry]):
-            percent = value(entry, column, split)
+            percent = percentage(entry, column, split)
             if column.metric == "knn_top1" and column.setting == KNN_SETTING and percent is not None:
                 points.append((entry.name, benchmark(entry, split), entry.device_hours, percent, entry.hardware))
     return cost_figure(points) if points else None

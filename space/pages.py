@@ -1,12 +1,12 @@
-"""Pieces of the page in HTML. Every text is escaped here, wherever it comes from."""
+"""The page's contents as HTML. Every text is escaped here, whatever its source."""
 
 import base64
 import io
 from html import escape
 
-from board import metric_name, setting_name
+from inspector import Inspection
 from PIL import Image
-from try_it import Seen
+from table import metric_name, setting_name
 
 from sslzoo.hub import Entry, Measurement, Quarantined
 
@@ -15,7 +15,7 @@ def notice(text: str) -> str:
     return f'<p class="notice" role="status">{escape(text)}</p>'
 
 
-# Clicking a heading sorts by its column: numbers the largest first, then the other way round; what is missing stays last.
+# Clicking a heading sorts by its column: numbers in descending order, then reversed; missing values stay last.
 SORTING = """
 element.addEventListener("click", (event) => {
   const head = event.target.closest("th");
@@ -34,11 +34,11 @@ element.addEventListener("click", (event) => {
 
 
 def leaderboard(headings: list[str], rows: list[list]) -> str:
-    """What `board.table` gives, as a table that `SORTING` sorts."""
-    numeric = [all(row[place] is None or isinstance(row[place], (int, float)) for row in rows) for place in range(len(headings))]
+    """Headings and rows of `table.make_table`, as a table that `SORTING` sorts."""
+    numeric = [all(row[index] is None or isinstance(row[index], (int, float)) for row in rows) for index in range(len(headings))]
     head = "".join(
-        f'<th scope="col"{_kind(number)}><button type="button">{escape(text)}</button></th>'
-        for text, number in zip(headings, numeric, strict=True)
+        f'<th scope="col"{_numeric_class(is_numeric)}><button type="button">{escape(text)}</button></th>'
+        for text, is_numeric in zip(headings, numeric, strict=True)
     )
     body = "".join("<tr>" + "".join(map(_cell, row, numeric)) + "</tr>" for row in rows)
     return f'<div class="board"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
@@ -48,11 +48,11 @@ def _cell(content: Entry | str | int | float | None, numeric: bool) -> str:
     if isinstance(content, Entry):
         return f'<td data-value="{escape(content.name)}" title="{escape(content.name)}">{_link(content)}</td>'
     value = "" if content is None else escape(str(content))
-    shown = f"{content:,}" if isinstance(content, int) else _short(content) if isinstance(content, float) else value or "–"
-    return f'<td data-value="{value}"{_kind(numeric)}>{shown}</td>'
+    text = f"{content:,}" if isinstance(content, int) else _short(content) if isinstance(content, float) else value or "–"
+    return f'<td data-value="{value}"{_numeric_class(numeric)}>{text}</td>'
 
 
-def _kind(numeric: bool) -> str:
+def _numeric_class(numeric: bool) -> str:
     return ' class="numeric"' if numeric else ""
 
 
@@ -65,7 +65,7 @@ def _link(entry: Entry) -> str:
 
 
 def summary(entry: Entry) -> str:
-    """What the model is, and its numbers with how they were measured."""
+    """The model's facts, and its measurements with their settings and provenance."""
     facts = {
         "Method": entry.method, "Encoder": f"{entry.encoder}, {entry.image_size} px", "Data set": entry.dataset,
         "Training images": f"{entry.images:,}", "Epochs": f"{entry.epochs:,}", "Batch size": f"{entry.batch_size:,}",
@@ -73,29 +73,30 @@ def summary(entry: Entry) -> str:
         "Hardware": entry.hardware + (f", {entry.processes} processes" if entry.processes > 1 else ""),
         "Weights, SHA-256": f"{entry.weights_sha256[:16]}…",
     }  # fmt: skip
-    listed = "".join(f"<div><dt>{escape(key)}</dt><dd>{escape(value)}</dd></div>" for key, value in facts.items())
-    by = "" if entry.own else '<span class="badge">community, numbers as its card has them</span>'
-    return f'<h3 class="name">{_link(entry)}{by}</h3><dl class="facts">{listed}</dl>{_numbers(entry)}'
+    items = "".join(f"<div><dt>{escape(key)}</dt><dd>{escape(value)}</dd></div>" for key, value in facts.items())
+    badge = "" if entry.own else '<span class="badge">community, numbers as its card has them</span>'
+    return f'<h3 class="name">{_link(entry)}{badge}</h3><dl class="facts">{items}</dl>{_measurements(entry)}'
 
 
-def _numbers(entry: Entry) -> str:
+def _measurements(entry: Entry) -> str:
     if not entry.measurements:
         return notice("No number was measured.")
     rows = []
-    for number in entry.measurements:
-        reference = entry.reference.get(number.metric) if number.dataset == entry.dataset else None
-        epoch = "" if number.when == "last" else "best epoch" + ("" if number.epoch is None else f" ({number.epoch + 1})")
+    for measurement in entry.measurements:
+        reference = entry.reference.get(measurement.metric) if measurement.dataset == entry.dataset else None
+        epoch = "" if measurement.when == "last" else "best epoch" + ("" if measurement.epoch is None else f" ({measurement.epoch + 1})")
         rows.append((
-            metric_name(number), setting_name(number.arguments), _percent(number.value), "" if reference is None else _percent(reference),
-            epoch or "published weights", f"{number.dataset}, {number.split}",
-            f"{_count(number.train_images)} / {_count(number.test_images)}", number.protocol, number.date or "", number.code or "",
+            metric_name(measurement), setting_name(measurement.arguments), _percent(measurement.value),
+            "" if reference is None else _percent(reference), epoch or "published weights", f"{measurement.dataset}, {measurement.split}",
+            f"{_count(measurement.train_images)} / {_count(measurement.test_images)}", measurement.protocol, measurement.date or "",
+            measurement.code or "",
         ))  # fmt: skip
-    heads = ("Metric", "Setting", "%", "Reference", "Of", "Measured on", "Train / test images", "Protocol", "Date", "Code")
-    return _table(heads, rows, numeric={2, 3})
+    headings = ("Metric", "Setting", "%", "Reference", "Of", "Measured on", "Train / test images", "Protocol", "Date", "Code")
+    return _table(headings, rows, numeric={2, 3})
 
 
 def comparison(one: Entry, other: Entry) -> str:
-    """Facts and numbers of two models side by side; a number stands in the row of its metric, protocol, setting, data set and split."""
+    """Facts and measurements of two models side by side, one row per metric, protocol, setting, data set and split."""
     rows = [
         (what, str(first), str(second)) for what, first, second in (
             ("Method", one.method, other.method), ("Encoder", one.encoder, other.encoder), ("Data set", one.dataset, other.dataset),
@@ -103,50 +104,51 @@ def comparison(one: Entry, other: Entry) -> str:
             ("Device-hours", f"{one.device_hours:,.3g}", f"{other.device_hours:,.3g}"), ("Hardware", one.hardware, other.hardware),
         )
     ]  # fmt: skip
-    sides = [{_measurement(number): number for number in entry.measurements if number.when == "last"} for entry in (one, other)]
+    sides = [{_comparison_key(found): found for found in entry.measurements if found.when == "last"} for entry in (one, other)]
     for key in dict.fromkeys([*sides[0], *sides[1]]):
-        number = sides[0].get(key) or sides[1][key]
-        setting = ", ".join(part for part in (setting_name(number.setting), number.protocol, f"{number.dataset} {number.split}") if part)
-        rows.append((f"{metric_name(number)} ({setting})", *(_percent(side[key].value) if key in side else "–" for side in sides)))
+        found = sides[0].get(key) or sides[1][key]
+        setting = ", ".join(part for part in (setting_name(found.setting), found.protocol, f"{found.dataset} {found.split}") if part)
+        rows.append((f"{metric_name(found)} ({setting})", *(_percent(side[key].value) if key in side else "–" for side in sides)))
     return _table(("", one.name, other.name), rows, numeric=set())
 
 
-def _measurement(number: Measurement) -> tuple:
-    return number.metric, number.protocol, number.setting, number.dataset, number.split
+def _comparison_key(measurement: Measurement) -> tuple:
+    return measurement.metric, measurement.protocol, measurement.setting, measurement.dataset, measurement.split
 
 
-def seen(what: Seen, name: str | None = None) -> str:
-    """What an encoder made of an image."""
-    pictures = [("What the encoder is given", what.given), *[(title, picture) for title, picture in what.maps]]
+def inspection(found: Inspection, name: str | None = None) -> str:
+    """The encoder's input, its maps, and the nearest neighbours of an image. name: a heading."""
+    pictures = [("What the encoder is given", found.given), *found.maps]
     maps = "".join(_figure(picture, title, "") for title, picture in pictures)
-    near = "".join(_figure(one.picture, one.label, f"{one.cosine:.3f}") for one in what.neighbours)
-    head = f'<h3 class="name">{escape(name)}</h3>' if name else ""
-    if not near:
-        return f'{head}<div class="maps">{maps}</div>{notice(what.about[0].upper() + what.about[1:])}'
-    title = f"Nearest of {what.about}, with their classes and cosines"
-    return f'{head}<div class="maps">{maps}</div><h4>{escape(title)}</h4><div class="neighbours">{near}</div>'
+    neighbours = "".join(_figure(one.picture, one.label, f"{one.cosine:.3f}") for one in found.neighbours)
+    heading = f'<h3 class="name">{escape(name)}</h3>' if name else ""
+    if not neighbours:
+        return f'{heading}<div class="maps">{maps}</div>{notice(found.about[0].upper() + found.about[1:])}'
+    title = f"Nearest of {found.about}, with their classes and cosines"
+    return f'{heading}<div class="maps">{maps}</div><h4>{escape(title)}</h4><div class="neighbours">{neighbours}</div>'
 
 
 def quarantine(models: list[Quarantined]) -> str:
     rows = [(model.name, model.reason) for model in models]
-    said = "Tagged <code>sslzoo</code> but not shown: the metadata is not what sslzoo writes, or somebody else's."
-    return f"<p>{said}</p>{_table(('Model', 'Reason'), rows, numeric=set())}"
+    text = "Tagged <code>sslzoo</code> but not shown: the metadata is not what sslzoo writes, or belongs to another model."
+    return f"<p>{text}</p>{_table(('Model', 'Reason'), rows, numeric=set())}"
 
 
-def _table(heads: tuple[str, ...], rows: list[tuple[str, ...]], numeric: set[int]) -> str:
-    kinds = [_kind(place in numeric) for place in range(len(heads))]
-    head = "".join(f"<th{kind}>{escape(text)}</th>" for kind, text in zip(kinds, heads, strict=True))
+def _table(headings: tuple[str, ...], rows: list[tuple[str, ...]], numeric: set[int]) -> str:
+    """numeric: indices of the columns of numbers."""
+    classes = [_numeric_class(index in numeric) for index in range(len(headings))]
+    head = "".join(f"<th{class_}>{escape(text)}</th>" for class_, text in zip(classes, headings, strict=True))
     body = "".join(
-        "<tr>" + "".join(f"<td{kind}>{escape(text)}</td>" for kind, text in zip(kinds, row, strict=True)) + "</tr>" for row in rows
+        "<tr>" + "".join(f"<td{class_}>{escape(text)}</td>" for class_, text in zip(classes, row, strict=True)) + "</tr>" for row in rows
     )
     return f'<div class="wide"><table class="plain"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
-def _figure(picture: Image.Image, title: str, below: str) -> str:
+def _figure(picture: Image.Image, title: str, subtitle: str) -> str:
     data = io.BytesIO()
     picture.save(data, "PNG")
     source = f"data:image/png;base64,{base64.b64encode(data.getvalue()).decode()}"
-    small = f"<small>{escape(below)}</small>" if below else ""
+    small = f"<small>{escape(subtitle)}</small>" if subtitle else ""
     return f'<figure><img src="{source}" alt="{escape(title)}"><figcaption>{escape(title)}{small}</figcaption></figure>'
 
 

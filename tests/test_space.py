@@ -28,11 +28,12 @@ from sslzoo.hub import ListedModel, read_entries, write_card
 TESTS = Path(__file__).parent
 sys.path.insert(0, str(TESTS.parent / "space"))  # as when its app.py is run
 
-import board  # noqa: E402
+import table  # noqa: E402
 from board import Board  # noqa: E402
 from figures import accuracy_figure, read_curves  # noqa: E402
-from files import Recent  # noqa: E402
-from try_it import Studio, open_upload  # noqa: E402
+from inspector import Inspector  # noqa: E402
+from lru_cache import LRUCache  # noqa: E402
+from uploads import open_upload  # noqa: E402
 
 CHROMIUM = Path("/usr/bin/chromium")
 RES, VIT, ADA, TAMPERED = "sslzoo/simclr-res6-digits", "sslzoo/simclr-vit-xs4-digits", "ada/dino-res6-digits", "ada/tampered"
@@ -236,7 +237,7 @@ def test_try_it_finds_the_image_itself_and_shows_what_is_seen(opened, digit, tmp
     expect(shown.locator(".neighbours figcaption").first).to_have_text(f"{label}1.000")
     expect(shown).to_contain_text("Nearest of 400 of the 1,297 training images of digits")
     choose(page, "try-name", TAMPERED)
-    expect(shown).to_contain_text(f"the weights of {TAMPERED} are not those that its card tells of")
+    expect(shown).to_contain_text(f"the weights of {TAMPERED} are not those that its card describes")
     choose(page, "try-name", ADA)
     expect(shown).to_contain_text(f"{ADA} has no config.json, model.safetensors, preprocessor_config.json")
     expect(shown.locator("img")).to_have_count(0)
@@ -303,7 +304,7 @@ def listed(runs, name: str = RES, **block) -> ListedModel:
 
 
 def test_numbers_of_different_protocols_settings_and_splits_never_share_a_column_or_a_row(runs, monkeypatch):
-    monkeypatch.setattr(board, "PROTOCOLS", {"knn-instdisc-v2": None, "linear-a": None, "linear-b": None})
+    monkeypatch.setattr(table, "PROTOCOLS", {"knn-instdisc-v2": None, "linear-a": None, "linear-b": None})
     one = {"metric": "linear_top1", "when": "last", "protocol": "linear-a", "split": "test", "dataset": "digits"}
 
     def model(name: str, *numbers: dict):
@@ -319,7 +320,7 @@ def test_numbers_of_different_protocols_settings_and_splits_never_share_a_column
         model("a/five", {"value": 0.15, "arguments": {"selected_lr": 1}}, {"value": 0.16, "arguments": {"selected_lr": 2}}),
     ])  # fmt: skip
     assert broken == []
-    headings, rows = board.table(board.chosen(sound, [], [], [], []))
+    headings, rows = table.make_table(table.filter_rows(sound, [], [], [], []))
     assert headings[:6] == ["Model", "kNN", "Reference", "Linear linear-a", "Linear linear-a crops=2", "Linear linear-b"]
     found = {(row[0].name, row[6]): [None if value is None else round(value, 9) for value in row[1:6]] for row in rows}
     assert found == {
@@ -330,7 +331,7 @@ def test_numbers_of_different_protocols_settings_and_splits_never_share_a_column
         ("a/four", "digits"): [None, 90, None, None, None],
         ("a/five", "digits"): [None, 90, 16, None, None],
     }
-    assert [entry.name for entry, _ in board.chosen(sound, ["digits (validation)"], [], [], [])] == ["a/three"]
+    assert [entry.name for entry, _ in table.filter_rows(sound, ["digits (validation)"], [], [], [])] == ["a/three"]
 
 
 def test_the_hub_is_asked_now_and_then_and_what_it_said_stays(runs, tmp_path):
@@ -346,22 +347,23 @@ def test_the_hub_is_asked_now_and_then_and_what_it_said_stays(runs, tmp_path):
         for thread in asked:
             thread.join()
 
-    hub = Board(ask, tmp_path, fresh=3600)
-    assert list(hub.now().entries) == [RES] and "the Hub, asked at" in hub.now().source and len(asked) == 1, "the first visitor waits"
-    hub = Board(ask, tmp_path, fresh=0)
-    hub.now()
+    hub = Board(ask, tmp_path, max_age=3600)
+    assert list(hub.current().entries) == [RES] and "the Hub, asked at" in hub.current().source, "the first visitor waits"
+    assert len(asked) == 1
+    hub = Board(ask, tmp_path, max_age=0)
+    hub.current()
     say.append(listed(runs, ADA))
-    hub.now()
+    hub.current()
     settle()
-    assert len(hub.now().entries) == 2
+    assert len(hub.current().entries) == 2
     settle()
     say.clear()
-    hub.now()
+    hub.current()
     settle()
-    assert len(hub.now().entries) == 2, "a Hub that has gone away takes nothing with it"
+    assert len(hub.current().entries) == 2, "a Hub that has gone away takes nothing with it"
     slow = threading.Event()
     hub = Board(lambda: slow.wait(600) and [], tmp_path, patience=0.1)
-    assert "as the Hub has not answered" in hub.now().source, "nobody waits until it does"
+    assert "as the Hub has not answered" in hub.current().source, "nobody waits until it does"
     slow.set()
 
 
@@ -406,11 +408,11 @@ def test_uploads_are_shown_upright_whole_and_without_what_else_is_in_the_file(tm
     ("config.json", {"hidden_sizes": [10**9, 10**9]}, "config.json of .* says hidden_sizes"),
     ("config.json", {"depths": [1, 10**6]}, "config.json of .* says depths"),
     ("config.json", {"model_type": "evil", "auto_map": {"AutoModel": "evil.Evil"}}, "config.json of .* says model_type: evil"),
-    ("preprocessor_config.json", {"crop_size": {"height": 10**6, "width": 10**6}}, "wants images of 1000000 px"),
-    ("preprocessor_config.json", {"crop_pct": 1e-9}, "cut to 1e-09 of their side"),
-    ("preprocessor_config.json", {"image_mean": "x"}, "normalises its images by|cannot be loaded|cannot tell|image_std above 0"),
-    ("preprocessor_config.json", {"image_std": [0, 1, 1]}, "normalises its images by|cannot be loaded|cannot tell|image_std above 0"),
-    ("model.safetensors", None, "are not those that its card tells of"),
+    ("preprocessor_config.json", {"crop_size": {"height": 10**6, "width": 10**6}}, "needs images of 1000000 px"),
+    ("preprocessor_config.json", {"crop_pct": 1e-9}, "crops images to 1e-09 of their side"),
+    ("preprocessor_config.json", {"image_mean": "x"}, "mean or standard deviation|cannot be loaded|cannot tell|image_std above 0"),
+    ("preprocessor_config.json", {"image_std": [0, 1, 1]}, "mean or standard deviation|cannot be loaded|cannot tell|image_std above 0"),
+    ("model.safetensors", None, "are not those that its card describes"),
 ])  # fmt: skip
 def test_a_model_of_strangers_is_looked_at_before_it_is_loaded(runs, digit, tmp_path, name, change, said):
     for file, data in runs[RES].items():
@@ -418,12 +420,12 @@ def test_a_model_of_strangers_is_looked_at_before_it_is_loaded(runs, digit, tmp_
     (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'canary')!r}, 'w')")
     (entry,), _ = read_entries([listed(runs)])
     entry = dataclasses.replace(entry, folder=tmp_path)
-    studio = Studio()
-    assert len(studio.look(entry, str(digit[0])).neighbours) == 8, "as it is, it can be used"
+    inspector = Inspector()
+    assert len(inspector.inspect(entry, str(digit[0])).neighbours) == 8, "as it is, it can be used"
     data = json.dumps({**json.loads(runs[RES][name]), **change}).encode() if change else runs[RES][name][:-1] + b"x"
     (tmp_path / name).write_bytes(data)
     with pytest.raises(InputError, match=said):
-        Studio().look(entry, str(digit[0]))
+        Inspector().inspect(entry, str(digit[0]))
     assert not (tmp_path / "canary").exists()
 
 
@@ -431,19 +433,19 @@ def test_a_data_set_that_no_recipe_names_is_not_opened(runs, digit, tmp_path):
     for file, data in runs[RES].items():
         (tmp_path / file).write_bytes(data)
     (entry,), _ = read_entries([listed(runs, dataset=str(TESTS))])
-    seen = Studio().look(dataclasses.replace(entry, folder=tmp_path), str(digit[0]))
-    assert seen.neighbours == [] and "no recipe that comes with sslzoo uses it" in seen.about and len(seen.maps) == 2
+    inspection = Inspector().inspect(dataclasses.replace(entry, folder=tmp_path), str(digit[0]))
+    assert inspection.neighbours == [] and "no recipe that comes with sslzoo uses it" in inspection.about and len(inspection.maps) == 2
 
 
-def test_recent_keeps_the_last_few():
+def test_the_cache_keeps_the_last_few():
     made = []
-    recent = Recent(2)
+    cache = LRUCache(2)
     for key in "abacab":
-        recent.get(key, lambda key=key: made.append(key))
+        cache.get(key, lambda key=key: made.append(key))
     assert made == list("abcb"), "a was used again before c came, b was not"
     with pytest.raises(InputError):
-        recent.get("x", lambda: (_ for _ in ()).throw(InputError("x")))
-    recent.get("x", lambda: made.append("x"))
+        cache.get("x", lambda: (_ for _ in ()).throw(InputError("x")))
+    cache.get("x", lambda: made.append("x"))
     assert made[-1] == "x", "an error is not remembered"
 
 
