@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or not there."""
+"""Training checkpoints: written atomically, verified by digest when they are read, the newest two kept."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sslzoo.errors import first_line
-from sslzoo.files import whole
+from sslzoo.files import atomic_write
 
 _MODEL, _OPTIMIZER, _STATE, _MANIFEST = "method.safetensors", "optimizer.pt", "state.json", "manifest.json"
 _KEPT = 2
@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 
 class Checkpoint(NamedTuple):
-    """tensors: every one of the model. optimizer: what the optimiser and the gradient scaler keep. state: plain values."""
+    """tensors: the model's state. optimizer: the states of the optimiser and the gradient scaler. state: plain JSON values."""
 
     tensors: dict[str, Tensor]
     optimizer: dict[str, Any]
@@ -30,46 +30,46 @@ class Checkpoint(NamedTuple):
 
 
 def sha256_of(file: Path) -> str:
-    """In hex."""
+    """The file's sha256 in hex."""
     with open(file, "rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def save_checkpoint(folder: Path, step: int, checkpoint: Checkpoint) -> None:
-    """Writes `folder`/step-N beside its place, syncs it to the disk, renames it, and only then removes all but the newest two.
+    """Writes `folder`/step-N atomically, and then removes all but the newest two.
 
-    Raises `OSError`, also for a full disk, and leaves nothing half written.
+    Raises `OSError`, also for a full disk, and leaves nothing half-written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for left in folder.glob(".step-*.new"):  # by a process that was killed
-        shutil.rmtree(left, ignore_errors=True)
-    with whole(folder / f"step-{step}") as beside:
-        beside.mkdir()
-        save_file({name: value.detach().cpu().contiguous() for name, value in checkpoint.tensors.items()}, beside / _MODEL)
-        torch.save(checkpoint.optimizer, beside / _OPTIMIZER)
-        (beside / _STATE).write_text(json.dumps(checkpoint.state), encoding="utf-8")
-        manifest = {name: sha256_of(beside / name) for name in (_MODEL, _OPTIMIZER, _STATE)}
-        (beside / _MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
+    for leftover in folder.glob(".step-*.new"):  # of a process that was killed
+        shutil.rmtree(leftover, ignore_errors=True)
+    with atomic_write(folder / f"step-{step}") as temporary:
+        temporary.mkdir()
+        save_file({name: value.detach().cpu().contiguous() for name, value in checkpoint.tensors.items()}, temporary / _MODEL)
+        torch.save(checkpoint.optimizer, temporary / _OPTIMIZER)
+        (temporary / _STATE).write_text(json.dumps(checkpoint.state), encoding="utf-8")
+        manifest = {name: sha256_of(temporary / name) for name in (_MODEL, _OPTIMIZER, _STATE)}
+        (temporary / _MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
     for old in checkpoint_folders(folder)[_KEPT:]:
         shutil.rmtree(old, ignore_errors=True)
 
 
 def load_checkpoint(folder: Path) -> Checkpoint | None:
-    """The newest checkpoint whose files are what was written; damaged ones are named in a warning and passed over."""
-    for place in checkpoint_folders(folder):
+    """The newest undamaged checkpoint, None where there is none; damaged ones are skipped with a warning."""
+    for path in checkpoint_folders(folder):
         try:
-            manifest = json.loads((place / _MANIFEST).read_text(encoding="utf-8"))
+            manifest = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))
             for name in (_MODEL, _OPTIMIZER, _STATE):
-                if sha256_of(place / name) != manifest[name]:
+                if sha256_of(path / name) != manifest[name]:
                     raise ValueError(f"{name} is damaged")
-            optimizer = torch.load(place / _OPTIMIZER, map_location="cpu", weights_only=True)
-            return Checkpoint(load_file(place / _MODEL), optimizer, json.loads((place / _STATE).read_text(encoding="utf-8")))
+            optimizer = torch.load(path / _OPTIMIZER, map_location="cpu", weights_only=True)
+            return Checkpoint(load_file(path / _MODEL), optimizer, json.loads((path / _STATE).read_text(encoding="utf-8")))
         except (OSError, ValueError, KeyError, TypeError, SafetensorError, pickle.UnpicklingError, RuntimeError) as error:
-            _log.warning("passing over checkpoint %s: %s", place, first_line(error))
+            _log.warning("skipping checkpoint %s: %s", path, first_line(error))
     return None
 
 
 def checkpoint_folders(folder: Path) -> list[Path]:
-    """The checkpoints in `folder`, whole or damaged, the newest first."""
+    """The checkpoint folders in `folder`, newest first, damaged ones included."""
     found = [place for place in folder.glob("step-*") if place.name[5:].isdigit()]
     return sorted(found, key=lambda place: int(place.name[5:]), reverse=True)

@@ -1,13 +1,13 @@
-"""Bad input: one line that names what is wrong and the nearest valid choice."""
+"""Errors for the user: one line that names what is wrong and the nearest valid choice."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
 
 
 class InputError(ValueError):
-    """What the user gave cannot be used; the message is one line that names it and what to do. The command line exits with 2.
+    """Unusable input; the message is one line that names it and says what to do. The command line exits with 2.
 
-    What a terminal does not print, such as a line break in a file's name, is written as Python writes it.
+    Unprintable characters, such as a line break in a file's name, are escaped.
     """
 
     def __init__(self, message: str):
@@ -15,7 +15,7 @@ class InputError(ValueError):
 
 
 def unknown(kind: str, name: object, choices: Iterable[str]) -> InputError:
-    """The error for a `name` that is none of `choices`: says the nearest one, or all of them when none is near."""
+    """The error for a `name` that is not among `choices`: suggests the nearest one, or lists them all when none is near."""
     choices, name = sorted(choices), str(name)
     near = get_close_matches(name, choices, n=1, cutoff=0.4)
     name = name if len(name) <= 200 else f"{name[:200]}..."
@@ -24,26 +24,26 @@ def unknown(kind: str, name: object, choices: Iterable[str]) -> InputError:
 
 
 def printable(name: object) -> str:
-    """A stranger's name in a message of one line: escaped where it would break it, cut where it is long."""
+    """An untrusted name for a one-line message: escaped where it is not printable, shortened where it is long."""
     name = str(name) if str(name).isprintable() else ascii(str(name))[1:-1]
     return name if len(name) <= 120 else f"{name[:100]}..."
 
 
 def first_line(error: Exception) -> str:
-    """The beginning of another library's error, for a message of one line."""
+    """The first line of another library's error."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 class TrainingError(RuntimeError):
-    """Training cannot go on; the message is one line that says why and what is left. The command line exits with 1."""
+    """Training cannot continue; the message is one line that says why and what was saved. The command line exits with 1."""
 
 
 class PublishError(RuntimeError):
-    """The Hub did not take a run; the message is one line that says why and what to do. The command line exits with 1."""
+    """The Hub rejected a run; the message is one line that says why and what to do. The command line exits with 1."""
 
 
 class StoppedError(RuntimeError):
-    """A signal ended the training; the message is one line that says what is saved. The command line exits with 128 + signal."""
+    """A signal stopped the training; the message is one line that says what was saved. The command line exits with 128 + signal."""
 
     def __init__(self, message: str, signal: int):
         super().__init__(message)

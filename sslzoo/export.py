@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from sslzoo.encoders import features, model_folder
 from sslzoo.errors import InputError, first_line
 from sslzoo.evaluation import Preprocessing, encoder_for
-from sslzoo.files import whole
+from sslzoo.files import atomic_write
 
 _TOLERANCE = 1e-4
 _MOST_BYTES = 2**31  # what one ONNX file holds
@@ -42,8 +42,8 @@ def export_onnx(name: str, file: Path) -> Path:
     if size >= _MOST_BYTES:
         raise InputError(f"'{name}' is too large for an ONNX file: its weights take {size / 2**30:.1f} GiB")
     try:
-        with whole(file) as beside:
-            _write_checked(name, folder, encoder, preprocessing, beside)
+        with atomic_write(file) as temporary:
+            _write_checked(name, folder, encoder, preprocessing, temporary)
     except OSError as error:
         raise InputError(f"cannot write '{file}': {first_line(error)}") from error
     return file

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, whatever happens while they are written."""
+"""Atomic writing: a file or folder is there completely or not at all, whatever happens while it is written."""
 
 import os
 import shutil
@@ -12,58 +12,58 @@ from sslzoo.errors import first_line
 
 
 @contextmanager
-def whole(place: Path) -> Iterator[Path]:
-    """A path beside `place`, for a file or a folder to be written to; it is synced to the disk and takes its place when the block ends.
+def atomic_write(path: Path) -> Iterator[Path]:
+    """A temporary path next to `path` to write a file or folder to; when the block ends it is synced to disk and renamed to `path`.
 
-    After an error nothing is left beside it, and what stood at `place` still does. Raises `OSError` for whatever kind of error the writer
-    raises when it cannot write. A folder at `place` is replaced.
+    After an error the temporary file is gone and what stood at `path` is untouched. A folder at `path` is replaced. Errors of writing are
+    raised as `OSError`, whatever kind the writer raises.
     """
-    beside = place.with_name(f".{place.name}.new")
-    _remove(beside)
+    temporary = path.with_name(f".{path.name}.new")
+    _remove(temporary)
     try:
-        yield beside
-        _settle(beside)
-        if place.is_dir() and not place.is_symlink():
-            shutil.rmtree(place)
-        os.replace(beside, place)
-        sync(place.parent)
-    except (SafetensorError, RuntimeError) as error:  # of a full disk, safetensors and torch make kinds of their own
-        raise OSError(f"cannot write {place}: {first_line(error)}") from error
+        yield temporary
+        _finalize(temporary)
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        os.replace(temporary, path)
+        sync(path.parent)
+    except (SafetensorError, RuntimeError) as error:  # safetensors and torch raise their own errors for a full disk
+        raise OSError(f"cannot write {path}: {first_line(error)}") from error
     finally:
-        _remove(beside)
+        _remove(temporary)
 
 
 @contextmanager
-def filled(folder: Path) -> Iterator[Path]:
-    """An empty folder for several files, which replace those of the same names in `folder` when the block ends.
+def atomic_update(folder: Path) -> Iterator[Path]:
+    """A temporary folder for several files, which replace those of the same names in `folder` when the block ends.
 
-    All are on the disk before the first is put in place. After an error `folder` is as it was. Raises `OSError` as `whole` does.
+    All are on disk before the first is moved. After an error `folder` is as it was. Raises `OSError` as `atomic_write` does.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    beside = folder / ".new"
-    _remove(beside)
+    temporary = folder / ".new"
+    _remove(temporary)
     try:
-        beside.mkdir()
-        yield beside
-        _settle(beside)
-        for file in sorted(beside.iterdir()):
+        temporary.mkdir()
+        yield temporary
+        _finalize(temporary)
+        for file in sorted(temporary.iterdir()):
             os.replace(file, folder / file.name)
         sync(folder)
     except (SafetensorError, RuntimeError) as error:
         raise OSError(f"cannot write into {folder}: {first_line(error)}") from error
     finally:
-        _remove(beside)
+        _remove(temporary)
 
 
-def write_whole(file: Path, text: str) -> None:
-    """Replaces a text file at once."""
-    with whole(file) as beside:
-        beside.write_text(text, encoding="utf-8", newline="\n")  # byte for byte the same on Windows
+def atomic_write_text(file: Path, text: str) -> None:
+    """Replaces a text file, encoded as UTF-8."""
+    with atomic_write(file) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")  # byte for byte the same on Windows
 
 
 def sync(path: Path) -> None:
-    """Waits until the file's content, or the folder's list of names, is on the disk."""
-    if path.is_dir() and os.name == "nt":  # Windows opens no folders
+    """Waits until a file's content, or a folder's list of names, is on disk."""
+    if path.is_dir() and os.name == "nt":  # Windows cannot open folders
         return
     handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
     try:
@@ -72,19 +72,19 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
-def _settle(path: Path) -> None:
-    """Syncs a file, or a folder and all files right in it; makes them readable for whom the user's umask allows it."""
+def _finalize(path: Path) -> None:
+    """Syncs a file, or a folder and the files directly in it, and gives them the permissions of the user's umask."""
     files = [file for file in path.iterdir() if file.is_file()] if path.is_dir() else [path]
     usual = _usual_mode(path.parent)
     for file in files:
-        os.chmod(file, usual | file.stat().st_mode & 0o111)  # safetensors writes for the owner alone
+        os.chmod(file, usual | file.stat().st_mode & 0o111)  # safetensors writes files that only the owner can read
         sync(file)
     if path.is_dir():
         sync(path)
 
 
 def _usual_mode(folder: Path) -> int:
-    """What a new file in the folder gets: the umask cannot be asked for without being changed."""
+    """The mode of a new file in the folder: reading the umask would mean changing it."""
     probe = folder / f".mode-{os.getpid()}"
     try:
         probe.touch()

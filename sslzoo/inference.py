@@ -28,7 +28,7 @@ from sslzoo.evaluation import (
     required_resolution,
     write_features,
 )
-from sslzoo.processes import all_or_none, check_alike, rank
+from sslzoo.processes import all_or_none, check_equal, rank
 from sslzoo.recipe import Recipe, read_recipe, shipped_recipes
 from sslzoo.run import RECIPE, RESULTS, Run, code_version, with_provenance
 
@@ -109,7 +109,7 @@ def measure_stored(folder: Path, data: Data, facts: dict[str, Any], protocol: st
         # Made by the protocol that keeps something there: most keep nothing, and the cache may be unwritable.
         state = Path(constants.HF_ASSETS_CACHE) / "sslzoo" / "evaluation" / hashlib.sha256(json.dumps(key).encode()).hexdigest()[:24]
         encoder = encoder_for(folder, data.preprocessing).to(accelerator.device)
-    check_alike("the weights", weights)
+    check_equal("the weights", weights)
     with _bar("images", 0, protocol) as bar:
         found = measure(encoder, data, protocol, Session(accelerator, seed, bar, state))
     if accelerator.is_main_process:

@@ -25,8 +25,8 @@ from sslzoo.encoders import (
     without_pooler,
 )
 from sslzoo.errors import InputError, first_line
-from sslzoo.files import filled
-from sslzoo.optim import ParameterGroup, decayed_and_not
+from sslzoo.files import atomic_update
+from sslzoo.optim import ParameterGroup, decay_groups
 from sslzoo.views import View, uniform
 
 BLOCK = "sslzoo"  # the key of the method's configuration in the encoder's config.json
@@ -171,7 +171,7 @@ class Method(PreTrainedModel):
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """The trainable parameters, in groups that weight decay and learning rate treat differently."""
-        return decayed_and_not(self)
+        return decay_groups(self)
 
     def forward(self, views: list[Tensor], progress: Progress) -> dict[str, Tensor]:
         """`loss`, as a module's call, so that distributed training synchronises its gradients."""
@@ -196,9 +196,9 @@ class Method(PreTrainedModel):
         }
         prefix = self._encoder_prefix()
         rest = {name: value.cpu().contiguous() for name, value in self.state_dict().items() if not name.startswith(prefix)}
-        with filled(folder) as beside:
-            plain.save_pretrained(beside, max_shard_size=max_shard_size)
-            save_file(rest, beside / HEADS, metadata={"format": "pt"})
+        with atomic_update(folder) as temporary:
+            plain.save_pretrained(temporary, max_shard_size=max_shard_size)
+            save_file(rest, temporary / HEADS, metadata={"format": "pt"})
 
     @classmethod
     def from_pretrained(

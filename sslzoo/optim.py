@@ -14,11 +14,11 @@ OPTIMIZERS = ("sgd", "adam", "adamw", "lars")
 
 @dataclass
 class ParameterGroup:
-    """Parameters that are treated alike.
+    """Parameters that share their optimiser settings.
 
     decay: whether weight decay applies to them where the recipe exempts norms and biases.
     constant_lr: the learning rate stays at its peak (SimSiam's predictor).
-    frozen_epochs: epochs in which they do not move and gather no momentum (DINO's last layer, SwAV's prototypes).
+    frozen_epochs: first epochs without updates and without momentum (DINO's last layer, SwAV's prototypes).
     lr_factor: multiplies their learning rate (Barlow Twins' norms and biases).
     """
 
@@ -29,18 +29,18 @@ class ParameterGroup:
     lr_factor: float = 1.0
 
 
-def decayed_and_not(module: nn.Module, without: Iterable[nn.Parameter] = ()) -> list[ParameterGroup]:
-    """The trainable parameters in two groups: weights, and norms with biases. `without`: those that have a group of their own."""
+def decay_groups(module: nn.Module, exclude: Iterable[nn.Parameter] = ()) -> list[ParameterGroup]:
+    """The trainable parameters in two groups: weights, and norms with biases. exclude: parameters that have a group of their own."""
     norms = {
         id(parameter)
         for part in module.modules()
         if isinstance(part, (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm))
         for parameter in part.parameters(recurse=False)
     }
-    left_out = {id(parameter) for parameter in without}
+    excluded = {id(parameter) for parameter in exclude}
     decayed, exempt = [], []
     for name, parameter in module.named_parameters():
-        if parameter.requires_grad and id(parameter) not in left_out:
+        if parameter.requires_grad and id(parameter) not in excluded:
             (exempt if id(parameter) in norms or name.endswith("bias") else decayed).append(parameter)
     return [ParameterGroup(decayed), ParameterGroup(exempt, decay=False)]
 
@@ -48,10 +48,10 @@ def decayed_and_not(module: nn.Module, without: Iterable[nn.Parameter] = ()) -> 
 def make_optimizer(
     groups: list[ParameterGroup], name: str, weight_decay: float, momentum: float, betas: tuple[float, float], decay_norm_and_bias: bool
 ) -> torch.optim.Optimizer:
-    """SGD with momentum, Adam (its weight decay is a term of the gradient), AdamW or LARS over the groups.
+    """SGD with momentum, Adam (whose weight decay is added to the gradient), AdamW or LARS over the groups.
 
-    `set_learning_rates` gives them their learning rates before each step. A step drops the gradients of a group whose rate is 0, as DINO
-    and SwAV do with what is frozen.
+    Learning rates are set by `set_learning_rates` before each step. A step drops the gradients of groups whose rate is 0, as DINO and SwAV
+    do for frozen layers.
     """
     settings = [
         {
@@ -77,14 +77,14 @@ def make_optimizer(
 
 
 def set_learning_rates(optimizer: torch.optim.Optimizer, peak: float, factor: float, epoch: int) -> None:
-    """Gives each group `peak * factor`, or what is special about it; 0 while it is frozen."""
+    """Sets each group's learning rate: `peak * factor` times its own factor, without `factor` where it is constant, 0 while frozen."""
     for group in optimizer.param_groups:
         frozen = epoch < group["frozen_epochs"]
         group["lr"] = 0.0 if frozen else peak * group["lr_factor"] * (1.0 if group["constant_lr"] else factor)
 
 
 def _drop_frozen_gradients(optimizer: torch.optim.Optimizer, *_: object) -> None:
-    """Else momentum would fill while nothing moves, and be let go in the first steps after."""
+    """Without this, momentum would build up while the parameters are frozen and be released in the first steps after."""
     for group in optimizer.param_groups:
         if group["lr"] == 0:
             for parameter in group["params"]:
@@ -100,7 +100,7 @@ def peak_lr(lr: float, scaling: str, batch: int) -> float:
 def lr_factor(schedule: str, step: int, steps_per_epoch: int, epochs: int, warmup_epochs: float, final: float) -> float:
     """What the peak learning rate is multiplied by at optimiser step `step` (0, 1, ...).
 
-    cosine_per_step, cosine_per_epoch: linear warm-up that never is 0, then a cosine that reaches `final` at the last step (epoch).
+    cosine_per_step, cosine_per_epoch: a linear warm-up that starts above 0, then a cosine that reaches `final` at the last step (epoch).
     annealing_per_epoch: a cosine without warm-up that would reach 0 one epoch after the last (torch's CosineAnnealingLR).
     """
     if schedule == "constant":
@@ -113,15 +113,15 @@ def lr_factor(schedule: str, step: int, steps_per_epoch: int, epochs: int, warmu
     warmup = round(warmup_epochs * (steps_per_epoch if per_step else 1))
     if now < warmup:
         return (now + 1) / warmup
-    through = (now - warmup) / max(1, total - warmup - 1)
-    return final + (1 - final) * (1 + math.cos(math.pi * through)) / 2
+    fraction = (now - warmup) / max(1, total - warmup - 1)
+    return final + (1 - final) * (1 + math.cos(math.pi * fraction)) / 2
 
 
 class LARS(torch.optim.Optimizer):
-    """SGD with momentum whose step each tensor scales by the ratio of its norm to its gradient's (You, Gitman and Ginsburg, 2017).
+    """SGD with momentum, scaled for each tensor by the ratio of its norm to its gradient's (You, Gitman and Ginsburg, 2017).
 
-    Groups without weight decay are not adapted, nor are tensors that are, or whose gradient is, all zero. All tensors of a group are
-    updated together, and nothing is read back from the device.
+    Groups without weight decay are not scaled, nor are tensors that are all zero or have an all-zero gradient. All tensors of a group are
+    updated together, without synchronising with the device.
     """
 
     def __init__(self, params, lr: float = 0.0, momentum: float = 0.9, weight_decay: float = 0.0, trust: float = 0.001, eps: float = 1e-8):
@@ -129,14 +129,14 @@ class LARS(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:
-        """One step; `closure` is there because callers such as Accelerate pass one on, and must be None."""
+        """One step. `closure` must be None; callers such as Accelerate pass it."""
         for group in self.param_groups:
             parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
             if not parameters:
                 continue
             updates = [parameter.grad for parameter in parameters]
             if group["weight_decay"]:
-                updates = _adapted(parameters, updates, group["weight_decay"], group["trust"], group["eps"])
+                updates = _scale_updates(parameters, updates, group["weight_decay"], group["trust"], group["eps"])
             for parameter in parameters:
                 if "momentum_buffer" not in self.state[parameter]:
                     self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
@@ -146,13 +146,13 @@ class LARS(torch.optim.Optimizer):
             torch._foreach_add_(parameters, buffers, alpha=-group["lr"])
 
 
-def _adapted(parameters: list[Tensor], gradients: list[Tensor], decay: float, trust: float, eps: float) -> list[Tensor]:
-    sizes = torch.stack(torch._foreach_norm(parameters))
-    slopes = torch.stack(torch._foreach_norm(gradients))
-    ratio = trust * sizes / (slopes + decay * sizes + eps)
-    adapts = (sizes > 0) & (slopes > 0)
-    # g' = ratio * (g + decay * w), or g itself where the ratio means nothing
-    ratio, decay = torch.where(adapts, ratio, 1.0), torch.where(adapts, decay, 0.0)
+def _scale_updates(parameters: list[Tensor], gradients: list[Tensor], decay: float, trust: float, eps: float) -> list[Tensor]:
+    weight_norms = torch.stack(torch._foreach_norm(parameters))
+    gradient_norms = torch.stack(torch._foreach_norm(gradients))
+    ratio = trust * weight_norms / (gradient_norms + decay * weight_norms + eps)
+    scaled = (weight_norms > 0) & (gradient_norms > 0)
+    # g' = ratio * (g + decay * w), or g where either norm is 0
+    ratio, decay = torch.where(scaled, ratio, 1.0), torch.where(scaled, decay, 0.0)
     updates = torch._foreach_mul(parameters, list(decay.unbind()))
     torch._foreach_add_(updates, gradients)
     torch._foreach_mul_(updates, list(ratio.unbind()))

@@ -1,7 +1,7 @@
-"""Several processes that go the same way: what one of them meets, all of them act on.
+"""Distributed runs: every process takes the same branches, whatever only one of them encounters.
 
-Every collective operation must be reached by all processes alike. So whatever only one of them may meet (a file that is missing on its
-machine, a full disk, a signal) is told to the others before they branch on it.
+All processes must reach every collective operation. What only one may encounter (a missing file, a full disk, a signal) is therefore
+shared with the others before any of them branches on it.
 """
 
 import signal
@@ -21,69 +21,69 @@ T = TypeVar("T")
 
 
 def world_size() -> int:
-    """How many processes there are, 1 where none are connected."""
+    """The number of processes; 1 without torch.distributed."""
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
 def rank() -> int:
-    """Which process this is, 0 for the main one."""
+    """The number of this process; 0 is the main one."""
     return distributed.get_rank() if distributed.is_initialized() else 0
 
 
-def from_all(value: T) -> list[T]:
-    """What each process has, in the order of their numbers, in all of them."""
+def gather_objects(value: T) -> list[T]:
+    """The value of every process, in rank order, on all of them."""
     values = [value] * world_size()
     if len(values) > 1:
         distributed.all_gather_object(values, value)
     return values
 
 
-def check_alike(what: str, value: Any) -> None:
-    """Raises `InputError` in all processes where they differ in `value`, which each of them found for itself; `what` names it.
+def check_equal(what: str, value: Any) -> None:
+    """Raises `InputError` in all processes unless they all found the same `value`, which `what` names in the message.
 
-    Of a dict the error tells only what differs.
+    Of dicts the message shows only the entries that differ.
     """
-    values = from_all(value)
-    other = next((number for number, found in enumerate(values) if found != values[0]), None)
-    if other is not None:
-        first, found = values[0], values[other]
-        if isinstance(first, dict):
-            apart = [key for key in {**first, **found} if first.get(key) != found.get(key)]
-            first, found = ({key: side.get(key) for key in apart} for side in (first, found))
-        raise InputError(f"{what} must be alike for all processes: {first} in process 0, {found} in process {other}")
+    values = gather_objects(value)
+    differing = next((number for number, found in enumerate(values) if found != values[0]), None)
+    if differing is not None:
+        main, local = values[0], values[differing]
+        if isinstance(main, dict):
+            keys = [key for key in {**main, **local} if main.get(key) != local.get(key)]
+            main, local = ({key: side.get(key) for key in keys} for side in (main, local))
+        raise InputError(f"{what} must be alike for all processes: {main} in process 0, {local} in process {differing}")
 
 
-def own_share(count: int) -> Tensor:
-    """This process's positions of `count` in all, int64: a part of them that lie together."""
+def local_positions(count: int) -> Tensor:
+    """The contiguous part of the positions 0 .. count - 1 that belongs to this process, int64."""
     return torch.arange(count).tensor_split(world_size())[rank()]
 
 
-def joined(rows: Tensor) -> Tensor:
-    """The rows (n, ...) of all processes, of which each may have a different number, one behind the other in all; without gradient."""
-    counts = from_all(len(rows))
+def all_gather_rows(rows: Tensor) -> Tensor:
+    """The rows (n, ...) of all processes concatenated in rank order, without gradient; n may differ between processes."""
+    counts = gather_objects(len(rows))
     if len(counts) == 1:
         return rows
-    filled = rows.new_zeros(max(counts), *rows.shape[1:])
-    filled[: len(rows)] = rows
-    parts = [torch.empty_like(filled) for _ in counts]
-    distributed.all_gather(parts, filled)
+    padded = rows.new_zeros(max(counts), *rows.shape[1:])
+    padded[: len(rows)] = rows
+    parts = [torch.empty_like(padded) for _ in counts]
+    distributed.all_gather(parts, padded)
     return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
 
 
 @contextmanager
 def all_or_none() -> Iterator[None]:
-    """A block that all processes finish, or none: an error in one is raised there, and in the others one of its kind that tells it.
+    """All processes finish the block, or none: an error in one of them is raised there and reported by an error in the others.
 
-    The block holds no collective operation, for a process that fails would not reach it. Raises what the block does, in the other
-    processes `InputError` or, for any other kind, `TrainingError`.
+    The block must not contain a collective operation, as a failing process would not reach it. The failing process raises its own error,
+    the others raise `InputError` where that is one and `TrainingError` for any other kind.
     """
     error = None
     try:
         yield
-    except Exception as raised:  # told to the others, then raised
+    except Exception as raised:  # shared with the others, then raised
         error = raised
-    told = from_all(error and (isinstance(error, InputError), first_line(error)))
-    failed = [(number, *said) for number, said in enumerate(told) if said is not None]
+    errors = gather_objects(error and (isinstance(error, InputError), first_line(error)))
+    failed = [(number, *said) for number, said in enumerate(errors) if said is not None]
     if error is None and failed:
         number, of_input, message = failed[0]
         raise (InputError if of_input else TrainingError)(f"process {number}: {message}")
@@ -91,11 +91,11 @@ def all_or_none() -> Iterator[None]:
         raise error
 
 
-def from_main(tensors: dict[str, Tensor] | None, device: torch.device) -> dict[str, Tensor] | None:
-    """The main process's tensors, on each process's device; None where it has none. What the others give does not count."""
+def broadcast_tensors(tensors: dict[str, Tensor] | None, device: torch.device) -> dict[str, Tensor] | None:
+    """The main process's tensors, on every process's device; None where it has none. The others' argument is ignored."""
     if world_size() == 1:
         return tensors
-    shapes = main_decides(lambda: tensors and {name: (value.shape, value.dtype) for name, value in tensors.items()})
+    shapes = broadcast_from_main(lambda: tensors and {name: (value.shape, value.dtype) for name, value in tensors.items()})
     if shapes is None:
         return None
     received = {}
@@ -105,8 +105,8 @@ def from_main(tensors: dict[str, Tensor] | None, device: torch.device) -> dict[s
     return received
 
 
-def main_decides(decide: Callable[[], T]) -> T:
-    """What `decide` gives in the main process, in all of them; the others do not call it. Raises as `all_or_none` does."""
+def broadcast_from_main(decide: Callable[[], T]) -> T:
+    """The result of `decide` in the main process, on all processes; the others do not call it. Raises as `all_or_none` does."""
     value: list[Any] = [None]
     with all_or_none():
         if rank() == 0:
@@ -117,15 +117,15 @@ def main_decides(decide: Callable[[], T]) -> T:
 
 
 @contextmanager
-def others_may_end() -> Iterator[None]:
-    """Around all the work of several processes: where another one has ended in the middle of it, a `TrainingError` says so.
+def explain_lost_process() -> Iterator[None]:
+    """Around distributed work: if another process dies in the middle of it, raises a `TrainingError` that says so.
 
-    Only where the backend tells; NCCL waits for its own timeout, or for the launcher to end the rest.
+    Gloo reports a lost peer at once; NCCL waits for its own timeout, or for the launcher to stop the others.
     """
     try:
         yield
     except RuntimeError as error:
-        if world_size() > 1 and any(said in str(error) for said in _LOST):
+        if world_size() > 1 and any(message in str(error) for message in _LOST):
             raise TrainingError("another process has ended; where it was not killed, its own line says why") from error
         raise
 
@@ -134,21 +134,21 @@ _LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe",
 
 
 class StopRequest:
-    """Ctrl-C and SIGTERM, noted until all processes have heard of it at the end of a step. A second Ctrl-C is not waited with.
+    """Catches Ctrl-C and SIGTERM until all processes know of them at the end of a step. A second Ctrl-C interrupts at once.
 
-    Used as a context; outside the main thread, where no signals come, it does nothing.
+    A context manager; outside the main thread, which alone receives signals, it does nothing.
     """
 
     def __init__(self):
         self._received = 0
         self._pending: tuple[distributed.Work, torch.Tensor] | None = None
         self._before: dict[int, Any] = {}
-        # On the CPU, so that the step's own work on an accelerator is not waited for.
+        # On the CPU, so that the exchange does not wait for the step's work on an accelerator.
         self._group = distributed.new_group(backend="gloo") if world_size() > 1 else None
 
     def __enter__(self) -> "StopRequest":
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+            self._before = {number: signal.signal(number, self._record) for number in (signal.SIGINT, signal.SIGTERM)}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -157,15 +157,15 @@ class StopRequest:
         if self._pending is not None:
             self._pending = None
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _record(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and self._received == signal.SIGINT:
             raise KeyboardInterrupt
         self._received = max(self._received, int(number))
 
-    def agreed(self) -> int:
-        """The signal that any process got, or 0: the same in all of them. Called once at the end of each step.
+    def agreed_signal(self) -> int:
+        """The signal that any process received, or 0; the same on all of them. Called once at the end of each step.
 
-        With several processes it is that of the step before, whose exchange went on meanwhile.
+        With several processes it is the previous step's signal, whose exchange has run in the background.
         """
         if self._group is None:
             return self._received

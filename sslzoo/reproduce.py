@@ -26,7 +26,7 @@ from sslzoo.hub.published_files import WITHHELD
 from sslzoo.hub.results_validation import checked_metrics, checked_numbers, checked_training, is_imported
 from sslzoo.hub.validation import UntrustedMapping, is_number
 from sslzoo.inference import load_data, measure_stored
-from sslzoo.processes import all_or_none, check_alike
+from sslzoo.processes import all_or_none, check_equal
 from sslzoo.recipe import recipe_text
 from sslzoo.run import CARD, RECIPE, RESULTS, Run, identity
 
@@ -68,7 +68,7 @@ def reproduce(name: str, on: Sequence[str] = (), *, cpu: bool = False) -> list[F
             _download_code(repository, folder)
         findings = [*_check_files(run, training), *_check_card(run, repository)]
         last = [number for number in numbers if number["when"] == "last"]
-    check_alike("the numbers", last)
+    check_equal("the numbers", last)
     findings += _measure_again(folder, run, last, on, cpu)
     return findings + [*_check_best(run, [number for number in numbers if number["when"] == "best"])]
 

@@ -15,7 +15,7 @@ from sslzoo.checkpoint import sha256_of
 from sslzoo.data import source_name
 from sslzoo.encoders import read_json
 from sslzoo.errors import InputError, first_line
-from sslzoo.files import sync, write_whole
+from sslzoo.files import atomic_write_text, sync
 from sslzoo.method import HEADS
 from sslzoo.recipe import Recipe, load_recipe, recipe_text
 
@@ -113,7 +113,7 @@ class Run:
         file = self.folder / METRICS
         logged = file.read_bytes()[:size] if file.exists() else b""
         kept = logged[: logged.rfind(b"\n") + 1]
-        write_whole(file, kept.decode(errors="replace"))
+        atomic_write_text(file, kept.decode(errors="replace"))
         return size - len(kept)
 
     def results(self) -> dict[str, Any]:
@@ -135,7 +135,7 @@ class Run:
 
     def write_results(self, results: dict[str, Any]) -> None:
         """Replaces results.json at once."""
-        write_whole(self.folder / RESULTS, json.dumps(results, indent=2, allow_nan=False) + "\n")
+        atomic_write_text(self.folder / RESULTS, json.dumps(results, indent=2, allow_nan=False) + "\n")
 
     def add_numbers(self, numbers: list[dict[str, Any]]) -> None:
         """Adds measured numbers; one that was measured before, in the same way on the same data, is replaced."""

@@ -7,7 +7,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from sslzoo.optim import LARS, OPTIMIZERS, ParameterGroup, decayed_and_not, lr_factor, make_optimizer, peak_lr, set_learning_rates
+from sslzoo.optim import LARS, OPTIMIZERS, ParameterGroup, decay_groups, lr_factor, make_optimizer, peak_lr, set_learning_rates
 
 
 def tensor(*shape, seed=0):
@@ -127,12 +127,12 @@ class TestMakeOptimizer:
     @pytest.mark.parametrize("kind", OPTIMIZERS)
     @pytest.mark.parametrize(("everything", "expected"), [(True, [0.3, 0.3]), (False, [0.3, 0.0])])
     def test_decay_of_norms_and_biases_is_the_recipes_choice(self, kind, everything, expected):
-        groups = decayed_and_not(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)))
+        groups = decay_groups(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)))
         optimizer = make_optimizer(groups, kind, 0.3, 0.9, (0.9, 0.999), everything)
         assert [group["weight_decay"] for group in optimizer.param_groups] == expected
 
     def test_empty_groups_are_left_out(self):
-        optimizer = make_optimizer(decayed_and_not(nn.Linear(2, 2, bias=False)), "sgd", 0.3, 0.9, (0.9, 0.999), False)
+        optimizer = make_optimizer(decay_groups(nn.Linear(2, 2, bias=False)), "sgd", 0.3, 0.9, (0.9, 0.999), False)
         assert len(optimizer.param_groups) == 1
 
 
@@ -151,7 +151,7 @@ class TestGroups:
 
         net = Net()
         names = {id(parameter): name for name, parameter in net.named_parameters()}
-        decayed, exempt = decayed_and_not(net, without=list(net.own.parameters()))
+        decayed, exempt = decay_groups(net, exclude=list(net.own.parameters()))
         assert {names[id(parameter)] for parameter in decayed.parameters} == {"convolution.weight", "cls_token", "positions", "scale"}
         assert {names[id(parameter)] for parameter in exempt.parameters} == {
             "convolution.bias", *(f"norms.{index}.{kind}" for index in range(4) for kind in ("weight", "bias")),

@@ -21,7 +21,7 @@ from sslzoo import method_names
 from sslzoo.errors import InputError
 from sslzoo.evaluation import Preprocessing, classifier, data_facts, extract, linear_features, make_data
 from sslzoo.evaluation.leaks import count_shared
-from sslzoo.processes import check_alike, main_decides
+from sslzoo.processes import broadcast_from_main, check_equal
 
 STEPS = 2
 AS_IT_IS = Preprocessing(16, 16)
@@ -123,9 +123,9 @@ def _errors(rank):
         "count_shared": told(lambda: count_shared(Pictures(3), broken)),
         "test": told(training._test),
         "images": told(lambda: make_data(Pictures(6), Pictures(5 + rank), AS_IT_IS)),
-        "value": told(lambda: check_alike("weights", "abc" if rank else "abd")),
-        "decision": told(lambda: main_decides(lambda: 1 / 0)),
-        "after": main_decides(lambda: 7 + rank),
+        "value": told(lambda: check_equal("weights", "abc" if rank else "abd")),
+        "decision": told(lambda: broadcast_from_main(lambda: 1 / 0)),
+        "after": broadcast_from_main(lambda: 7 + rank),
     }
 
 

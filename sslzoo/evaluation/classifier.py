@@ -28,8 +28,8 @@ from sslzoo.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from sslzoo.data import Batch, without_broken
 from sslzoo.encoders import blocks, depths, drop_path, feature_width, features
 from sslzoo.errors import InputError, TrainingError, first_line
-from sslzoo.optim import ParameterGroup, decayed_and_not, lr_factor, make_optimizer, peak_lr, set_learning_rates
-from sslzoo.processes import all_or_none, main_decides
+from sslzoo.optim import ParameterGroup, decay_groups, lr_factor, make_optimizer, peak_lr, set_learning_rates
+from sslzoo.processes import all_or_none, broadcast_from_main
 from sslzoo.views import RandAugment, RandomErasing, TrainingCrops, View, uniform
 
 from .metrics import accuracy, top_counts
@@ -151,7 +151,7 @@ class _Training:
         mean, std = data.preprocessing.mean, data.preprocessing.std
         self.crops = TrainingCrops(view, session.seed, protocol.rand_augment, protocol.erasing, mean, std)
         self.history: list[dict[str, int]] = []  # of each epoch, how many test images were right
-        checkpoint = main_decides(lambda: load_checkpoint(session.state)) if session.state else None
+        checkpoint = broadcast_from_main(lambda: load_checkpoint(session.state)) if session.state else None
         if checkpoint is not None:
             self._restore(checkpoint)
 
@@ -353,7 +353,7 @@ def _freeze_unused(network: _Network, size: int) -> None:
 
 def _groups(network: _Network, layer_decay: float | None) -> list[ParameterGroup]:
     encoder = network.encoder
-    groups = decayed_and_not(encoder) if layer_decay is None else layer_groups(encoder, layer_decay)
+    groups = decay_groups(encoder) if layer_decay is None else layer_groups(encoder, layer_decay)
     return [*groups, ParameterGroup(list(network.classifier.parameters()), decay=False)]
 
 

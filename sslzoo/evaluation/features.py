@@ -17,8 +17,8 @@ from transformers.image_processing_backends import PilBackend
 from sslzoo.data import ImageSet
 from sslzoo.encoders import feature_width, features, load_stored, read_json
 from sslzoo.errors import InputError, first_line
-from sslzoo.files import write_whole
-from sslzoo.processes import all_or_none, joined, own_share, world_size
+from sslzoo.files import atomic_write_text
+from sslzoo.processes import all_gather_rows, all_or_none, local_positions, world_size
 from sslzoo.views import IMAGENET_MEAN, IMAGENET_STD, center_crop
 
 
@@ -49,7 +49,7 @@ class Preprocessing(NamedTuple):
             size=size, crop_size={"height": self.crop, "width": self.crop}, do_convert_rgb=True,
             resample=_RESAMPLE[self.interpolation], image_mean=list(self.mean), image_std=list(self.std),
         )  # fmt: skip
-        write_whole(folder / PREPROCESSOR, processor.to_json_string())
+        atomic_write_text(folder / PREPROCESSOR, processor.to_json_string())
 
     @classmethod
     def read(cls, folder: Path) -> "Preprocessing":
@@ -187,14 +187,14 @@ def extract(
     found, labels = [], []
     try:
         with all_or_none():
-            for _, batch in images.read(own_share(len(images)), batch_size):
+            for _, batch in images.read(local_positions(len(images)), batch_size):
                 pixels = preprocessing(batch.pixels, batch.sizes).to(device)
                 found.append(features(encoder, pixels).float())
                 labels.append(batch.labels)
                 done(len(pixels) * world_size())
     finally:
         encoder.train(training)
-    every = joined(torch.cat(found) if found else torch.empty(0, feature_width(encoder), device=device))
+    every = all_gather_rows(torch.cat(found) if found else torch.empty(0, feature_width(encoder), device=device))
     if images.labels is None:
         return every, None
-    return every, joined(torch.cat(labels).to(device) if labels else torch.empty(0, dtype=torch.int64, device=device))
+    return every, all_gather_rows(torch.cat(labels).to(device) if labels else torch.empty(0, dtype=torch.int64, device=device))

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from sslzoo.data import ImageSet
-from sslzoo.processes import all_or_none, joined, own_share
+from sslzoo.processes import all_gather_rows, all_or_none, local_positions
 
 _BATCH = 256  # images
 _PRODUCTS = 2**21  # int64 in memory at once, or one image's
@@ -18,8 +18,8 @@ def count_shared(train: ImageSet, test: ImageSet) -> int:
     like ImageNet's. Reads both splits once, each process its part, and so is called by all; a streamed one is decoded again.
     """
     with all_or_none():
-        digests = [_digests(images, own_share(len(images))) for images in (train, test)]
-    of_train, of_test = map(joined, digests)
+        digests = [_digests(images, local_positions(len(images))) for images in (train, test)]
+    of_train, of_test = map(all_gather_rows, digests)
     return int(torch.isin(of_test, of_train).sum())
 
 

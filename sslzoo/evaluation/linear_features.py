@@ -16,9 +16,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from sslzoo.errors import InputError, first_line
-from sslzoo.files import whole
+from sslzoo.files import atomic_write
 from sslzoo.optim import lr_factor
-from sslzoo.processes import all_or_none, from_main
+from sslzoo.processes import all_or_none, broadcast_tensors
 
 from .features import extract
 from .metrics import accuracy, top_counts
@@ -184,7 +184,7 @@ def _train_features(encoder: PreTrainedModel, data: Data, session: Session) -> t
     stored = session.state / _STORED if session.state and accelerator.is_main_process else None
     with all_or_none():
         kept = _read(stored, count, accelerator.device) if stored else None
-    kept = from_main(kept, accelerator.device)
+    kept = broadcast_tensors(kept, accelerator.device)
     if kept is not None:
         session.bar.update(count)
         return kept["features"], kept["labels"]
@@ -214,8 +214,8 @@ def _write(stored: Path, tensors: dict[str, Tensor]) -> None:
     """A full disk costs a warning, not the measurement."""
     try:
         stored.parent.mkdir(parents=True, exist_ok=True)
-        with whole(stored) as beside:
-            save_file(tensors, beside)
+        with atomic_write(stored) as temporary:
+            save_file(tensors, temporary)
     except OSError as error:
         _log.warning("features are not kept in %s: %s", stored, first_line(error))
 

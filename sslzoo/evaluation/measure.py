@@ -7,7 +7,7 @@ from transformers import PreTrainedModel
 
 from sslzoo.data import ImageSet, labelled
 from sslzoo.errors import unknown
-from sslzoo.processes import check_alike, from_all, others_may_end, own_share
+from sslzoo.processes import check_equal, explain_lost_process, gather_objects, local_positions
 
 from .classes import classes_of
 from .classifier import CLASSIFIER_PROTOCOLS
@@ -33,8 +33,8 @@ def make_data(train: ImageSet, test: ImageSet, preprocessing: Preprocessing) -> 
 
     Raises `InputError` for splits without labels or with classes of their own.
     """
-    check_alike("the images", [(images.fingerprint, len(images)) for images in (train, test)])
-    check_alike("the preprocessing", preprocessing)
+    check_equal("the images", [(images.fingerprint, len(images)) for images in (train, test)])
+    check_equal("the preprocessing", preprocessing)
     classes = classes_of(train, test)
     return Data(_labelled(train), _labelled(test), classes, preprocessing)
 
@@ -44,7 +44,7 @@ def measure(encoder: PreTrainedModel, data: Data, protocol: str, session: Sessio
 
     Called by all processes; an error in one of them ends all. Raises `InputError`.
     """
-    with others_may_end():
+    with explain_lost_process():
         found = protocol_named(protocol).measure(encoder, data, session)
     return [{"protocol": protocol, "dataset": data.test.source, "split": data.test.split, **measured._asdict()} for measured in found]
 
@@ -57,7 +57,7 @@ def data_facts(data: Data) -> dict[str, Any]:
     """
     train, test, preprocessing = data.train, data.test, data.preprocessing
     shared = count_shared(train, test)
-    skipped = [{name for names in from_all(images.skipped) for name in names} for images in (train, test)]
+    skipped = [{name for names in gather_objects(images.skipped) for name in names} for images in (train, test)]
     return {
         "train_split": train.split, "train_fingerprint": train.fingerprint, "test_fingerprint": test.fingerprint,
         "train_images": _readable(train), "test_images": _readable(test), "skipped": sum(map(len, skipped)),
@@ -68,7 +68,7 @@ def data_facts(data: Data) -> dict[str, Any]:
 
 def _readable(images: ImageSet) -> int:
     """How many can be decoded, of those of all processes; each has read its part already."""
-    return sum(from_all(len(images.readable(own_share(len(images))))))
+    return sum(gather_objects(len(images.readable(local_positions(len(images))))))
 
 
 def _labelled(images: ImageSet) -> ImageSet:

@@ -12,7 +12,7 @@ from huggingface_hub.utils import validate_repo_id
 
 from sslzoo.data import EMBEDDED, hub_id, source_name
 from sslzoo.errors import InputError, first_line
-from sslzoo.files import write_whole
+from sslzoo.files import atomic_write_text
 from sslzoo.method import Reported, read_block
 from sslzoo.methods import method_class
 from sslzoo.optim import peak_lr
@@ -65,7 +65,7 @@ def write_card(folder: str | Path, namespace: str = "sslzoo", *, with_images: bo
         if not imported:
             draw_curves(run)
             pictures = _pictures(run, weights, is_embedded_or_hub_id(run.recipe.dataset) if with_images is None else with_images)
-        write_whole(run.folder / CARD, card_text(run, repository, pictures))
+        atomic_write_text(run.folder / CARD, card_text(run, repository, pictures))
     except OSError as error:
         raise InputError(f"cannot write the card into {run.folder}: {first_line(error)}") from error
     return run.folder / CARD

@@ -7,7 +7,7 @@ from sslzoo.checkpoint import sha256_of
 from sslzoo.encoders import SMALL_IMAGE, Foreign, convert_weights, load_stored, to_plain
 from sslzoo.errors import InputError, first_line, unknown
 from sslzoo.evaluation import Preprocessing
-from sslzoo.files import whole
+from sslzoo.files import atomic_write
 from sslzoo.run import Run
 
 from .lightly_checkpoints import download, known_checkpoints
@@ -64,7 +64,7 @@ def _preprocessing(found: Foreign) -> Preprocessing:
 
 
 def _write(folder: Path, found: Foreign, preprocessing: Preprocessing, imported: dict) -> None:
-    with whole(folder) as temporary:
+    with atomic_write(folder) as temporary:
         temporary.mkdir(parents=True)
         to_plain(found.encoder).save_pretrained(temporary)
         preprocessing.write(temporary)

@@ -7,7 +7,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from sslzoo.files import whole
+from sslzoo.files import atomic_write
 
 CURVES = "curves.png"
 NEIGHBOURS = "neighbours.png"
@@ -35,7 +35,7 @@ def save_picture(figure: Figure, file: Path, weights_sha256: str | None = None) 
     """
     FigureCanvasAgg(figure)
     texts = {_WEIGHTS: weights_sha256} if weights_sha256 else {}
-    with whole(file) as temporary:
+    with atomic_write(file) as temporary:
         figure.savefig(temporary, format="png", metadata={"Software": None, **texts})
     return file
 

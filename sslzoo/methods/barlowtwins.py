@@ -7,7 +7,7 @@ from huggingface_hub.dataclasses import strict
 
 from sslzoo.encoders import feature_width, features
 from sslzoo.method import Method, MethodConfig, Paper, Reported
-from sslzoo.optim import decayed_and_not
+from sslzoo.optim import decay_groups
 from sslzoo.parts.forward_views import forward_views
 from sslzoo.parts.gather import gather
 from sslzoo.parts.gram import off_diagonal_squares
@@ -55,7 +55,7 @@ class BarlowTwins(Method):
         }  # fmt: skip
 
     def parameter_groups(self):
-        weights, norms_and_biases = decayed_and_not(self)
+        weights, norms_and_biases = decay_groups(self)
         return [weights, replace(norms_and_biases, lr_factor=self.config.norm_and_bias_lr)]
 
     def _embed(self, pixels):

@@ -10,7 +10,7 @@ from torch import nn
 
 from sslzoo.encoders import feature_width, features
 from sslzoo.method import Method, MethodConfig, Paper, Reported
-from sslzoo.optim import ParameterGroup, decayed_and_not
+from sslzoo.optim import ParameterGroup, decay_groups
 from sslzoo.parts.ema import ema_update, frozen_copy, momentum_schedule
 from sslzoo.parts.forward_views import forward_views
 from sslzoo.parts.gather import gather
@@ -100,7 +100,7 @@ class DINO(Method):
 
     def parameter_groups(self):
         prototypes = self.student["head"].prototypes
-        return [*decayed_and_not(self, without=[prototypes]), ParameterGroup([prototypes], frozen_epochs=self.config.frozen_epochs)]
+        return [*decay_groups(self, exclude=[prototypes]), ParameterGroup([prototypes], frozen_epochs=self.config.frozen_epochs)]
 
     @staticmethod
     def _logits(branch, pixels):

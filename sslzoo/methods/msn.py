@@ -7,7 +7,7 @@ from huggingface_hub.dataclasses import strict
 from torch import nn
 
 from sslzoo.method import Method, MethodConfig, Paper
-from sslzoo.optim import ParameterGroup, decayed_and_not
+from sslzoo.optim import ParameterGroup, decay_groups
 from sslzoo.parts.ema import ema_update, frozen_copy, momentum_schedule
 from sslzoo.parts.hyperparameters import share, weight
 from sslzoo.parts.masked_siamese import MaskedBranch, MaskedSiameseConfig, predict_assignments
@@ -59,4 +59,4 @@ class MSN(Method):
         ema_update(self.teacher, self.student, momentum_schedule(config.teacher_momentum, config.teacher_momentum_end, progress.fraction))
 
     def parameter_groups(self):
-        return [*decayed_and_not(self, without=[self.prototypes]), ParameterGroup([self.prototypes], decay=False)]
+        return [*decay_groups(self, exclude=[self.prototypes]), ParameterGroup([self.prototypes], decay=False)]

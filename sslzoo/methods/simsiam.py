@@ -4,7 +4,7 @@ from huggingface_hub.dataclasses import strict
 
 from sslzoo.encoders import feature_width, features
 from sslzoo.method import Method, MethodConfig, Paper, Reported
-from sslzoo.optim import decayed_and_not
+from sslzoo.optim import decay_groups
 from sslzoo.parts.cosine import negative_cosine
 from sslzoo.parts.forward_views import forward_views
 from sslzoo.parts.siamese import SiameseConfig, projector_and_predictor
@@ -41,8 +41,8 @@ class SimSiam(Method):
         return {"loss": (negative_cosine(from_first, second) + negative_cosine(from_second, first)) / 2}
 
     def parameter_groups(self):
-        groups = decayed_and_not(self, without=self.predictor.parameters())
-        predictor = decayed_and_not(self.predictor)
+        groups = decay_groups(self, exclude=self.predictor.parameters())
+        predictor = decay_groups(self.predictor)
         for group in predictor:
             group.constant_lr = self.config.constant_predictor_lr
         return [*groups, *predictor]

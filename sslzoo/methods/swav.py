@@ -9,7 +9,7 @@ from torch import nn
 
 from sslzoo.encoders import feature_width, features
 from sslzoo.method import Method, MethodConfig, Paper, Reported
-from sslzoo.optim import decayed_and_not
+from sslzoo.optim import decay_groups
 from sslzoo.parts.forward_views import forward_views
 from sslzoo.parts.heads import mlp
 from sslzoo.parts.hyperparameters import count_or_none, dim, layers, positive, rows, rows_or_none
@@ -89,8 +89,8 @@ class SwAV(Method):
             queue.enqueue(out["embeddings"][:, view])
 
     def parameter_groups(self):
-        prototypes = [replace(group, frozen_epochs=self.config.frozen_epochs) for group in decayed_and_not(self.prototypes)]
-        return [*decayed_and_not(self, without=self.prototypes.parameters()), *prototypes]
+        prototypes = [replace(group, frozen_epochs=self.config.frozen_epochs) for group in decay_groups(self.prototypes)]
+        return [*decay_groups(self, exclude=self.prototypes.parameters()), *prototypes]
 
     @torch.no_grad()
     def _assign(self, logits, view, progress):

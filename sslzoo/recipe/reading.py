@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from sslzoo.errors import InputError, first_line, unknown
-from sslzoo.files import write_whole
+from sslzoo.files import atomic_write_text
 from sslzoo.method import Method
 from sslzoo.methods import method_class, method_names
 from sslzoo.views import View
@@ -105,7 +105,7 @@ def parse_recipe(values: dict[str, Any], where: str) -> Recipe:
 
 def write_recipe(recipe: Recipe, file: Path) -> None:
     """Writes every key, so that the file is the whole run whatever defaults may change."""
-    write_whole(file, recipe_text(recipe))
+    atomic_write_text(file, recipe_text(recipe))
 
 
 def recipe_text(recipe: Recipe) -> str:

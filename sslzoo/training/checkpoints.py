@@ -9,7 +9,7 @@ import torch
 
 from sslzoo.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from sslzoo.errors import InputError, StoppedError, first_line
-from sslzoo.processes import all_or_none, check_alike, main_decides
+from sslzoo.processes import all_or_none, broadcast_from_main, check_equal
 from sslzoo.recipe import write_recipe
 from sslzoo.run import CHECKPOINTS, RECIPE
 
@@ -25,7 +25,7 @@ def save(training: "Training") -> None:
     """Writes a checkpoint; called by all processes. A full disk costs a warning, not the run."""
     training.evaluation.broadcast_buffers()
     sums = training.logs.mean_sums()
-    if main_decides(lambda: _write(training, sums)):
+    if broadcast_from_main(lambda: _write(training, sums)):
         training.saved_step = training.step
 
 
@@ -48,11 +48,11 @@ def restore(training: "Training") -> None:
     folder = training.run.folder
     with all_or_none():
         checkpoint = load_checkpoint(folder / CHECKPOINTS)
-    check_alike(f"the newest checkpoint in {folder}", checkpoint and checkpoint.state["step"])
+    check_equal(f"the newest checkpoint in {folder}", checkpoint and checkpoint.state["step"])
     with all_or_none():
         if checkpoint is not None:
             _load(training, checkpoint)
-    main_decides(lambda: _restore_files(training, checkpoint))
+    broadcast_from_main(lambda: _restore_files(training, checkpoint))
 
 
 def _write(training: "Training", sums: dict[str, float]) -> bool:

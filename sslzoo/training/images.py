@@ -6,7 +6,7 @@ import torch
 
 from sslzoo.data import ImageSet, load_images
 from sslzoo.evaluation import Data, Preprocessing, make_data, required_resolution
-from sslzoo.processes import all_or_none, check_alike, rank
+from sslzoo.processes import all_or_none, check_equal, rank
 from sslzoo.recipe import Recipe
 
 
@@ -22,7 +22,7 @@ def load_split_pair(recipe: Recipe, device: torch.device) -> tuple[ImageSet, Dat
                 obstacle, test = f"{recipe.dataset} ({recipe.test_split}) has no labels", None
         if recipe.test_split is not None and obstacle and rank() == 0:
             print(f"no evaluation: {obstacle}", file=sys.stderr)
-    check_alike(f"the training images of {recipe.dataset}", {"fingerprint": images.fingerprint, "images": len(images)})
+    check_equal(f"the training images of {recipe.dataset}", {"fingerprint": images.fingerprint, "images": len(images)})
     return images, None if test is None else make_data(images, test, preprocessing)
 
 

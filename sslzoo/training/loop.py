@@ -80,7 +80,7 @@ class Training:
                 self.logs.print_progress(self.step, self.steps, loss, bar)
                 self.seconds["steps"] += seconds
                 interval_start = time.perf_counter()
-            signal = request.agreed()
+            signal = request.agreed_signal()
             if signal:
                 save_and_stop(self, signal)
             # The checkpoint at the end of an epoch is saved after the evaluation.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from sslzoo.errors import TrainingError, first_line
 from sslzoo.evaluation import Preprocessing, data_facts, protocol_named
 from sslzoo.memory import peak_memory
-from sslzoo.processes import all_or_none, from_all
+from sslzoo.processes import all_or_none, gather_objects
 from sslzoo.run import environment, with_provenance
 
 from .checkpoints import save
@@ -29,7 +29,7 @@ def finish(training: "Training") -> None:
     numbers = training.evaluation.measure(training.step, recipe.epochs - 1) if training.data is not None else []
     facts = data_facts(training.data) | {"precision": protocol_named(PROTOCOL).precision_on(accelerator)} if numbers else {}
     # In data set order with one process; with several, one process's images after the other's.
-    skipped = list(dict.fromkeys(name for names in from_all(training.images.skipped) for name in names))
+    skipped = list(dict.fromkeys(name for names in gather_objects(training.images.skipped) for name in names))
     training.logs.end_trackers()
     with all_or_none():
         if accelerator.is_main_process:

@@ -10,7 +10,7 @@ import torch
 from sslzoo.accelerator import make_accelerator, on_cpu
 from sslzoo.data import EMBEDDED
 from sslzoo.errors import InputError
-from sslzoo.processes import check_alike, main_decides, others_may_end
+from sslzoo.processes import broadcast_from_main, check_equal, explain_lost_process
 from sslzoo.recipe import Recipe, rehearse
 from sslzoo.run import Run
 
@@ -41,12 +41,12 @@ def train(recipe: Recipe, folder: str | Path, *, resume: bool = False, cpu: bool
         sync_batch_norm = device.type == "cuda" and processes > 1  # which sees the images of all processes
         rehearse(recipe, max(2, images) if sync_batch_norm else images, device)
     accelerator = make_accelerator(recipe.precision, cpu, tracker=recipe.tracker, folder=run.folder)
-    with others_may_end():
-        check_alike("the recipe", recipe.flat())
+    with explain_lost_process():
+        check_equal("the recipe", recipe.flat())
         with locked(run.folder):
-            recipe = main_decides(lambda: recipe_to_train(run, recipe, resume))
+            recipe = broadcast_from_main(lambda: recipe_to_train(run, recipe, resume))
             if recipe is None:
-                main_decides(lambda: remove_checkpoints(run))
+                broadcast_from_main(lambda: remove_checkpoints(run))
             else:
                 Training(recipe, run, accelerator).run_to_end()
     return run
