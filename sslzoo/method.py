@@ -27,43 +27,18 @@ from sslzoo.encoders import (
 from sslzoo.errors import InputError, first_line
 from sslzoo.files import atomic_update
 from sslzoo.optim import ParameterGroup, decay_groups
+from sslzoo.paper import Paper, Reported
 from sslzoo.views import View, uniform
 
 BLOCK = "sslzoo"  # the key of the method's configuration in the encoder's config.json
 HEADS = "ssl_heads.safetensors"
 
 
-class Paper(NamedTuple):
-    """Where a method comes from."""
-
-    title: str
-    authors: str  # "First Author and others"
-    year: int
-    arxiv: str | None  # "2002.05709"; None for a paper that is not there
-    doi: str | None = None  # where there is no arXiv number
-
-    @property
-    def url(self) -> str:
-        """Where the paper is."""
-        return f"https://arxiv.org/abs/{self.arxiv}" if self.arxiv else f"https://doi.org/{self.doi}"
-
-
-class Reported(NamedTuple):
-    """What the authors report of the method on ImageNet-1k, by a protocol of their own. value: a fraction; None: they do not say."""
-
-    metric: str  # as in recipes, "linear_top1"
-    value: float
-    encoder: str
-    epochs: int | None
-    batch_size: int | None
-    source: str  # a repository on GitHub, or "the paper"
-
-
 class Progress(NamedTuple):
-    """Where training stands, and the random numbers of the images at hand.
+    """How far training is, and the random numbers of the batch's images.
 
-    step: optimiser steps done. steps: of the whole run. epoch: 0, 1, ... samples: int64 (n,), the images' rows in the data set.
-    crops: gives, for each view, where it was cut from its image: int64 (n, 6), see `Renderer.crops`.
+    step: optimiser steps done. steps: of the whole run. epoch: 0, 1, ... samples: int64 (n,), the images' row numbers in the data set.
+    crops: returns where each view was cut from its image, int64 (n, 6) for each: see `Renderer.crops`.
     """
 
     step: int
@@ -79,11 +54,11 @@ class Progress(NamedTuple):
         return self.step / max(1, self.steps - 1)
 
     def draw(self, columns: int) -> Tensor:
-        """Uniform numbers in [0, 1), (n, columns): the same for an image in this epoch, whatever the device and the batch it is in."""
+        """Uniform numbers in [0, 1), (n, columns): a function of image and epoch, independent of the device and the rest of the batch."""
         return uniform(self.samples, columns, self.seed, self.epoch, _LOSS)
 
 
-_LOSS = -1  # where views have their index, so that the numbers of the loss are others
+_LOSS = -1  # in the place of a view's index, so that losses and views draw different numbers
 
 
 @strict
@@ -91,8 +66,8 @@ class MethodConfig(PreTrainedConfig):
     """Configuration of a method. Subclasses add the paper's hyper-parameters, its ImageNet values as defaults.
 
     encoder: a short name ("res50"), or a transformers configuration (as an object or a dict).
-    image_size: px; what an encoder given by its name is made for.
-    joint_views: views of one size go through the network in one batch, so that batch norms see them together; else one after another.
+    image_size: px, of the encoder where it is given by its name.
+    joint_views: views of one size go through the network in one batch, so that batch norms see them together; else one by one.
     """
 
     sub_configs = {"encoder": AutoConfig}
@@ -111,9 +86,9 @@ class MethodConfig(PreTrainedConfig):
 
     @classmethod
     def get_config_dict(cls, pretrained_model_name_or_path: str | Path, **kwargs) -> tuple[dict[str, Any], dict[str, Any]]:
-        """What `from_pretrained` makes the configuration of: in a run folder config.json is the encoder's, with the method's in it.
+        """The values for `from_pretrained`: a run folder's config.json is the encoder's, with a block that holds the method's.
 
-        Raises `InputError` where the folder or repository holds none of this method.
+        Raises `InputError` where the folder or repository holds no configuration of this method.
         """
         values, rest = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
         block = values.pop(BLOCK, None)
@@ -125,7 +100,7 @@ class MethodConfig(PreTrainedConfig):
 
     @classmethod
     def hyperparameters(cls) -> dict[str, Any]:
-        """Names and defaults of what the method adds, `joint_views` among them: the recipe's keys for it."""
+        """Names and defaults of the method's own hyper-parameters and of `joint_views`: the recipe's keys for them."""
         own = {field.name: field.default for field in fields(cls)}
         for field in (*fields(PreTrainedConfig), *(field for field in fields(MethodConfig) if field.name != "joint_views")):
             own.pop(field.name, None)
@@ -135,13 +110,13 @@ class MethodConfig(PreTrainedConfig):
 class Method(PreTrainedModel):
     """A self-supervised method: an encoder, whatever is trained around it, and three hooks.
 
-    A subclass names its `config_class`, its `paper`, what its authors have `reported`, and which of its views may be of any `count`
-    (`varied_views`; the loss is written for the counts of the others), keeps every state of its own in parameters and
-    persistent buffers, initialises them itself in `__init__`, and defines `views` and `loss`, and `encoder` where that is not `backbone`.
+    A subclass names its `config_class`, its `paper`, what its authors have `reported`, and those of its views that may have any `count`
+    (`varied_views`; the loss relies on the counts of the others). It keeps all its state in parameters and persistent buffers,
+    initialises them in `__init__`, and defines `views` and `loss`, and `encoder` where that is not `backbone`.
     """
 
     config_class = MethodConfig
-    # transformers renames loaded keys by this prefix: it must be the start of none.
+    # transformers strips this prefix from loaded keys, so no key may start with it.
     base_model_prefix = "sslzoo"
     main_input_name = "views"
     paper: Paper
@@ -150,19 +125,19 @@ class Method(PreTrainedModel):
 
     @staticmethod
     def views(size: int) -> dict[str, View]:
-        """How each image is seen, by name; `size` px is the recipe's image size. A recipe may override any field of any view."""
+        """The random views of each image, by name; `size` px is the recipe's image size. A recipe may override any field of any view."""
         raise NotImplementedError
 
     def loss(self, views: list[Tensor], progress: Progress) -> dict[str, Tensor]:
-        """From the views, each (n, 3, size, size) and in the order of `views`, to "loss", which is minimised.
+        """Computes "loss", which is minimised, from the views, each (n, 3, size, size), in the order of `views`.
 
-        Other scalars are logged. Everything else goes to `after_step` without gradient; the first dimension of such a tensor counts
-        rows: those of several micro-batches are put one behind the other.
+        Other scalars of the result are logged. All other tensors go to `after_step`, without gradient; those of several micro-batches
+        are concatenated along the first dimension.
         """
         raise NotImplementedError
 
     def after_step(self, out: dict[str, Tensor], progress: Progress) -> None:
-        """Once after each optimiser step, without gradient: moves teachers, queues and centres. out: what `loss` gave beyond scalars."""
+        """Updates teachers, queues and centres, once after each optimiser step and without gradient. out: what `loss` gave but scalars."""
 
     @property
     def encoder(self) -> PreTrainedModel:
@@ -170,24 +145,24 @@ class Method(PreTrainedModel):
         return self.backbone
 
     def parameter_groups(self) -> list[ParameterGroup]:
-        """The trainable parameters, in groups that weight decay and learning rate treat differently."""
+        """The trainable parameters, in groups of different weight decay or learning rate."""
         return decay_groups(self)
 
     def forward(self, views: list[Tensor], progress: Progress) -> dict[str, Tensor]:
-        """`loss`, as a module's call, so that distributed training synchronises its gradients."""
+        """`loss` as the module's call, so that distributed training synchronises its gradients."""
         return self.loss(views, progress)
 
     def build_encoder(self) -> PreTrainedModel:
-        """A fresh encoder after the configuration."""
+        """A new encoder, as configured."""
         return build_encoder(self.config.encoder)
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Nothing: encoders and heads have initialised themselves, and a teacher equals its student."""
+        """Does nothing: encoders and heads initialise themselves, and a teacher must equal its student."""
 
     def save_pretrained(self, save_directory: str | Path, max_shard_size: int | str = "50GB") -> None:
-        """Writes the published encoder as config.json and model.safetensors, plain transformers', and the rest as ssl_heads.safetensors.
+        """Writes the encoder as config.json and model.safetensors in plain transformers form, and the rest as ssl_heads.safetensors.
 
-        All of it or nothing: what was in the folder stays when it cannot be written, which raises `OSError`.
+        Raises `OSError` when it cannot write; the folder then is as it was before.
         """
         folder = Path(save_directory)
         plain = to_plain(self.encoder)
@@ -218,7 +193,7 @@ class Method(PreTrainedModel):
         plain = load_stored(folder)
         values = {key: value for key, value in block.items() if key != "model_type"}
         foreign = values.keys() - {"image_size", *cls.config_class.hyperparameters()}
-        if foreign:  # which transformers' configurations take without a word
+        if foreign:  # transformers' configurations accept them silently
             raise InputError(f"the '{BLOCK}' block of {folder / 'config.json'} has a key that {cls.__name__} has not: '{min(foreign)}'")
         encoder = copy.deepcopy(plain.config)
         del encoder.sslzoo
@@ -229,10 +204,10 @@ class Method(PreTrainedModel):
         check_finite(rest, folder / HEADS)
         try:
             config = cls.config_class(encoder=encoder, **values)
-            # Without memory at first: a number in a stranger's file may ask for any amount.
+            # On `meta` first: a wrong number in the file could ask for any amount of memory.
             with torch.device("meta"), no_larger_than({**rest, **plain.state_dict()}):
                 described = cls(config)
-        except Exception as error:  # of the strict data classes' own kinds, or of whatever layer a value is no size for
+        except Exception as error:  # the strict data classes' own exceptions, or those of any layer that cannot have such a size
             reason = first_line(error.__cause__ or error)
             raise InputError(f"cannot build {cls.__name__} from the '{BLOCK}' block of {folder / 'config.json'}: {reason}") from error
         prefix = described._encoder_prefix()

@@ -8,10 +8,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from sslzoo.parts.ema import ema_update, frozen_copy, momentum_schedule
-from sslzoo.parts.forward_views import forward_views
 from sslzoo.parts.gather import gather, rank
-from sslzoo.parts.heads import mlp
 from sslzoo.parts.masking import gather_tokens, patchify, scatter_tokens, split_patches
+from sslzoo.parts.networks import forward_views, mlp
 from sslzoo.parts.nt_xent import nt_xent
 from sslzoo.parts.positions import sincos_positions
 

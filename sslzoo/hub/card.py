@@ -13,9 +13,10 @@ from huggingface_hub.utils import validate_repo_id
 from sslzoo.data import EMBEDDED, hub_id, source_name
 from sslzoo.errors import InputError, first_line
 from sslzoo.files import atomic_write_text
-from sslzoo.method import Reported, read_block
+from sslzoo.method import read_block
 from sslzoo.methods import method_class
 from sslzoo.optim import peak_lr
+from sslzoo.paper import Reported
 from sslzoo.recipe import Recipe
 from sslzoo.run import CARD, Run
 

@@ -6,13 +6,13 @@ import torch
 from huggingface_hub.dataclasses import strict
 
 from sslzoo.encoders import feature_width, features
-from sslzoo.method import Method, MethodConfig, Paper, Reported
+from sslzoo.method import Method, MethodConfig
 from sslzoo.optim import decay_groups
-from sslzoo.parts.forward_views import forward_views
+from sslzoo.paper import Paper, Reported
 from sslzoo.parts.gather import gather
 from sslzoo.parts.gram import off_diagonal_squares
-from sslzoo.parts.heads import mlp
 from sslzoo.parts.hyperparameters import dim, layers, weight
+from sslzoo.parts.networks import forward_views, mlp
 from sslzoo.views.presets import byol_views
 
 
@@ -20,7 +20,7 @@ from sslzoo.views.presets import byol_views
 class BarlowTwinsConfig(MethodConfig):
     """The paper's ImageNet values (arXiv:2103.03230).
 
-    hidden_layers: linear layers in front of the last. redundancy_weight: the paper's lambda.
+    hidden_layers: linear layers before the last. redundancy_weight: the paper's lambda.
     norm_and_bias_lr: learning rate of norms and biases as a share of the weights' (0.0048 of 0.2).
     """
 
@@ -65,7 +65,7 @@ class BarlowTwins(Method):
 def _standardize(rows: torch.Tensor) -> torch.Tensor:
     """The rows of all devices, each column with mean 0 and variance 1 / rows, so that products over the batch are correlations.
 
-    Statistics are the global batch's, as in the paper's official code.
+    Statistics are those of the global batch, as in the official code.
     """
     rows = gather(rows.float())
     variance, mean = torch.var_mean(rows, dim=0, correction=0)

@@ -4,24 +4,23 @@ import torch
 from huggingface_hub.dataclasses import strict
 
 from sslzoo.encoders import feature_width
-from sslzoo.method import Method, MethodConfig, Paper, Reported
-from sslzoo.parts.branch import Branch
+from sslzoo.method import Method, MethodConfig
+from sslzoo.paper import Paper, Reported
 from sslzoo.parts.cosine import negative_cosine
 from sslzoo.parts.ema import ema_update, frozen_copy, momentum_schedule
-from sslzoo.parts.forward_views import forward_views
-from sslzoo.parts.heads import mlp
 from sslzoo.parts.hyperparameters import dim, share, weight
+from sslzoo.parts.networks import Branch, forward_views, mlp
 from sslzoo.views.presets import byol_views
 
 
 @strict
 class BYOLConfig(MethodConfig):
-    """The paper's ImageNet values for 1000 epochs (arXiv:2006.07733, section 3.3); its code sends the views through one by one.
+    """The paper's ImageNet values for 1000 epochs (arXiv:2006.07733, section 3.3); its code forwards the views one by one.
 
     hidden_dim: of the projector and of the predictor.
-    loss_scale: times the mean negative cosine of the two directions. 4 is the paper's loss less a constant: squared distances of unit
-    vectors (2 - 2 cosine), summed over both directions; the reference's small sets have 1. With SGD this is a factor on the learning
-    rate, and with LARS it still is one for norms and biases where those are not adapted.
+    loss_scale: factor of the negative cosine, averaged over both directions. 4 gives the paper's loss up to a constant: squared distances
+    of unit vectors (2 - 2 cosine), summed over both directions; the reference table has 1 on small data sets. With SGD it scales the
+    learning rate; with LARS only that of norms and biases, where those are not adapted.
     """
 
     model_type = "sslzoo-byol"

@@ -4,12 +4,12 @@ from huggingface_hub.dataclasses import strict
 from torch import nn
 
 from sslzoo.encoders import feature_width, features
-from sslzoo.method import Method, MethodConfig, Paper
+from sslzoo.method import Method, MethodConfig
+from sslzoo.paper import Paper
 from sslzoo.parts.decoupled import decoupled
-from sslzoo.parts.forward_views import forward_views
 from sslzoo.parts.gather import gather
-from sslzoo.parts.heads import mlp
 from sslzoo.parts.hyperparameters import dim, positive
+from sslzoo.parts.networks import forward_views, mlp
 from sslzoo.views.presets import simclr_views
 
 

@@ -9,13 +9,13 @@ from huggingface_hub.dataclasses import strict
 from torch import nn
 
 from sslzoo.encoders import feature_width, features
-from sslzoo.method import Method, MethodConfig, Paper, Reported
+from sslzoo.method import Method, MethodConfig
 from sslzoo.optim import ParameterGroup, decay_groups
+from sslzoo.paper import Paper, Reported
 from sslzoo.parts.ema import ema_update, frozen_copy, momentum_schedule
-from sslzoo.parts.forward_views import forward_views
 from sslzoo.parts.gather import gather
-from sslzoo.parts.heads import mlp
 from sslzoo.parts.hyperparameters import count_or_none, dim, layers, positive, rows, share
+from sslzoo.parts.networks import forward_views, mlp
 from sslzoo.parts.swapped_prediction import swapped_cross_entropy
 from sslzoo.parts.usage import usage_entropy
 from sslzoo.views.presets import byol_views, local_size
@@ -25,8 +25,8 @@ from sslzoo.views.presets import byol_views, local_size
 class DINOConfig(MethodConfig):
     """The official ResNet-50 values (arXiv:2104.14294), except for 6 local views instead of 8, as in the reference table.
 
-    hidden_layers: linear layers in front of the bottleneck. head_norm: batch norm in them.
-    frozen_epochs: epochs in which the last layer does not move. published_branch: "teacher" or "student".
+    hidden_layers: linear layers before the bottleneck. head_norm: whether batch norms follow them.
+    frozen_epochs: first epochs, in which the prototypes are not trained. published_branch: "teacher" or "student".
     """
 
     model_type = "sslzoo-dino"

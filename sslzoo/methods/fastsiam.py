@@ -7,9 +7,10 @@ from huggingface_hub.dataclasses import strict
 
 from sslzoo.encoders import feature_width, features
 from sslzoo.errors import InputError
-from sslzoo.method import Method, MethodConfig, Paper
+from sslzoo.method import Method, MethodConfig
+from sslzoo.paper import Paper
 from sslzoo.parts.cosine import negative_cosine
-from sslzoo.parts.forward_views import forward_views
+from sslzoo.parts.networks import forward_views
 from sslzoo.parts.siamese import SiameseConfig, projector_and_predictor
 from sslzoo.views.presets import moco_views
 

@@ -7,11 +7,11 @@ from torch import Tensor
 from transformers import PreTrainedConfig
 
 from sslzoo.encoders import feature_width, features
-from sslzoo.method import Method, MethodConfig, Paper
-from sslzoo.parts.forward_views import forward_views
+from sslzoo.method import Method, MethodConfig
+from sslzoo.paper import Paper
 from sslzoo.parts.gather import gather
-from sslzoo.parts.heads import mlp
 from sslzoo.parts.hyperparameters import count, dim, positive, share
+from sslzoo.parts.networks import forward_views, mlp
 from sslzoo.parts.precision import full_precision
 from sslzoo.views import View
 from sslzoo.views.presets import BYOL_COLOR, local_size, multi_crop
@@ -21,8 +21,8 @@ from sslzoo.views.presets import BYOL_COLOR, local_size, multi_crop
 class LeJEPAConfig(MethodConfig):
     """The paper's recommended values (arXiv:2511.08544) with the head of the reference page's row.
 
-    gaussian_weight: share of the Gaussian term in the loss (the paper's lambda). knots, reach: points of the integral over frequencies,
-    from 0 to `reach`.
+    gaussian_weight: share of the Gaussian term in the loss (the paper's lambda). knots, reach: the integral over frequencies has this
+    many points from 0 to `reach`.
     """
 
     model_type = "sslzoo-lejepa"

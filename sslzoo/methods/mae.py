@@ -7,7 +7,8 @@ from transformers import PreTrainedConfig, ViTConfig, ViTModel
 
 from sslzoo.encoders import token_grid, tokens
 from sslzoo.errors import InputError
-from sslzoo.method import Method, MethodConfig, Paper, Reported
+from sslzoo.method import Method, MethodConfig
+from sslzoo.paper import Paper, Reported
 from sslzoo.parts.hyperparameters import count, dim, layers, share
 from sslzoo.parts.masking import gather_tokens, patchify, scatter_tokens, split_patches
 from sslzoo.parts.positions import sincos_positions
@@ -18,8 +19,8 @@ from sslzoo.views.presets import masked_view
 class MAEConfig(MethodConfig):
     """The paper's ImageNet values (arXiv:2111.06377).
 
-    normalize_pixels: each patch of the target is normalised by its own mean and variance, as in the paper's best models; the reference
-    table is made without.
+    normalize_pixels: whether each target patch is normalised by its own mean and variance, as in the paper's best models; not so in the
+    reference table.
     """
 
     model_type = "sslzoo-mae"

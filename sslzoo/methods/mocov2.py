@@ -7,12 +7,11 @@ import torch.nn.functional as F
 from huggingface_hub.dataclasses import strict
 
 from sslzoo.encoders import feature_width
-from sslzoo.method import Method, MethodConfig, Paper, Reported
-from sslzoo.parts.branch import Branch
+from sslzoo.method import Method, MethodConfig
+from sslzoo.paper import Paper, Reported
 from sslzoo.parts.ema import ema_update, frozen_copy
-from sslzoo.parts.forward_views import forward_views
-from sslzoo.parts.heads import mlp
 from sslzoo.parts.hyperparameters import count, dim, positive, rows, share
+from sslzoo.parts.networks import Branch, forward_views, mlp
 from sslzoo.parts.precision import full_precision
 from sslzoo.parts.queue import Queue
 from sslzoo.parts.split_batch_norm import split_batch_norms
@@ -70,7 +69,7 @@ class MoCoV2(Method):
         queries = forward_views(partial(_embed, self.query), query_views, config.joint_views)
         with torch.no_grad():
             keys = self._keys(key_views, progress)
-        # The queue is enqueued after the step, so no query has its own image among its negatives.
+        # This step's keys join the queue after it, so no query has its own image among its negatives.
         losses = [self._contrast(query, key) for query, key in zip(queries, keys, strict=True)]
         return {"loss": torch.stack(losses).mean(), "keys": torch.stack(keys, dim=1)}
 

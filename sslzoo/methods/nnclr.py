@@ -6,11 +6,11 @@ from huggingface_hub.dataclasses import strict
 from torch import nn
 
 from sslzoo.encoders import feature_width, features
-from sslzoo.method import Method, MethodConfig, Paper, Reported
-from sslzoo.parts.forward_views import forward_views
+from sslzoo.method import Method, MethodConfig
+from sslzoo.paper import Paper, Reported
 from sslzoo.parts.gather import gather, rank
-from sslzoo.parts.heads import mlp
 from sslzoo.parts.hyperparameters import dim, layers, positive, rows
+from sslzoo.parts.networks import forward_views, mlp
 from sslzoo.parts.precision import full_precision
 from sslzoo.parts.queue import Queue
 from sslzoo.views.presets import simclr_views
@@ -20,7 +20,7 @@ from sslzoo.views.presets import simclr_views
 class NNCLRConfig(MethodConfig):
     """The paper's ImageNet values (arXiv:2104.14548, section 3.3 and 4.1).
 
-    hidden_layers: linear layers of the projector in front of its last one.
+    hidden_layers: linear layers of the projector before its last one.
     """
 
     model_type = "sslzoo-nnclr"

@@ -4,8 +4,9 @@ import torch
 from huggingface_hub.dataclasses import strict
 from torch import nn
 
-from sslzoo.method import Method, MethodConfig, Paper
+from sslzoo.method import Method, MethodConfig
 from sslzoo.optim import ParameterGroup, decay_groups
+from sslzoo.paper import Paper
 from sslzoo.parts.ema import ema_update, frozen_copy, momentum_schedule
 from sslzoo.parts.hyperparameters import share, weight
 from sslzoo.parts.masked_siamese import MaskedBranch, MaskedSiameseConfig, predict_assignments

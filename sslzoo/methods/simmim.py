@@ -7,7 +7,8 @@ from transformers import PreTrainedConfig
 
 from sslzoo.encoders import token_grid, tokens
 from sslzoo.errors import InputError
-from sslzoo.method import Method, MethodConfig, Paper, Reported
+from sslzoo.method import Method, MethodConfig
+from sslzoo.paper import Paper, Reported
 from sslzoo.parts.hyperparameters import count, share
 from sslzoo.parts.masking import patchify, split_patches
 from sslzoo.views.presets import masked_view
@@ -17,7 +18,7 @@ from sslzoo.views.presets import masked_view
 class SimMIMConfig(MethodConfig):
     """The paper's ImageNet values for ViT-B (arXiv:2111.09886): 60 % masked, in units of 32 px.
 
-    mask_unit: patches per side of the squares that are masked as a whole. 1 for patches of 32 px, as in the reference table.
+    mask_unit: patches per side of the squares that are masked together. 1 for patches of 32 px, as in the reference table.
     """
 
     model_type = "sslzoo-simmim"
@@ -32,7 +33,7 @@ class SimMIMConfig(MethodConfig):
 
 
 class SimMIM(Method):
-    """The encoder is a ViT as it is, with learned positions; the paper's adds a bias for relative ones to each attention instead."""
+    """The encoder is a plain ViT with learned positions; the paper's has a relative position bias in each attention instead."""
 
     config_class = SimMIMConfig
     paper = Paper("SimMIM: A Simple Framework for Masked Image Modeling", "Zhenda Xie and others", 2021, "2111.09886")

@@ -3,10 +3,11 @@
 from huggingface_hub.dataclasses import strict
 
 from sslzoo.encoders import feature_width, features
-from sslzoo.method import Method, MethodConfig, Paper, Reported
+from sslzoo.method import Method, MethodConfig
 from sslzoo.optim import decay_groups
+from sslzoo.paper import Paper, Reported
 from sslzoo.parts.cosine import negative_cosine
-from sslzoo.parts.forward_views import forward_views
+from sslzoo.parts.networks import forward_views
 from sslzoo.parts.siamese import SiameseConfig, projector_and_predictor
 from sslzoo.views.presets import moco_views
 

@@ -8,13 +8,13 @@ from huggingface_hub.dataclasses import strict
 from torch import nn
 
 from sslzoo.encoders import feature_width
-from sslzoo.method import Method, MethodConfig, Paper
-from sslzoo.parts.branch import Branch
+from sslzoo.method import Method, MethodConfig
+from sslzoo.paper import Paper
 from sslzoo.parts.ema import ema_update, frozen_copy
 from sslzoo.parts.gather import gather
-from sslzoo.parts.heads import mlp
 from sslzoo.parts.hyperparameters import count, dim, positive, rows, share
 from sslzoo.parts.kmeans import kmeans
+from sslzoo.parts.networks import Branch, mlp
 from sslzoo.parts.precision import full_precision
 from sslzoo.parts.queue import Queue
 from sslzoo.parts.usage import usage_entropy
@@ -26,8 +26,8 @@ from sslzoo.views.presets import BYOL_COLOR
 class SMoGConfig(MethodConfig):
     """The paper's 3000 groups (arXiv:2207.06167); the other values, and the views, are those of the reference table.
 
-    group_momentum: of the groups, each step. reset_every: steps between two k-means over the last queue_length projections, which
-    place the groups afresh.
+    group_momentum: of the groups, at each step. reset_every: steps after which the groups are reset to the k-means centres of the last
+    queue_length projections.
     """
 
     model_type = "sslzoo-smog"

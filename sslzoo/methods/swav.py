@@ -8,11 +8,11 @@ from huggingface_hub.dataclasses import strict
 from torch import nn
 
 from sslzoo.encoders import feature_width, features
-from sslzoo.method import Method, MethodConfig, Paper, Reported
+from sslzoo.method import Method, MethodConfig
 from sslzoo.optim import decay_groups
-from sslzoo.parts.forward_views import forward_views
-from sslzoo.parts.heads import mlp
+from sslzoo.paper import Paper, Reported
 from sslzoo.parts.hyperparameters import count_or_none, dim, layers, positive, rows, rows_or_none
+from sslzoo.parts.networks import forward_views, mlp
 from sslzoo.parts.precision import full_precision
 from sslzoo.parts.queue import Queue
 from sslzoo.parts.sinkhorn import sinkhorn
@@ -26,10 +26,10 @@ from sslzoo.views.presets import SIMCLR_COLOR, local_size, multi_crop
 class SwAVConfig(MethodConfig):
     """The official ImageNet values for batches of 256 (arXiv:2006.09882 and its released code).
 
-    prototype_bias: none in the paper; the reference table is made with one.
+    prototype_bias: the paper has none, the reference table has one.
     sinkhorn_temperature: the paper's epsilon.
     queue_length: rows per global view that are assigned together with the batch, 0 for none; from epoch queue_from_epoch on.
-    frozen_epochs: epochs in which the prototypes do not move.
+    frozen_epochs: first epochs, in which the prototypes are not trained.
     """
 
     model_type = "sslzoo-swav"
@@ -94,7 +94,7 @@ class SwAV(Method):
 
     @torch.no_grad()
     def _assign(self, logits, view, progress):
-        """The batch's assignments to prototypes (the paper's codes), which it shares with the queue of earlier embeddings."""
+        """The batch's assignments to prototypes (the paper's codes); the queue's embeddings share the prototypes equally with them."""
         config = self.config
         count = len(logits)
         if self.queues and progress.epoch >= config.queue_from_epoch:

@@ -5,22 +5,22 @@ import torch.nn.functional as F
 from huggingface_hub.dataclasses import strict
 
 from sslzoo.encoders import feature_width
-from sslzoo.method import Method, MethodConfig, Paper
-from sslzoo.parts.branch import Branch
+from sslzoo.method import Method, MethodConfig
+from sslzoo.paper import Paper
 from sslzoo.parts.cosine import negative_cosine
 from sslzoo.parts.ema import ema_update, frozen_copy, momentum_schedule
 from sslzoo.parts.gather import gather
-from sslzoo.parts.heads import mlp
 from sslzoo.parts.hyperparameters import dim, share, weight
+from sslzoo.parts.networks import Branch, mlp
 from sslzoo.parts.precision import full_precision
 from sslzoo.views.presets import byol_views
 
 
 @strict
 class TiCoConfig(MethodConfig):
-    """The paper's ImageNet values (arXiv:2206.10698). `joint_views` changes nothing: each network sees one view.
+    """The paper's ImageNet values (arXiv:2206.10698). `joint_views` has no effect: each network sees one view.
 
-    covariance_momentum: beta, how much of the covariance stays from step to step. rho: weight of the covariance term.
+    covariance_momentum: the paper's beta, of the running covariance. rho: weight of the covariance term.
     """
 
     model_type = "sslzoo-tico"

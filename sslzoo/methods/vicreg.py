@@ -3,10 +3,10 @@
 from huggingface_hub.dataclasses import strict
 
 from sslzoo.encoders import feature_width, features
-from sslzoo.method import Method, MethodConfig, Paper, Reported
-from sslzoo.parts.forward_views import forward_views
-from sslzoo.parts.heads import mlp
+from sslzoo.method import Method, MethodConfig
+from sslzoo.paper import Paper, Reported
 from sslzoo.parts.hyperparameters import dim, layers, weight
+from sslzoo.parts.networks import forward_views, mlp
 from sslzoo.parts.variance_covariance import vicreg_terms
 from sslzoo.views import View
 from sslzoo.views.presets import BYOL_COLOR
@@ -14,7 +14,7 @@ from sslzoo.views.presets import BYOL_COLOR
 
 @strict
 class VICRegConfig(MethodConfig):
-    """The paper's ImageNet values (arXiv:2105.04906). hidden_layers: linear layers in front of the last."""
+    """The paper's ImageNet values (arXiv:2105.04906). hidden_layers: linear layers before the last."""
 
     model_type = "sslzoo-vicreg"
 
@@ -46,8 +46,8 @@ class VICReg(Method):
     def loss(self, views, progress):
         config = self.config
         invariance, variance, covariance = vicreg_terms(*forward_views(self._embed, views, config.joint_views))
-        # The covariances of both views are added but the variances averaged, as in the official code; the paper's equation 6 adds both.
-        # All devices' rows count, as there; the reference table's ImageNet-1k run took those of each device by themselves.
+        # Both views' covariances are added but their variances averaged, as in the official code; the paper's equation 6 adds both.
+        # Statistics are over the rows of all devices, as there; the reference table's ImageNet-1k run has each device's own.
         total = config.invariance_weight * invariance + config.variance_weight * variance + 2 * config.covariance_weight * covariance
         return {"loss": total, "invariance": invariance.detach(), "variance": variance.detach(), "covariance": covariance.detach()}
 

@@ -8,11 +8,11 @@ from torch import nn
 
 from sslzoo.encoders import feature_width
 from sslzoo.errors import InputError
-from sslzoo.method import Method, MethodConfig, Paper, Reported
-from sslzoo.parts.forward_views import forward_views
-from sslzoo.parts.heads import mlp
+from sslzoo.method import Method, MethodConfig
+from sslzoo.paper import Paper, Reported
 from sslzoo.parts.hyperparameters import count, dim, share, weight
 from sslzoo.parts.masking import gather_tokens
+from sslzoo.parts.networks import forward_views, mlp
 from sslzoo.parts.variance_covariance import vicreg_terms
 from sslzoo.views import View
 from sslzoo.views.presets import BYOL_COLOR
@@ -94,9 +94,9 @@ class VICRegL(Method):
 
 
 def centers(crops: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """Where in its image the places of a (height, width) map of each crop lie, (n, height * width, 2): row and column in px.
+    """Where in its image each place of a crop's (height, width) feature map lies, (n, height * width, 2): row and column in px.
 
-    Centres of equal cells of the crop. (The reference table's code stretched the grid, its last row and column outside of the crop.)
+    The centres of equal cells of the crop. (The reference table's code stretches the grid; its last row and column are outside the crop.)
 
     crops: (n, 6), as from `Renderer.crops`.
     """

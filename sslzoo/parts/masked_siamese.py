@@ -12,9 +12,9 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from sslzoo.encoders import feature_width, token_grid, tokens
 
 from .gather import gather
-from .heads import mlp
 from .hyperparameters import dim, positive, rows, share
 from .masking import split_patches
+from .networks import mlp
 from .precision import full_precision
 from .sinkhorn import sinkhorn
 

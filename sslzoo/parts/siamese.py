@@ -5,15 +5,15 @@ from functools import partial
 
 from torch import nn
 
-from .heads import mlp
 from .hyperparameters import dim, layers
+from .networks import mlp
 
 
 @dataclass(repr=False, eq=False)
 class SiameseConfig:
-    """The paper's values for ImageNet, whose code sends the views through one by one.
+    """The paper's values for ImageNet, whose code forwards the views one by one.
 
-    hidden_layers: linear layers of the projector in front of its last one.
+    hidden_layers: linear layers of the projector before its last one.
     last_affine: whether the projector's last batch norm has a gain and a bias.
     """
 
