@@ -96,9 +96,9 @@ def test_label_order_and_number(of, encoded):
 
 def test_above_the_limit_only_some_rows_are_read_but_every_length_counts(of, encoded, monkeypatch):
     in_full = of(encoded, LABELS)
-    monkeypatch.setattr(fingerprint, "_READ_ALL", sum(map(len, encoded)))
+    monkeypatch.setattr(fingerprint, "_MAX_BYTES", sum(map(len, encoded)))
     assert of(encoded, LABELS) == in_full
-    monkeypatch.setattr(fingerprint, "_READ_ALL", sum(map(len, encoded)) - 1)
+    monkeypatch.setattr(fingerprint, "_MAX_BYTES", sum(map(len, encoded)) - 1)
     monkeypatch.setattr(fingerprint, "_SAMPLE", 3)  # rows 0, 2 and 5
     first = of(encoded, LABELS)
     assert first != in_full
@@ -115,9 +115,9 @@ def test_above_the_limit_only_some_rows_are_read_but_every_length_counts(of, enc
 def test_of_very_many_small_files_only_some_are_opened(encoded, tmp_path, monkeypatch):
     place = folder_of(tmp_path / "here", encoded, sorted(LABELS))
     monkeypatch.setattr(fingerprint, "_SAMPLE", 3)  # rows 0, 2 and 5
-    monkeypatch.setattr(fingerprint, "_OPEN_ALL", 6)
+    monkeypatch.setattr(fingerprint, "_MAX_ROWS", 6)
     in_full = load_images(place, "train", device=CPU).fingerprint
-    monkeypatch.setattr(fingerprint, "_OPEN_ALL", 5)
+    monkeypatch.setattr(fingerprint, "_MAX_ROWS", 5)
     first = load_images(place, "train", device=CPU).fingerprint
     assert first != in_full
 

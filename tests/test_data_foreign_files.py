@@ -13,7 +13,7 @@ from pyarrow import parquet
 
 from sslzoo.data import load_images
 from sslzoo.data.decode import BrokenImage, decode
-from sslzoo.data.names import shown
+from sslzoo.data.messages import display_name
 from sslzoo.data.rows import TableRows
 
 CPU = torch.device("cpu")
@@ -199,7 +199,7 @@ def test_row_without_anything_is_broken():
     ],
 )
 def test_name_that_would_disturb_a_terminal_is_shown_without_that(path, seen):
-    assert shown(path) == seen and shown("fine ünïcode 图.png") == "fine ünïcode 图.png"
+    assert display_name(path) == seen and display_name("fine ünïcode 图.png") == "fine ünïcode 图.png"
 
 
 @pytest.mark.parametrize("path", ["two\nlines.png", "x" * 300, "\u200d.png", "a\u00a0b.png"])

@@ -14,8 +14,9 @@ from sslzoo.errors import InputError, first_line, unknown
 from .decode import BrokenImage
 from .labels import Labels, label_column
 from .layout import Layout
-from .listing import ending_of, first_few, list_paths
-from .names import shown, utf8_path
+from .listing import ending_of, list_paths
+from .messages import display_name, first_few
+from .names import utf8_path
 from .raw_split import RawSplit, Request
 from .rows import MAX_BYTES
 
@@ -45,7 +46,7 @@ class _Tar:
                 self.note = f"links and the like in {os.path.basename(file)}, not read: {first_few(links)}"
         except (tarfile.TarError, OSError, ValueError) as error:
             if not self.members:
-                raise InputError(f"cannot read '{shown(file)}': {first_line(error)}") from error
+                raise InputError(f"cannot read '{display_name(file)}': {first_line(error)}") from error
             self.note = f"{os.path.basename(file)} is damaged after {len(self.members)} files: {first_line(error)}"
         self._handle = os.open(file, os.O_RDONLY)
 
@@ -76,7 +77,7 @@ class _Zip:
         try:
             self._opened = zipfile.ZipFile(file)
         except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError) as error:
-            raise InputError(f"cannot read '{shown(file)}': {first_line(error)}") from error
+            raise InputError(f"cannot read '{display_name(file)}': {first_line(error)}") from error
         self.members = {member.filename: member for member in self._opened.infolist() if not member.is_dir()}
 
     def size(self, path: str) -> int:
@@ -118,7 +119,8 @@ class ArchiveRows:
 def is_archive(file: str) -> bool:
     """Whether the file is a tar or zip file by its name. Raises `InputError` for a tar file that is compressed as a whole."""
     if file.lower().endswith(_COMPRESSED):
-        raise InputError(f"'{shown(file)}' is compressed as a whole, so that no image in it can be found: unpack it, and give the folder")
+        name = display_name(file)
+        raise InputError(f"'{name}' is compressed as a whole, so its images cannot be read one by one: unpack it and give the folder")
     return ending_of(file) in (".tar", ".zip")
 
 
@@ -146,11 +148,11 @@ def open_archives(files: list[str], requested: Request, named: bool) -> RawSplit
     notes = [*map(str, damaged), *(archive.note for archive in archives if archive.note)]
     layout = Layout(listing)
     if not layout.splits:
-        raise InputError("; ".join(filter(None, [f"no images in '{shown(files[0])}'", *notes, listing.unread()])))
+        raise InputError("; ".join(filter(None, [f"no images in '{display_name(files[0])}'", *notes, listing.skipped()])))
     inner = layout.splits[0] if named and len(layout.splits) == 1 else requested.split
     images = layout.arrange(inner, requested.label_column == "label")
     if named and len(layout.splits) > 1:
-        notes.append(f"of the splits in the archive, {first_few(layout.splits)}, '{shown(inner)}' alone is read")
+        notes.append(f"of the splits in the archive, {first_few(layout.splits)}, '{display_name(inner)}' alone is read")
     members = [place for path in images.paths for place in places[path]]
     labels = Labels(images.labels, images.label_names, images.unlabelled)
     if labels.values is not None:
@@ -160,13 +162,13 @@ def open_archives(files: list[str], requested: Request, named: bool) -> RawSplit
     if beside != "label":
         values = [_beside(archive, member, beside) for archive, member in members]
         if requested.label_column and not any(values):
-            raise InputError(f"label_column is '{beside}', but no file beside an image in '{shown(files[0])}' ends in .{beside}")
+            raise InputError(f"label_column is '{beside}', but no file beside an image in '{display_name(files[0])}' ends in .{beside}")
         labels = label_column(values, beside, requested.label_column is not None)
         listing.others.pop(f".{beside}", None)
     rows = _of_one_ending(members, requested.image_column)
     members = [members[row] for row in rows]
     values = None if labels.values is None else labels.values[torch.tensor(rows)]
-    said = [*notes, *images.notes, *filter(None, [listing.unread()])]
+    said = [*notes, *images.notes, *filter(None, [listing.skipped()])]
     return RawSplit(ArchiveRows(members), values, labels.names, layout.splits, said, labels.reason)
 
 

@@ -5,15 +5,15 @@ from collections.abc import Iterable
 
 from sslzoo.errors import InputError, unknown
 
-NO_LABELS = "none"  # as a label column: no labels are wanted
-_SAYS_LABELS = re.compile(r"(^|[_ .-])(labels?|class|classes|category|categories|targets?|y)($|[_ .-])", re.IGNORECASE)
-_PLAIN = re.compile(r"u?int\d+|float\d+|bool|string|large_string|null")
+NO_LABELS = "none"  # as label_column: ignore labels
+_LABEL_NAME = re.compile(r"(^|[_ .-])(labels?|class|classes|category|categories|targets?|y)($|[_ .-])", re.IGNORECASE)
+_SCALAR = re.compile(r"u?int\d+|float\d+|bool|string|large_string|null")
 
 
 def find_image_column(features, name: str | None) -> str:
-    """The column with that name, else the only `Image` column, else the one called "image" among several. Raises `InputError`.
+    """The column called `name`, else the only `Image` column, else the one called "image". Raises `InputError`.
 
-    Where no column is an `Image`, as pandas writes Parquet, columns of bytes and of (bytes, path) are.
+    If no column is an `Image`, as in Parquet files of pandas, columns of bytes and of (bytes, path) are candidates.
     """
     from datasets import Image
 
@@ -34,15 +34,15 @@ def find_image_column(features, name: str | None) -> str:
 
 
 def find_label_column(features, name: str | None) -> tuple[str | None, str]:
-    """The column of the labels and "", or None and why there is none where there might be one, in words.
+    """The label column and "", or None and the reason why there is none although there might be one.
 
-    The column with that name; else the one called "label"; else the only one of classes (`ClassLabel`); else, where there are none of
-    them, the only one whose name says that it holds labels and whose values can be some. Raises `InputError` for a name that is none.
+    The column called `name`; else "label"; else the only `ClassLabel` column; else, without such columns, the only one whose name says
+    that it holds labels and whose type allows it. Raises `InputError` if `name` is not a column of labels.
     """
     from datasets import ClassLabel
 
     classes = [column for column, feature in features.items() if isinstance(feature, ClassLabel)]
-    possible = [column for column, feature in features.items() if column in classes or _PLAIN.fullmatch(_kind(feature))]
+    possible = [column for column, feature in features.items() if column in classes or _SCALAR.fullmatch(_kind(feature))]
     if name == NO_LABELS and name not in features:
         return None, ""
     if name is not None:
@@ -53,17 +53,17 @@ def find_label_column(features, name: str | None) -> tuple[str | None, str]:
         return name, ""
     if "label" in possible:
         return "label", ""
-    found, reason = _only_one(classes or [column for column in possible if _SAYS_LABELS.search(column)])
+    found, reason = _only_one(classes or [column for column in possible if _LABEL_NAME.search(column)])
     if found or reason:
         return found, reason
-    named = next((column for column in features if _SAYS_LABELS.search(column)), None)
+    named = next((column for column in features if _LABEL_NAME.search(column)), None)
     return None, f"column '{named}' holds {_kind(features[named])}, which are no classes" if named else ""
 
 
 def label_column_by_name(columns: Iterable[str]) -> tuple[str | None, str]:
-    """The same from the names of the columns alone: "label", else the only one whose name says that it holds labels."""
+    """As `find_label_column`, from names alone: "label", else the only column whose name says that it holds labels."""
     columns = list(columns)
-    return ("label", "") if "label" in columns else _only_one([column for column in columns if _SAYS_LABELS.search(column)])
+    return ("label", "") if "label" in columns else _only_one([column for column in columns if _LABEL_NAME.search(column)])
 
 
 def _only_one(found: list[str]) -> tuple[str | None, str]:

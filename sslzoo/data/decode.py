@@ -1,4 +1,4 @@
-"""One encoded image to RGB uint8, whatever it is; everything that cannot be shown faithfully is a `BrokenImage`."""
+"""Decoding an image file to RGB uint8; whatever cannot be shown faithfully is a `BrokenImage`."""
 
 import io
 from collections.abc import Iterator
@@ -12,14 +12,14 @@ from .memory import PixelSemaphore
 from .png import strip_metadata, transparency_mask
 from .resolution import Plan, RequiredResolution, plan
 
-# Pillow also knows formats that start other programs (EPS runs Ghostscript) or that hold no photos: those stay closed.
+# Pillow also reads formats that run other programs (EPS starts Ghostscript) or hold no photos; these are not opened.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
-_MOST_PIXELS = 178_956_970  # Pillow's own limit for a decompression bomb, kept here because a program may switch Pillow's off
-_AT_MOST = f" ({_MOST_PIXELS:,} px at most)"
-_DEPTH = 24  # where in a PNG file the bits of a channel stand
-_BLOCK = 2**20  # px of grey that are scaled at a time
-_BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 0x0102, 0x0106, 0x0153  # tags of TIFF
-_UPRIGHT = {
+_MOST_PIXELS = 178_956_970  # Pillow's limit for decompression bombs, repeated here as programs may disable Pillow's
+_LIMIT = f" ({_MOST_PIXELS:,} px at most)"
+_DEPTH_OFFSET = 24  # of the bits per channel in a PNG file
+_BLOCK = 2**20  # px of a grey image that are scaled at a time
+_BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 0x0102, 0x0106, 0x0153  # TIFF tags
+_TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -57,7 +57,7 @@ def decode(
 
 
 def read_size(encoded: bytes, longest: int | None, resolution: RequiredResolution | None = None) -> tuple[int, int]:
-    """Height and width in px that `decode` will give, from the header alone. Raises `BrokenImage`."""
+    """Height and width in px of what `decode` returns, from the header alone. Raises `BrokenImage`."""
     try:
         return _read_size(encoded, longest, resolution)
     except BrokenImage as error:
@@ -71,101 +71,101 @@ def read_size(encoded: bytes, longest: int | None, resolution: RequiredResolutio
 
 
 def _decode(encoded: bytes, longest: int | None, resolution: RequiredResolution | None, semaphore: PixelSemaphore | None) -> np.ndarray:
-    with _opened(encoded) as image:
-        depth = encoded[_DEPTH] if image.format == "PNG" else 8
-        wanted = plan(image.size, longest, resolution)
-        # The size at which the kept part is as large as it shall be: a JPEG is decoded smaller at once, to whole parts of its px.
-        kept = wanted.box[2] - wanted.box[0], wanted.box[3] - wanted.box[1]
-        least = tuple(max(1, side * size // part) for side, size, part in zip(image.size, wanted.size, kept, strict=True))
+    with _open(encoded) as image:
+        depth = encoded[_DEPTH_OFFSET] if image.format == "PNG" else 8
+        reduction = plan(image.size, longest, resolution)
+        # A JPEG is decoded at the smallest scale (1/2, 1/4, 1/8) that keeps the box at least as large as it is going to be.
+        box_size = reduction.box[2] - reduction.box[0], reduction.box[3] - reduction.box[1]
+        least = tuple(max(1, side * size // part) for side, size, part in zip(image.size, reduction.size, box_size, strict=True))
         width = image.width
         drafted = image.draft(None, least)
-        part = drafted[1][2] / width if drafted else 1
+        scale = drafted[1][2] / width if drafted else 1
         with semaphore.acquired(image.width * image.height) if semaphore else nullcontext():
             image.load()
-            held = orientation(image)
-            image = _reduced(_colours(image, depth), part, wanted)
+            turned = orientation(image)
+            image = _reduce(_to_rgb(image, depth), scale, reduction)
         if image.mode == "RGBA":
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-        if held in _UPRIGHT:
-            image = image.transpose(_UPRIGHT[held])
+        if turned in _TRANSPOSE:
+            image = image.transpose(_TRANSPOSE[turned])
         return np.asarray(image)
 
 
 def _read_size(encoded: bytes, longest: int | None, resolution: RequiredResolution | None) -> tuple[int, int]:
-    with _opened(encoded) as image:
+    with _open(encoded) as image:
         width, height = plan(image.size, longest, resolution).size
-        # A PNG may keep its orientation behind the pixels; its size is then that of the stored image. Pillow turns a TIFF by itself.
+        # A PNG may store its orientation after the pixels, where the header does not show it. Pillow turns a TIFF on its own.
         turned = image.format not in ("PNG", "TIFF") and orientation(image) in (5, 6, 7, 8)
         return (width, height) if turned else (height, width)
 
 
 @contextmanager
-def _opened(encoded: bytes) -> Iterator[Image.Image]:
+def _open(encoded: bytes) -> Iterator[Image.Image]:
     try:
         with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
             if image.width * image.height > _MOST_PIXELS:
-                raise BrokenImage(f"{image.width}x{image.height} px is too large{_AT_MOST}")
+                raise BrokenImage(f"{image.width}x{image.height} px is too large{_LIMIT}")
             yield image
     except (BrokenImage, MemoryError):
         raise
     except Image.UnidentifiedImageError as error:
         raise BrokenImage("no image format that is read here" if len(encoded) else "0 bytes") from error
-    except Image.DecompressionBombError as error:  # Pillow's own limit is twice as high
-        raise BrokenImage(f"it is too large{_AT_MOST}") from error
-    except Exception as error:  # decoders raise whatever a damaged file leads them to
+    except Image.DecompressionBombError as error:  # of Pillow, whose limit is twice as high
+        raise BrokenImage(f"it is too large{_LIMIT}") from error
+    except Exception as error:  # decoders raise all kinds of errors for damaged files
         reason = " ".join(str(error).split())[:100]
         raise BrokenImage(reason or type(error).__name__) from error
 
 
-def _reduced(image: Image.Image, part: float, wanted: Plan) -> Image.Image:
-    """The kept part in its size. part: px of the image for each of its file."""
-    if image.size == wanted.size:
+def _reduce(image: Image.Image, scale: float, reduction: Plan) -> Image.Image:
+    """The box of the plan at its final size. scale: the size at which the image was decoded, 1 for full size."""
+    if image.size == reduction.size:
         return image
-    box = tuple(side * part for side in wanted.box)
-    return image.resize(wanted.size, Image.Resampling.BICUBIC, box=box, reducing_gap=2.0)
+    box = tuple(side * scale for side in reduction.box)
+    return image.resize(reduction.size, Image.Resampling.BICUBIC, box=box, reducing_gap=2.0)
 
 
-def _colours(image: Image.Image, depth: int) -> Image.Image:
-    """In RGB, or in RGBA where pixels may be transparent. depth: bits of a PNG's channel."""
+def _to_rgb(image: Image.Image, depth: int) -> Image.Image:
+    """The image as RGB, or as RGBA where pixels may be transparent. depth: bits per channel of a PNG."""
     if image.mode == "F":
         raise BrokenImage("floating-point pixels have no stated range")
-    see_through = transparency_mask(image, depth) if image.format == "PNG" else None
+    transparent = transparency_mask(image, depth) if image.format == "PNG" else None
     if image.mode.startswith("I"):
-        shown = Image.fromarray(_scaled(np.asarray(image), *_range(image))).convert("RGB")
-    elif see_through is not None:
+        colours = Image.fromarray(_to_8_bit(np.asarray(image), *_range(image))).convert("RGB")
+    elif transparent is not None:
         image.info.pop("transparency")
-        shown = image.convert("RGB")
+        colours = image.convert("RGB")
     elif image.has_transparency_data:
-        shown = image.convert("RGBA")
-        # All transparent is what programs write that know no transparency, and what others take for none.
-        return shown.convert("RGB") if image.format == "BMP" and not shown.getchannel("A").getextrema()[1] else shown
+        colours = image.convert("RGBA")
+        # Programs without transparency write BMP files with alpha 0 everywhere; others read them as opaque.
+        return colours.convert("RGB") if image.format == "BMP" and not colours.getchannel("A").getextrema()[1] else colours
     else:
         return image if image.mode == "RGB" else image.convert("RGB")
-    if see_through is not None:
-        shown.putalpha(Image.fromarray(np.where(see_through, 0, 255).astype(np.uint8)))
-    return shown
+    if transparent is not None:
+        colours.putalpha(Image.fromarray(np.where(transparent, 0, 255).astype(np.uint8)))
+    return colours
 
 
 def _range(image: Image.Image) -> tuple[int, int]:
-    """The values of black and of white in a grey image of whole numbers: those of the whole type, as TIFF has it."""
+    """The values of black and white in a grey integer image: the limits of its type, as TIFF defines."""
     if image.format != "TIFF":
-        return 0, 65535  # whatever the file has, Pillow makes 16 bits of it
+        return 0, 65535  # Pillow scales other formats to 16 bits
     bits = image.tag_v2.get(_BITS, (16,))[0]
     if image.tag_v2.get(_SAMPLE_FORMAT, (1,))[0] == 2:
         return -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
-    # Photometric 0: white is zero.
+    # Photometric interpretation 0: white is zero.
     return (0, 2**bits - 1) if image.tag_v2.get(_PHOTOMETRIC) else (2**bits - 1, 0)
 
 
-def _scaled(grey: np.ndarray, black: int, white: int) -> np.ndarray:
-    """uint8 from whole numbers."""
+def _to_8_bit(grey: np.ndarray, black: int, white: int) -> np.ndarray:
+    """uint8 (height, width) from integers (height, width), black to 0 and white to 255."""
     if max(black, white) >= 2**31:
-        grey = grey.view(np.uint32)  # Pillow has no other type for them
-    shown = np.empty(grey.shape, np.uint8)
+        grey = grey.view(np.uint32)  # Pillow stores them as int32
+    scaled = np.empty(grey.shape, np.uint8)
     low, high = sorted((black, white))
     rows = max(1, _BLOCK // grey.shape[1])
     for start in range(0, len(grey), rows):
-        part = grey[start : start + rows].astype(np.int64).clip(low, high) - low
-        part = (part * 255 + (high - low) // 2) // (high - low)
-        shown[start : start + rows] = part if black < white else 255 - part
-    return shown
+        block = grey[start : start + rows].astype(np.int64).clip(low, high) - low
+        block = (block * 255 + (high - low) // 2) // (high - low)
+        scaled[start : start + rows] = block if black < white else 255 - block
+    return scaled

@@ -1,4 +1,4 @@
-"""A name for a data set's content that does not depend on the machine, the path or how the images are held."""
+"""A hash of a data set's content, independent of machine, path and how the images are stored."""
 
 import hashlib
 
@@ -8,22 +8,21 @@ from torch import Tensor
 from .decode import BrokenImage
 from .raw_split import Rows
 
-_READ_ALL = 2**30  # bytes; about a second of hashing
-_OPEN_ALL = 100_000  # rows; to open more files than that takes longer than to hash them
-_SAMPLE = 1024  # rows
+_MAX_BYTES = 2**30  # that are all hashed; about a second
+_MAX_ROWS = 100_000  # that are all hashed; opening more files takes longer than hashing them
+_SAMPLE = 1024  # rows hashed of larger data sets
 
 
 def fingerprint_rows(rows: Rows, labels: Tensor | None) -> str:
-    """sha256 (hex) over the number of rows, every image's encoded length and label in order, and encoded bytes.
+    """sha256 (hex) of the number of rows, the encoded lengths, the labels and encoded bytes, in the order of the rows.
 
-    Up to 1 GiB of encoded images in up to 100,000 rows every byte counts. Above that only the bytes of 1,024 evenly spaced rows (the
-    first and the last among them) are read, so that it stays cheap: a change elsewhere that keeps the image's length goes unnoticed.
-    Which of the two depends on the data alone, never on the memory of the machine. Names do not count: the same images in a folder
-    and in a table have one fingerprint.
+    Up to 1 GiB in up to 100,000 rows, all bytes are hashed. Beyond that, only those of 1,024 evenly spaced rows, the first and the last
+    included: a change elsewhere that keeps the image's length goes unnoticed. Which of the two depends on the data alone, never on the
+    machine. Names are not hashed: the same images in a folder and in a table have the same fingerprint.
     """
     lengths = rows.lengths()
     sha = _start(len(rows), lengths, labels)
-    everything = lengths.clip(min=0).sum() <= _READ_ALL and len(rows) <= _OPEN_ALL
+    everything = lengths.clip(min=0).sum() <= _MAX_BYTES and len(rows) <= _MAX_ROWS
     for row in range(len(rows)) if everything else np.linspace(0, len(rows) - 1, _SAMPLE).astype(np.int64):
         try:
             sha.update(rows.encoded(int(row)))
@@ -33,7 +32,7 @@ def fingerprint_rows(rows: Rows, labels: Tensor | None) -> str:
 
 
 def fingerprint_arrays(images: np.ndarray, labels: Tensor | None) -> str:
-    """sha256 (hex) over the number of images, their pixels, uint8 (n, height, width, 3), and their labels."""
+    """sha256 (hex) of the number of images, their pixels, uint8 (n, height, width, 3), and their labels."""
     sha = _start(len(images), np.asarray(images.shape, np.int64), labels)
     sha.update(np.ascontiguousarray(images))
     return sha.hexdigest()

@@ -9,8 +9,7 @@ from sslzoo.errors import InputError, unknown
 
 from .columns import find_image_column, find_label_column
 from .labels import read_labels
-from .listing import first_few
-from .names import shown
+from .messages import display_name, first_few
 from .raw_split import RawSplit, Request
 from .rows import FileRows, TableRows
 from .split_names import choose
@@ -67,7 +66,7 @@ def open_saved(place: str, folders: list[str], requested: Request) -> RawSplit:
         try:
             saved = datasets.load_from_disk(folder)
         except Exception as error:  # Arrow, JSON and the file system each raise their own
-            raise InputError(f"cannot load the data set '{shown(folder)}': {_reason(error)}") from error
+            raise InputError(f"cannot load the data set '{display_name(folder)}': {_reason(error)}") from error
         if isinstance(saved, datasets.DatasetDict):
             found |= saved
         else:
@@ -146,9 +145,9 @@ def _load(source: str, path: str, **arguments):
         hint = "" if os.path.exists(os.path.expanduser(source)) else "; a local folder or Parquet file works too, and 'digits' is built in"
         if isinstance(error, DatasetNotFoundError):
             hint = f"; is it spelt right? `hf auth login` gives access to what is private or gated{hint}"
-        raise InputError(f"cannot load the data set '{shown(source)}': {_reason(error)}{hint}") from error
+        raise InputError(f"cannot load the data set '{display_name(source)}': {_reason(error)}{hint}") from error
 
 
 def _reason(error: Exception) -> str:
     cause = error.__cause__ or error
-    return shown((str(cause).strip() or type(cause).__name__).splitlines()[0])
+    return display_name((str(cause).strip() or type(cause).__name__).splitlines()[0])

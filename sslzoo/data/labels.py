@@ -10,8 +10,8 @@ from torch import Tensor
 
 from sslzoo.errors import InputError
 
-_NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?|[Nn]a[Nn]")  # "01" is a name: as a number it would be "1"
-_NONE = ("", "-1")  # texts of a row without a label
+_NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?|[Nn]a[Nn]")  # not "01", which is a name
+_MISSING = ("", "-1")  # texts that mean no label
 
 
 class Labels(NamedTuple):
@@ -26,15 +26,15 @@ class Labels(NamedTuple):
 
 
 class _NotClasses(Exception):
-    """The column's values are no classes; the message says what they are."""
+    """The values of a column are not classes; the message says what they are."""
 
 
 def read_labels(column, name: str, names: list[str] | None, required: bool) -> Labels:
-    """The labels of an Arrow column. -1, null, NaN, an empty text and the text "-1" are rows without a label.
+    """The labels of an Arrow column. -1, null, NaN, "" and "-1" mean that a row has no label.
 
-    names: those that the data set states, whose numbers the column holds. Otherwise texts and truth values become classes in sorted order,
-    and whole numbers, also written as floating-point ones, stay what they are, without names.
-    required: raise `InputError` for values that are no classes, such as fractions. A number that no class can have always raises it.
+    names: the class names that the data set declares, which the column indexes. Without them, texts and booleans become classes in sorted
+    order; integers, also stored as floats, are kept and have no names.
+    required: raise `InputError` if the values are not classes, such as fractions. Integers that no class can have always raise it.
     """
     try:
         return _read(column, name, names)
@@ -45,7 +45,7 @@ def read_labels(column, name: str, names: list[str] | None, required: bool) -> L
 
 
 def label_column(values: Sequence[Any], name: str, required: bool) -> Labels:
-    """The labels among plain values, as `read_labels` reads them: texts of a CSV file, values of JSON. Numbers may be written as texts."""
+    """`read_labels` for Python values: texts of a CSV file, where numbers are texts too, or values of JSON."""
     import pyarrow as arrow
 
     if any(isinstance(value, list | dict) for value in values):
@@ -74,7 +74,7 @@ def _read(column, name: str, names: list[str] | None) -> Labels:
     if arrow.types.is_boolean(kind):
         column, names = column.cast("int8"), ["False", "True"]
     elif arrow.types.is_string(kind) or arrow.types.is_large_string(kind):
-        names = sorted(value for value in compute.unique(column).to_pylist() if value is not None and value not in _NONE)
+        names = sorted(value for value in compute.unique(column).to_pylist() if value is not None and value not in _MISSING)
         column = compute.index_in(column, arrow.array(names, kind))
     elif arrow.types.is_floating(kind):
         values = column.to_numpy()
@@ -87,7 +87,7 @@ def _read(column, name: str, names: list[str] | None) -> Labels:
     except arrow.ArrowInvalid as error:
         raise InputError(_too_large(name)) from error
     if bool((labels == -1).all()):
-        return Labels(None, None)  # how the Hub publishes test splits whose labels are kept back
+        return Labels(None, None)  # as the Hub publishes test splits with secret labels
     wrong = ((labels < -1) | (labels >= (len(names) if names else 2**63 - 1))).nonzero()
     if len(wrong):
         row = int(wrong[0])
@@ -101,9 +101,9 @@ def _too_large(name: str) -> str:
 
 
 def as_classes(labels: Tensor | None, names: list[str] | None) -> tuple[Tensor | None, list[str] | None]:
-    """Labels that have no names as classes 0, 1, 2 ... in their order, named by their numbers: these may be as large as they like."""
+    """Numbers without names as classes 0, 1, 2 ... in ascending order, named by their numbers. The numbers may be arbitrarily large."""
     if labels is None or names is not None:
         return labels, names
-    values, numbered = labels.unique(return_inverse=True)
-    without = int(values[0] < 0)
-    return numbered - without, [str(value) for value in values[without:].tolist()]
+    values, classes = labels.unique(return_inverse=True)
+    missing = int(values[0] < 0)  # -1 comes first
+    return classes - missing, [str(value) for value in values[missing:].tolist()]

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from sslzoo.errors import InputError
 
-from .listing import Folder, Listing, first_few, pluralize
-from .names import shown
+from .listing import Folder, Listing
+from .messages import display_name, first_few, pluralize
 from .split_names import are_splits, choose, is_keyword, keyword_of, opposed
 
 _DATE = re.compile(r"(19|20)\d\d([-_. ]?(0[1-9]|1[0-2])([-_. ]?\d\d)?([-_. ].*)?)?")  # 2023, 2023-05 Rome
@@ -162,7 +162,7 @@ def _refuse_deeper_splits(filled: list[Folder]) -> None:
                 inner.setdefault(folder.parts[:depth], set()).add(part)
     for above, splits in sorted(inner.items()):
         if opposed(splits):
-            place = shown("/".join(above))
+            place = display_name("/".join(above))
             found = first_few(sorted(splits))
             raise InputError(f"splits ({found}) lie in '{place}', not at the top: give that folder as the data set, or move them")
 
@@ -189,10 +189,11 @@ def _no_classes(names: list[str], inside: list[tuple[str, ...]], homes: list[Hom
         return ""
     if not innermost and any(home is None for home in homes):
         deepest = "/".join(max(inside, key=len))
-        return f"no classes, as images lie in folders of several levels ({shown(deepest)}); label_column=label takes the innermost folders"
+        where = f"folders of several levels ({display_name(deepest)})"
+        return f"no classes, as images lie in {where}; label_column=label takes the innermost folders"
     if not innermost and not any(homes) or len(names) < 2:
         only = names[0] if innermost else next(parts[0] for parts in inside if parts)
-        return f"no classes, as '{shown(only)}' is the only folder"
+        return f"no classes, as '{display_name(only)}' is the only folder"
     if not innermost and dates:
         return f"no classes, as the folders are dates ({first_few(names)}); label_column=label takes them as classes"
     return None

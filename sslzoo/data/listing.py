@@ -1,4 +1,4 @@
-"""Everything that lies in a folder, found in one walk; nothing is opened."""
+"""Lists the files of a folder or archive in one walk, without opening any."""
 
 import os
 from collections import Counter
@@ -11,28 +11,28 @@ from PIL import Image
 from sslzoo.errors import InputError
 
 from .decode import FORMATS
-from .names import shown
+from .messages import display_name, first_few, pluralize
 
-# Folders of other programs that do not begin with a dot: thumbnails, bins and the like.
+# Folders that other programs make, such as thumbnails and bins, and that do not start with a dot.
 _SYSTEM = {"@eadir", "$recycle.bin", "system volume information", "lost+found"}
 
 
 @cache
 def image_endings() -> frozenset[str]:
-    """The endings of the files that the decoder reads, in small letters: ".jpg"."""
+    """The file extensions that the decoder reads, in lower case: ".jpg"."""
     Image.init()
     return frozenset(ending for ending, kind in Image.registered_extensions().items() if kind in FORMATS)
 
 
 def ending_of(name: str) -> str:
-    """ ".jpg" of "a.b.JPG"; "" where there is none."""
+    """ ".jpg" for "a.b.JPG"; "" without an extension."""
     dot = name.rfind(".")
     return name[dot:].lower() if dot > name.rfind("/") + 1 else ""
 
 
 @dataclass
 class Folder:
-    """A folder below the one that was listed: its path from there, and the names of the image files in it, in order."""
+    """A folder: its path relative to the listed one, and the sorted names of its image files."""
 
     parts: tuple[str, ...]
     images: list[str] = field(default_factory=list)
@@ -40,59 +40,62 @@ class Folder:
 
 @dataclass
 class Listing:
-    """What lies in a folder or in an archive. Paths are relative to it.
+    """The contents of a folder or archive. Paths are relative to it.
 
-    name: of the folder. folders: all of them, also those without images, in the order of their names; the first is the folder itself.
-    others: the files that are no images, by ending. hidden: how many hidden files and folders were passed over.
-    closed: folders that could not be opened. again: links to folders that were not followed, as they lead to what was read already.
-    linked: whether anything was reached through a link.
+    name: of the folder.
+    folders: all folders in sorted order, also those without images; the first is the listed folder itself.
+    others: the files that are not images, by extension.
+    hidden: the number of hidden files and folders that were skipped.
+    unreadable: folders that cannot be opened.
+    cycles: links that were not followed, as they lead back to a folder that is listed already.
+    has_links: whether anything was reached through a link.
     """
 
     name: str = ""
     folders: list[Folder] = field(default_factory=list)
     others: dict[str, list[str]] = field(default_factory=dict)
     hidden: int = 0
-    closed: list[str] = field(default_factory=list)
-    again: list[str] = field(default_factory=list)
-    linked: bool = False
+    unreadable: list[str] = field(default_factory=list)
+    cycles: list[str] = field(default_factory=list)
+    has_links: bool = False
 
-    def unread(self) -> str:
-        """What was passed over, "9 files not read: .heic 8, .txt 1; 2 hidden left out", or ""."""
-        said = []
+    def skipped(self) -> str:
+        """What was skipped, for a message: "9 files not read: .heic 8, .txt 1; 2 hidden left out", or ""."""
+        parts = []
         if self.others:
             counts = Counter({ending: len(files) for ending, files in self.others.items()})
-            kinds = [f"{shown(ending) or 'without an ending'} {count}" for ending, count in counts.most_common(8)]
-            said.append(f"{pluralize(counts.total(), 'file')} not read: {', '.join(kinds)}{' ...' if len(counts) > 8 else ''}")
+            kinds = [f"{display_name(ending) or 'without an ending'} {count}" for ending, count in counts.most_common(8)]
+            parts.append(f"{pluralize(counts.total(), 'file')} not read: {', '.join(kinds)}{' ...' if len(counts) > 8 else ''}")
         if self.hidden:
-            said.append(f"{self.hidden} hidden left out")
-        if self.closed:
-            said.append(f"{pluralize(len(self.closed), 'folder')} not opened: {first_few(self.closed)}")
-        if self.again:
-            said.append(f"{pluralize(len(self.again), 'link')} not followed, back to what is read already: {first_few(self.again)}")
-        return "; ".join(said)
+            parts.append(f"{self.hidden} hidden left out")
+        if self.unreadable:
+            parts.append(f"{pluralize(len(self.unreadable), 'folder')} not opened: {first_few(self.unreadable)}")
+        if self.cycles:
+            parts.append(f"{pluralize(len(self.cycles), 'link')} not followed, back to what is read already: {first_few(self.cycles)}")
+        return "; ".join(parts)
 
 
 def list_folder(root: str) -> Listing:
-    """The listing of a folder. Links are followed, as the user named the folder; in a circle they are not. Raises `InputError`.
+    """The listing of a folder that the user named. Links are followed unless they lead back. Raises `InputError`.
 
-    A link below another link is followed only to what has not been read: few folders of links to one another would else be read
-    for ever. Sockets, pipes and links to nowhere that have an image's name are listed, so that they are told as broken images.
+    A link below another link is followed only to a folder that is not listed yet; a few folders that link to one another would otherwise
+    be listed endlessly. Sockets, pipes and dangling links with an image's name are listed, and reported as broken images later.
     """
     listing, endings = Listing(os.path.basename(os.path.abspath(root))), image_endings()
     try:
         first = _identity(root)
     except OSError as error:
-        raise InputError(f"cannot open the folder '{shown(root)}': {error.strerror}") from error
+        raise InputError(f"cannot open the folder '{display_name(root)}': {error.strerror}") from error
     read = {first}
-    waiting = [((), frozenset({first}), False)]
-    while waiting:
-        parts, above, through_link = waiting.pop()
+    stack = [((), frozenset({first}), False)]
+    while stack:
+        parts, above, through_link = stack.pop()
         try:
             entries = sorted(os.scandir(os.path.join(root, *parts)), key=lambda entry: entry.name)
         except OSError as error:
             if not parts:
-                raise InputError(f"cannot open the folder '{shown(root)}': {error.strerror}") from error
-            listing.closed.append("/".join(parts))
+                raise InputError(f"cannot open the folder '{display_name(root)}': {error.strerror}") from error
+            listing.unreadable.append("/".join(parts))
             continue
         folder, below = Folder(parts), []
         listing.folders.append(folder)
@@ -107,27 +110,27 @@ def list_folder(root: str) -> Listing:
                 listing.hidden += 1
             elif ending_of(name) in endings:
                 folder.images.append(name)
-                listing.linked = listing.linked or entry.is_symlink()
+                listing.has_links = listing.has_links or entry.is_symlink()
             else:
                 listing.others.setdefault(ending_of(name), []).append("/".join((*parts, name)))
-        for entry in reversed(below):  # the last to be put there is the next to be read
+        for entry in reversed(below):  # a stack: the last one pushed is read next
             linked, place = entry.is_symlink(), (*parts, entry.name)
-            listing.linked = listing.linked or linked
+            listing.has_links = listing.has_links or linked
             try:
                 identity = _identity(entry.path)
             except OSError:
-                listing.closed.append("/".join(place))
+                listing.unreadable.append("/".join(place))
                 continue
             if linked and (identity in above or (through_link and identity in read)):
-                listing.again.append("/".join(place))
+                listing.cycles.append("/".join(place))
                 continue
             read.add(identity)
-            waiting.append((place, above | {identity}, through_link or linked))
+            stack.append((place, above | {identity}, through_link or linked))
     return listing
 
 
 def list_paths(paths: Iterable[str]) -> Listing:
-    """The listing of the files in an archive. `paths` as they stand there; "./a//b" is "a/b"."""
+    """The listing of the files in an archive, by their paths as stored; "./a//b" means "a/b"."""
     listing, endings, folders = Listing(), image_endings(), {(): Folder(())}
     for path in sorted(paths):
         *parts, name = [part for part in path.split("/") if part not in ("", ".")] or [""]
@@ -141,20 +144,10 @@ def list_paths(paths: Iterable[str]) -> Listing:
     return listing
 
 
-def pluralize(count: int, noun: str) -> str:
-    """ "1 image", "2 images"."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"
-
-
-def first_few(names: list[str]) -> str:
-    """The first names of many, for a message."""
-    return ", ".join(shown(name) for name in names[:3]) + (" ..." if len(names) > 3 else "")
-
-
 def _is_folder(entry: os.DirEntry) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link that leads to itself
+    except OSError:  # a link to itself
         return False
 
 

@@ -1,4 +1,4 @@
-"""`load_images`: one data set, on the device at once when it fits and streamed when it does not."""
+"""`load_images`: a split of a data set, kept on the device if it fits and streamed otherwise."""
 
 import logging
 
@@ -15,14 +15,15 @@ from .fingerprint import fingerprint_arrays, fingerprint_rows
 from .images import ImageSet
 from .labels import as_classes
 from .memory import default_budget
-from .names import EMBEDDED, shown
+from .messages import display_name
+from .names import EMBEDDED
 from .raw_split import RawSplit, Rows
 from .resident import ResidentImages, decode_all
 from .resolution import RequiredResolution
 from .source import open_source
 from .streamed import StreamedImages
 
-_PROBES = 256  # images whose headers tell whether the data set fits
+_PROBES = 256  # images whose headers are read to estimate the size of the data set
 _log = logging.getLogger(__name__)
 
 
@@ -40,39 +41,39 @@ def load_images(
 ) -> ImageSet:
     """The images of one split.
 
-    source: "digits" (built in, see `digits.py`), a Hub data set id such as "uoft-cs/cifar10" (with "@configuration" where it has
-        several); a folder of images with or without class folders and with or without split folders, or what `save_to_disk` left; a
-        Parquet, tar or zip file, a CSV file or JSON lines with paths of images, or a folder of such files, named after their split
-        (train-00000-of-00002.parquet, mnist-train.zip).
-    split: the name of a folder or file, or any word for the same: "test" is also "Testing", "seg_test" or "eval".
-    image_column, label_column: needed only where the columns leave several choices. For a folder of images, label_column names a column
-        of its metadata.csv, or is "label", the innermost folders. label_column "none": no labels.
+    source: "digits" (built in, see `digits.py`); a Hub id such as "uoft-cs/cifar10", with "@configuration" if it has several; a folder of
+        images, with or without folders for splits and classes; a `save_to_disk` folder; a Parquet, tar or zip file, or a CSV or JSON lines
+        file of image paths; or a folder of such files, named after their split (train-00000-of-00002.parquet, mnist-train.zip).
+    split: the name of a folder or file, or a synonym: "test" also means "Testing", "seg_test" or "eval".
+    image_column, label_column: needed only if there are several candidates. For a folder of images, label_column is a column of its
+        metadata.csv, or "label" for the innermost folders. label_column "none": no labels.
     canvas: longest allowed side in px; larger images are reduced. None: any.
-    resolution: what is kept of larger images, which bounds the memory that a batch takes. None: all of them.
+    resolution: how far large images are reduced, which bounds the memory of a batch. None: not at all.
     budget: bytes that the decoded set may take on the device; larger sets are streamed. None: a quarter of the free memory.
-    broken_share: of the images that may be broken; with 1.0 all that can be read are taken.
-    What was found and what was left out is logged in one line, a warning where anything was. Raises `InputError` when something named
-    here does not exist, or when too many images are broken.
+    broken_share: the share of images that may be broken; with 1.0, every readable image is used.
+
+    Logs in one line what was found and skipped, as a warning if anything was skipped. Raises `InputError` if something named here does not
+    exist, or if too many images are broken.
     """
     device = torch.device(device)
     if source == EMBEDDED:
         images = _digits(split, image_column, label_column, device)
     else:
-        opened = open_source(source, split, image_column, label_column)
+        raw = open_source(source, split, image_column, label_column)
         budget = default_budget(device) if budget is None else budget
-        images = _load(source, split, opened, canvas, resolution, device, budget, broken_share)
-        images.splits, images.unlabelled = tuple(opened.splits), opened.unlabelled
+        images = _load(source, split, raw, canvas, resolution, device, budget, broken_share)
+        images.splits, images.unlabelled = tuple(raw.splits), raw.unlabelled
     images.read_as = {"image_column": image_column, "label_column": label_column, "canvas": canvas}
     return images
 
 
 def _load(
-    source: str, split: str, opened: RawSplit, canvas: int | None, resolution: RequiredResolution | None, device: torch.device,
+    source: str, split: str, raw: RawSplit, canvas: int | None, resolution: RequiredResolution | None, device: torch.device,
     budget: int, broken_share: float,
 ) -> ImageSet:  # fmt: skip
-    rows = opened.rows
-    fingerprint = fingerprint_rows(rows, opened.labels)
-    labels, label_names = as_classes(opened.labels, opened.label_names)
+    rows = raw.rows
+    fingerprint = fingerprint_rows(rows, raw.labels)
+    labels, label_names = as_classes(raw.labels, raw.label_names)
     size = _probe(rows, canvas, resolution, source, split, broken_share)
     if len(rows) * 3 * size[0] * size[1] <= budget:
         broken = BrokenImages(source, split, len(rows), broken_share)
@@ -111,15 +112,15 @@ def _digits(split: str, image_column: str | None, label_column: str | None, devi
 def _probe(
     rows: Rows, canvas: int | None, resolution: RequiredResolution | None, source: str, split: str, broken_share: float
 ) -> tuple[int, int]:
-    """The largest height and width in px among evenly spaced images. Raises `InputError` where none can be read and not all may fail."""
+    """The largest height and width in px among evenly spaced images. Raises `InputError` if none is readable, unless all may be broken."""
     probes = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), _PROBES)).astype(np.int64)).tolist()
     sizes, reason = [], ""
     for row in probes:
         try:
             sizes.append(read_size(rows.encoded(row), canvas, resolution))
         except BrokenImage as error:
-            reason = reason or f"{shown(rows.name(row))}: {error}"
+            reason = reason or f"{display_name(rows.name(row))}: {error}"
     if not sizes and (broken_share < 1 or len(probes) == len(rows)):
-        raise InputError(f"no image in {shown(source)} ({split}) can be read ({reason})")
+        raise InputError(f"no image in {display_name(source)} ({split}) can be read ({reason})")
     height, width = np.array(sizes or [(1, 1)]).max(axis=0)
     return int(height), int(width)

@@ -1,4 +1,4 @@
-"""How much memory a decoded data set may take, and its decoders at once."""
+"""Limits of memory: of a decoded data set, and of the images being decoded at the same time."""
 
 import os
 import re
@@ -18,7 +18,7 @@ def default_budget(device: torch.device) -> int:
 
 
 def _available() -> int:
-    # Free pages alone would count the files that the system keeps in otherwise free memory as taken, the data set's own among them.
+    # Unlike free memory, available memory includes the page cache, which holds the data set's own files.
     meminfo = Path("/proc/meminfo")
     found = re.search(r"MemAvailable:\s+(\d+) kB", meminfo.read_text(encoding="utf-8")) if meminfo.exists() else None
     return int(found[1]) * 1024 if found else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
@@ -31,7 +31,7 @@ def _container_limit() -> int:
 
 
 class PixelSemaphore:
-    """A semaphore that counts px: threads hold so many at most together, and an image larger than that is decoded alone."""
+    """A semaphore that counts px. All threads together hold at most `pixels`; one that needs more waits until it is alone."""
 
     def __init__(self, pixels: int = 2**25):
         self._pixels, self._used = pixels, 0
@@ -39,7 +39,7 @@ class PixelSemaphore:
 
     @contextmanager
     def acquired(self, pixels: int) -> Iterator[None]:
-        """Holds `pixels` px inside the block; waits until they are free."""
+        """Holds `pixels` px during the block, once they are free."""
         with self._changed:
             self._changed.wait_for(lambda: not self._used or self._used + pixels <= self._pixels)
             self._used += pixels

@@ -1,4 +1,4 @@
-"""Work done a little ahead of its use, by threads."""
+"""Running work in threads a little ahead of its use."""
 
 import os
 from collections import deque
@@ -11,21 +11,21 @@ Result = TypeVar("Result")
 
 
 def thread_count() -> int:
-    """As many threads as this process may use cores, 16 at most (decoding holds the interpreter's lock part of the time)."""
+    """The number of cores that this process may use, at most 16, as decoding holds the interpreter's lock part of the time."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(cores, 16)
 
 
-def prefetch(pool: Executor, work: Callable[[Item], Result], items: Iterable[Item], most: int) -> Iterator[Result]:
-    """work(item) of each item, in order; never more than `most` items are begun and not yet handed out. Errors surface here."""
-    waiting = deque()
+def prefetch(pool: Executor, work: Callable[[Item], Result], items: Iterable[Item], depth: int) -> Iterator[Result]:
+    """work(item) for each item, in order, with at most `depth` items in progress or waiting to be consumed. Errors are raised here."""
+    pending = deque()
     try:
         for item in items:
-            waiting.append(pool.submit(work, item))
-            if len(waiting) == most:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+            pending.append(pool.submit(work, item))
+            if len(pending) == depth:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
     finally:
-        for future in waiting:
+        for future in pending:
             future.cancel()

@@ -1,4 +1,4 @@
-"""What is known of a split once its data set is opened, whatever it is stored as."""
+"""A split before decoding: its encoded images, its labels, and notes for the user."""
 
 from typing import NamedTuple, Protocol
 
@@ -9,39 +9,39 @@ from .columns import NO_LABELS
 
 
 class Rows(Protocol):
-    """The encoded images of one split: `TableRows`, `FileRows` or `ArchiveRows`."""
+    """The encoded images of a split: `TableRows`, `FileRows` or `ArchiveRows`."""
 
     def __len__(self) -> int: ...
 
     def encoded(self, row: int) -> bytes:
-        """The image's encoded bytes (a buffer). Raises `BrokenImage`."""
+        """The bytes (a buffer) of the image file. Raises `BrokenImage`."""
 
     def name(self, row: int) -> str:
-        """The row's path as `names.utf8_path` gives it, else "row 17"."""
+        """The row's path, as `names.utf8_path` writes it, or "row 17" without one."""
 
     def lengths(self) -> np.ndarray:
-        """int64 (rows,): encoded bytes of each image, -1 where there are none; reads no image."""
+        """int64 (rows,): bytes of each image file, -1 where there is none. Reads no image."""
 
 
 class Request(NamedTuple):
-    """What of a data set is wanted."""
+    """Which split and columns of a data set the user wants; None: to be found."""
 
     split: str
     image_column: str | None
     label_column: str | None
 
     def without_none(self) -> "Request":
-        """The same where no column is called "none", which then says that no labels are wanted."""
+        """The request for data without a column called "none", where that means no labels."""
         return self._replace(label_column=None) if self.label_column == NO_LABELS else self
 
 
 class RawSplit(NamedTuple):
     """The rows of one split.
 
-    labels: int64 (rows,) on the CPU, -1 for a row without one; None where there are none.
-    splits: names of all the splits of the data set.
-    notes: what the user may not expect, first of all what is left out.
-    unlabelled: why `labels` is None where there might be some, in words.
+    labels: int64 (rows,) on the CPU, -1 for a row without a label; None if no row has one.
+    splits: the names of all splits of the data set.
+    notes: what the user may not expect, above all what is skipped.
+    unlabelled: why `labels` is None although labels might be expected; else "".
     """
 
     rows: Rows

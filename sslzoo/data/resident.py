@@ -1,4 +1,4 @@
-"""The whole data set on the device: decoded once, a batch is one gather."""
+"""A data set that is decoded once and kept on the device; a batch is one gather."""
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,17 +15,17 @@ from .prefetch import prefetch, thread_count
 from .raw_split import Rows
 from .resolution import RequiredResolution
 
-_BLOCK = 64  # images decoded by one thread at a time
+_BLOCK = 64  # images that one thread decodes at a time
 
 
 class ResidentImages(ImageSet):
-    """Images as one uint8 tensor (n, 3, H, W) on the device.
+    """Images in one tensor on the device.
 
-    pixels: that tensor.
-    sizes: int64 (n, 2) on the CPU, heights and widths.
+    pixels: uint8 (n, 3, H, W) on the device, each image in the top-left corner.
+    sizes: int64 (n, 2) on the CPU, heights and widths in px.
     samples: int64 (n,) on the CPU, the images' rows.
-    labels: int64 (n,) on the CPU or None.
-    names: one for each image.
+    labels: int64 (n,) on the CPU, or None.
+    names: one for each image. skipped: of the broken images.
     """
 
     resident = True
@@ -55,11 +55,11 @@ class ResidentImages(ImageSet):
     def batches(self, order: Iterable[Tensor]) -> Iterator[Batch]:
         cuda = self._pixels.is_cuda
         for positions in order:
-            # From pinned memory the copy does not wait for the device.
-            chosen = (positions.pin_memory() if cuda else positions).to(self._pixels.device, non_blocking=True)
-            labels = None if self._labels is None else self._labels.index_select(0, chosen)
+            # Copies from pinned memory do not wait for the device.
+            indices = (positions.pin_memory() if cuda else positions).to(self._pixels.device, non_blocking=True)
+            labels = None if self._labels is None else self._labels.index_select(0, indices)
             yield Batch(
-                self._pixels.index_select(0, chosen), self._sizes.index_select(0, chosen), self._samples.index_select(0, chosen), labels
+                self._pixels.index_select(0, indices), self._sizes.index_select(0, indices), self._samples.index_select(0, indices), labels
             )
 
     def read(self, positions: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Batch]]:
@@ -71,10 +71,10 @@ def decode_all(
     rows: Rows, longest: int | None, resolution: RequiredResolution | None, size: tuple[int, int], broken: BrokenImages,
     device: torch.device, budget: int,
 ) -> tuple[Tensor, Tensor, Tensor] | None:  # fmt: skip
-    """Pixels uint8 (n, 3, H, W) on the device, sizes int64 (n, 2) and rows int64 (n,) of the images that can be decoded.
+    """Pixels uint8 (n, 3, H, W) on the device, sizes int64 (n, 2) and rows int64 (n,) of the readable images.
 
-    size: the expected largest height and width; the canvas grows where an image is larger. None when it would grow beyond `budget`
-    bytes. Raises `InputError` when too many images are broken.
+    size: the expected largest height and width; the canvas grows for larger images. Returns None once it would exceed `budget` bytes.
+    Raises `InputError` when too many images are broken.
     """
     pixels = torch.zeros(len(rows), 3, *size, dtype=torch.uint8, device=device)
     sizes, samples = [], []
@@ -95,17 +95,17 @@ def decode_all(
                     samples.append(row)
             if not images:
                 continue
-            shapes = np.array([image.shape[:2] for image in images])
-            height, width = (int(side) for side in shapes.max(axis=0))
+            block_sizes = np.array([image.shape[:2] for image in images])
+            height, width = (int(side) for side in block_sizes.max(axis=0))
             if height > pixels.shape[2] or width > pixels.shape[3]:
-                pixels = _grown(pixels, height, width, budget)
+                pixels = _enlarge(pixels, height, width, budget)
                 if pixels is None:
                     return None
             block = np.zeros((len(images), *pixels.shape[1:]), np.uint8)
             for image, canvas in zip(images, block, strict=True):
                 paste(image, canvas)
             pixels[len(sizes) : len(sizes) + len(images)] = torch.from_numpy(block).to(device)
-            sizes.extend(shapes.tolist())
+            sizes.extend(block_sizes.tolist())
     return pixels[: len(sizes)], torch.tensor(sizes), torch.tensor(samples)
 
 
@@ -118,7 +118,7 @@ def _decode(
         return error
 
 
-def _grown(pixels: Tensor, height: int, width: int, budget: int) -> Tensor | None:
+def _enlarge(pixels: Tensor, height: int, width: int, budget: int) -> Tensor | None:
     height, width = max(height, pixels.shape[2]), max(width, pixels.shape[3])
     if len(pixels) * 3 * height * width > budget:
         return None

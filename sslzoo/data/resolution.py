@@ -1,18 +1,19 @@
-"""How large an image has to be for what looks at it: more is reduced while it is decoded."""
+"""The resolution that views and evaluation require; larger images are reduced while they are decoded."""
 
 from typing import NamedTuple
 
-_LONGEST = 2  # times the side
+_MAX_ASPECT = 2  # of the long side, in units of the largest short side
 _Box = tuple[int, int, int, int]
 
 
 class RequiredResolution(NamedTuple):
-    """What is kept of a large image, so that no shape and no size makes a batch large.
+    """How far large images are reduced, so that neither size nor shape of an image makes a batch large.
 
-    short: px that evaluation resizes the short side to. times: a short side of more than so many times as many px is reduced to that; a
-        long side of more than twice as many px makes it fewer times. With a whole number of times, the resized image and its centre
-        have the same px as they have of the whole image. The middle of a panorama of which even one time is too long is kept.
-    squash: evaluation gives up the images' shape, so of a panorama the whole is kept, its length reduced.
+    short: px to which evaluation resizes the short side.
+    times: short sides above `times * short` px are reduced to that; to fewer times `short` where the long side would exceed
+        `2 * times * short`. As the factor is a whole number, evaluation sees the same centre as in the full image. A panorama that is
+        too long even at once `short` is cropped to its middle.
+    squash: evaluation does not keep the aspect ratio; a panorama is then kept in full, its length reduced.
     """
 
     short: int
@@ -21,14 +22,14 @@ class RequiredResolution(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """box: left, top, right, bottom in px of the stored image, the part that is kept. size: width and height that it is reduced to."""
+    """box: the part that is kept, left, top, right, bottom in px of the stored image. size: the width and height it is reduced to."""
 
     box: _Box
     size: tuple[int, int]
 
 
 def plan(size: tuple[int, int], longest: int | None, resolution: RequiredResolution | None) -> Plan:
-    """What is kept of an image of this width and height. longest: px, the longest allowed side; None: any."""
+    """How an image of this width and height is cropped and reduced. longest: px, the longest allowed side; None: any."""
     box, kept = (0, 0, *size), size
     if resolution is not None:
         box, kept = _reduced(size, resolution)
@@ -39,11 +40,11 @@ def plan(size: tuple[int, int], longest: int | None, resolution: RequiredResolut
 
 
 def _reduced(size: tuple[int, int], resolution: RequiredResolution) -> tuple[_Box, tuple[int, int]]:
-    (short, long), most = sorted(size), _LONGEST * resolution.short * resolution.times
+    (short, long), most = sorted(size), _MAX_ASPECT * resolution.short * resolution.times
     kept_short, kept_long = short, long
     for times in range(resolution.times, 0, -1):
         if short > resolution.short * times:
-            # Rounded down, as the resized long side is.
+            # Rounded down, as evaluation rounds the resized long side.
             kept_short, kept_long = resolution.short * times, long * resolution.short * times // short
         if kept_long <= most:
             break
@@ -51,7 +52,7 @@ def _reduced(size: tuple[int, int], resolution: RequiredResolution) -> tuple[_Bo
     if kept_long > most and resolution.squash:
         kept_long = most
     elif kept_long > most:
-        # The ends go by whole multiples of the short side: the centre stays where it is, to the px.
+        # Both ends lose whole multiples of the short side, which keeps the centre in place to the px.
         length -= (long - most * short // kept_short) // (2 * short) * 2 * short
         kept_long = length * kept_short // short
     start = (long - length) // 2

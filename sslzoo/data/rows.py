@@ -1,4 +1,4 @@
-"""The encoded images of one split, read by random access from the memory-mapped table."""
+"""The encoded images of a split: random access to the rows of a table and to image files."""
 
 import os
 import stat
@@ -9,14 +9,14 @@ import numpy as np
 from .decode import BrokenImage
 from .names import utf8_path
 
-MAX_BYTES = 2**30  # of one encoded image: a file of many gigabytes is none
+MAX_BYTES = 2**30  # of one image file
 
 
 class TableRows:
-    """One image column: an Arrow column of bytes, or of (bytes, path) as `datasets` stores images.
+    """An image column: an Arrow column of bytes, or of (bytes, path) as `datasets` stores images.
 
-    folders: the folders that the data set's own image files lie in. A row's path is opened only when it leads into one of them: a
-    row may name any file or address, and none of those is the data set's.
+    folders: the folders of the data set's image files. A row's path is opened only if it leads into one of them, as an untrusted table
+    may name any file or address.
     """
 
     def __init__(self, column, folders: tuple[str, ...] = ()):
@@ -29,19 +29,19 @@ class TableRows:
         return int(self._ends[-1]) if len(self._ends) else 0
 
     def encoded(self, row: int) -> bytes:
-        """The image's encoded bytes (a buffer). Raises `BrokenImage`."""
+        """The bytes (a buffer) of the image file. Raises `BrokenImage`."""
         data, path = self._row(row)
         if data is not None:
             return data
         if path is None:
             raise BrokenImage("the row is empty")
-        own = self._own(path)
-        if own is None:
+        file = self._resolve(path)
+        if file is None:
             raise BrokenImage("its file is not part of the data set")
-        return _read(own)
+        return _read(file)
 
     def name(self, row: int) -> str:
-        """The row's path, relative to the data set's folder, else "row 17". Any text, so messages show it by `names.shown`."""
+        """The row's path, relative to the data set's folder, or "row 17". Use `messages.display_name` to show it."""
         path = self._row(row)[1]
         for folder in self._folders:
             if path and path.startswith(folder):
@@ -49,7 +49,7 @@ class TableRows:
         return utf8_path(path) if path else f"row {row}"
 
     def lengths(self) -> np.ndarray:
-        """int64 (rows,): encoded bytes of each image, -1 where there are none; reads no image."""
+        """int64 (rows,): bytes of each image file, -1 where there is none. Reads no image."""
         import pyarrow.compute as compute
 
         parts = []
@@ -57,9 +57,9 @@ class TableRows:
             part = compute.fill_null(compute.binary_length(encoded), -1).to_numpy(zero_copy_only=False).astype(np.int64)
             for index in np.flatnonzero(part < 0) if paths is not None else ():
                 path = _path(paths[int(index)])
-                own = None if path is None else self._own(path)
-                if own is not None:
-                    part[index] = os.path.getsize(own)
+                file = None if path is None else self._resolve(path)
+                if file is not None:
+                    part[index] = os.path.getsize(file)
             parts.append(part)
         return np.concatenate(parts)
 
@@ -69,10 +69,10 @@ class TableRows:
         index = int(row - self._ends[chunk]) + len(encoded)
         return encoded[index].as_buffer(), None if paths is None else _path(paths[index])
 
-    def _own(self, path: str) -> str | None:
-        """The data set's own file that `path` leads to, None when it leads elsewhere or to no file."""
-        # From here on without "..", which behind a link means something else to the system than to this comparison. What lies
-        # elsewhere is not even looked at: on a network drive that alone tells others who asks.
+    def _resolve(self, path: str) -> str | None:
+        """The file of the data set that `path` leads to, None if it leads elsewhere or to no file."""
+        # ".." is resolved first, as the system follows it differently behind a link. Files elsewhere are not even stat'ed, which on a
+        # network drive would tell others who asks.
         path = os.path.abspath(path)
         if not path.startswith(self._folders) or not os.path.isfile(path):
             return None
@@ -81,13 +81,13 @@ class TableRows:
 
 
 class FileRows:
-    """The image files of a folder, as `TableRows` are the images of a table. `paths` are relative to it. Links are followed."""
+    """The image files `paths` of a folder, relative to it. Links are followed."""
 
     def __init__(self, folder: str, paths: list[str]):
         import pyarrow as arrow
 
         self._folder = os.path.abspath(folder)
-        # A tenth of the memory of as many Python texts, and names need not be UTF-8.
+        # Arrow takes a tenth of the memory of Python strings; bytes, as names need not be UTF-8.
         self._paths = arrow.array([os.fsencode(path) for path in paths], arrow.large_binary())
 
     def __len__(self) -> int:
@@ -95,35 +95,35 @@ class FileRows:
 
     def encoded(self, row: int) -> bytes:
         """The file's content. Raises `BrokenImage`."""
-        return _read(self._place(row))
+        return _read(self._file(row))
 
     def name(self, row: int) -> str:
         """The file's path in the folder."""
         return utf8_path(os.fsdecode(self._paths[row].as_py()))
 
     def lengths(self) -> np.ndarray:
-        """int64 (rows,): bytes of each file, -1 of what is none."""
-        return np.fromiter((_length(self._place(row)) for row in range(len(self))), np.int64, len(self))
+        """int64 (rows,): bytes of each file, -1 where there is none."""
+        return np.fromiter((_length(self._file(row)) for row in range(len(self))), np.int64, len(self))
 
-    def repeated(self) -> int:
-        """How many files are there once more, by links."""
+    def duplicates(self) -> int:
+        """How many rows are links to files of other rows."""
         found = set()
         for row in range(len(self)):
             try:
-                status = os.stat(self._place(row))
+                status = os.stat(self._file(row))
                 found.add((status.st_dev, status.st_ino))
             except OSError:
                 found.add(row)
         return len(self) - len(found)
 
-    def _place(self, row: int) -> str:
+    def _file(self, row: int) -> str:
         return os.path.join(self._folder, os.fsdecode(self._paths[row].as_py()))
 
 
 def _read(file: str) -> bytes:
     try:
         status = os.stat(file)
-        if not stat.S_ISREG(status.st_mode):  # to open a pipe would wait for its other end
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for its other end
             raise BrokenImage("it is no file")
         if status.st_size > MAX_BYTES:
             raise BrokenImage(f"{status.st_size} bytes are too many for an image")
@@ -143,7 +143,7 @@ def _length(file: str) -> int:
 
 @lru_cache(maxsize=4096)
 def _real_folder(folder: str) -> str:
-    """The folder that links lead to; remembered, as following them takes longer than all the rest for a million small files."""
+    """The folder that links lead to; cached, as resolving links dominates the time for a million small files."""
     return os.path.realpath(folder)
 
 

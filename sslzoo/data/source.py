@@ -10,8 +10,9 @@ from .archives import is_archive, open_archives
 from .columns import NO_LABELS
 from .hugging_face import open_hub, open_parquet, open_saved
 from .layout import Layout
-from .listing import Listing, ending_of, first_few, list_folder, pluralize
-from .names import is_data_file, shown, utf8_path
+from .listing import Listing, ending_of, list_folder
+from .messages import display_name, first_few, pluralize
+from .names import is_data_file, utf8_path
 from .raw_split import RawSplit, Request
 from .rows import FileRows
 from .split_names import choose, keyword_of, says_split, splits_of_files
@@ -36,7 +37,7 @@ def open_source(source: str, split: str, image_column: str | None, label_column:
     else:
         opened = open_hub(source, requested)
     if len(opened.rows) == 0:
-        raise InputError("; ".join([f"{shown(source)} ({split}) has no rows", *opened.notes]))
+        raise InputError("; ".join([f"{display_name(source)} ({split}) has no rows", *opened.notes]))
     if label_column == NO_LABELS:
         opened = opened._replace(labels=None, label_names=None, unlabelled="")
     if opened.labels is not None:
@@ -45,11 +46,11 @@ def open_source(source: str, split: str, image_column: str | None, label_column:
             opened.notes.insert(0, f"{pluralize(len(missing), 'image')} without a label: {first_few(missing)}")
     number = len(opened.label_names or [])
     classes = f" in {number} {'class' if number == 1 else 'classes'}" if number else ""
-    splits = [f"splits: {shown(', '.join(opened.splits))}"] if len(opened.splits) > 1 else []
+    splits = [f"splits: {display_name(', '.join(opened.splits))}"] if len(opened.splits) > 1 else []
     unlabelled = [opened.unlabelled] if opened.unlabelled else []
     found = "; ".join([f"{pluralize(len(opened.rows), 'image')}{classes}", *splits, *unlabelled, *opened.notes])
     strange = len(opened.splits) > 1 and any(keyword_of(name) is None for name in opened.splits)  # which a user may not know for splits
-    _log.log(logging.WARNING if opened.notes or unlabelled or strange else logging.INFO, "%s (%s): %s", shown(source), split, found)
+    _log.log(logging.WARNING if opened.notes or unlabelled or strange else logging.INFO, "%s (%s): %s", display_name(source), split, found)
     # A folder's name need not be UTF-8, and the names of classes are written into files.
     return opened._replace(label_names=opened.label_names and [utf8_path(name) for name in opened.label_names])
 
@@ -78,8 +79,8 @@ def _open_folder(place: str, requested: Request) -> RawSplit:
         files = [file for ending in endings for file in listing.others.pop(ending, [])]
         if files:
             opened = _open_files(place, files, requested)
-            return opened._replace(notes=[*opened.notes, *filter(None, [listing.unread()])])
-    raise InputError("; ".join(filter(None, [f"no images and no Parquet files in '{shown(place)}'", listing.unread()])))
+            return opened._replace(notes=[*opened.notes, *filter(None, [listing.skipped()])])
+    raise InputError("; ".join(filter(None, [f"no images and no Parquet files in '{display_name(place)}'", listing.skipped()])))
 
 
 def _open_images(place: str, listing: Listing, layout: Layout, requested: Request) -> RawSplit:
@@ -88,7 +89,7 @@ def _open_images(place: str, listing: Listing, layout: Layout, requested: Reques
         raise unknown("image column", requested.image_column, ["image"])
     empty = layout.without_images(requested.split)
     if empty is not None:
-        raise InputError("; ".join(filter(None, [f"no images in '{shown(os.path.join(place, empty))}'", listing.unread()])))
+        raise InputError("; ".join(filter(None, [f"no images in '{display_name(os.path.join(place, empty))}'", listing.skipped()])))
     images = layout.arrange(requested.split)
     if requested.label_column is not None:
         opened = open_metadata(os.path.abspath(place), listing, images, requested.label_column)
@@ -97,8 +98,8 @@ def _open_images(place: str, listing: Listing, layout: Layout, requested: Reques
         if images.labels is None:
             images = layout.arrange(requested.split, innermost=True)
     rows = FileRows(place, images.paths)
-    repeated = rows.repeated() if listing.linked else 0
-    notes = [*images.notes, *filter(None, [listing.unread()])]
+    repeated = rows.duplicates() if listing.has_links else 0
+    notes = [*images.notes, *filter(None, [listing.skipped()])]
     if repeated:
         notes.append(f"{pluralize(repeated, 'image')} there more than once, by links")
     return RawSplit(rows, images.labels, images.label_names, layout.splits, notes, images.unlabelled)
@@ -108,7 +109,7 @@ def _open_files(folder: str, files: list[str], requested: Request) -> RawSplit:
     """Data files of one kind, `files` relative to `folder`."""
     gone = [file for file in files if not os.path.isfile(os.path.join(folder, file))]  # a pipe, a link to nowhere
     if len(gone) == len(files):
-        raise InputError(f"'{shown(os.path.join(folder, files[0]))}' is no file")
+        raise InputError(f"'{display_name(os.path.join(folder, files[0]))}' is no file")
     splits = splits_of_files({*files} - {*gone})
     archives, tables = is_archive(files[0]), ending_of(files[0]) in TABLES
     # Where no file's name says a split, folders in archives and a column of tables may.
@@ -121,7 +122,7 @@ def _open_files(folder: str, files: list[str], requested: Request) -> RawSplit:
     elif ending_of(files[0]) == ".parquet":
         opened = open_parquet(folder, chosen, requested)
     else:
-        file = shown(os.path.join(folder, files[0]))
+        file = display_name(os.path.join(folder, files[0]))
         raise InputError(f"'{file}' is neither a folder nor a .parquet, .csv, .tsv, .jsonl, .tar or .zip file")
     unused = sorted({*files} - {*gone} - {file for shards in splits.values() for file in shards})
     notes = [f"{pluralize(len(unused), 'file')} deeper down not read: {first_few(unused)}"] if unused else []

@@ -1,4 +1,4 @@
-"""Split names: "Training", "seg_test" and "train-00000-of-00002.parquet" are the splits that they look like."""
+"""Recognising split names: "Training", "seg_test" and "train-00000-of-00002.parquet"."""
 
 import re
 from collections.abc import Iterable
@@ -6,44 +6,44 @@ from pathlib import PurePosixPath
 
 from sslzoo.errors import InputError, unknown
 
-# The keywords that `datasets` documents for file and folder names.
+# The keywords for names of files and folders that `datasets` documents.
 _KEYWORDS = {
     "train": "train", "training": "train", "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation",
     "test": "test", "testing": "test", "eval": "test", "evaluation": "test",
 }  # fmt: skip
-_BESIDE = {"unlabeled", "unlabelled", "unsupervised", "extra"}  # splits where a keyword stands beside them, as in STL-10 and SVHN
+_EXTRA = {"unlabeled", "unlabelled", "unsupervised", "extra"}  # splits only next to a keyword, as in STL-10 and SVHN
 _SEPARATORS = re.compile(r"[-._ 0-9]+")
 _SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}")
 
 
 def keyword_of(name: str) -> str | None:
-    """ "train", "validation" or "test" where words of the name say one of them and no other: "seg_train" and "train2017" are "train"."""
+    """ "train", "validation" or "test" if the name's words indicate exactly one of them: "seg_train" and "train2017" mean "train"."""
     found = {_KEYWORDS[word] for word in _SEPARATORS.split(name.lower()) if word in _KEYWORDS}
     return found.pop() if len(found) == 1 else None
 
 
 def is_keyword(name: str) -> bool:
-    """Whether the name is a keyword and nothing else, in whatever case."""
+    """Whether the name is a keyword and nothing else, in any case."""
     return name.lower() in _KEYWORDS
 
 
 def are_splits(names: Iterable[str]) -> bool:
-    """Whether folders of these names are splits: keywords, or names that differ in nothing but keyword or number (seg_train, seg_test)."""
+    """Whether folders of these names are splits: keywords, or names that differ only in keyword or number (seg_train, seg_test)."""
     names = list(names)
     named = [name for name in names if keyword_of(name)]
-    if named and all(is_keyword(name) or name.lower() in _BESIDE for name in names):
+    if named and all(is_keyword(name) or name.lower() in _EXTRA for name in names):
         return True
     alone = len(names) == len(named) and (len(_stems(named)) == 1 or any(is_keyword(name) for name in names))
     return alone or opposed(named)
 
 
 def opposed(names: Iterable[str]) -> bool:
-    """Whether two of the names differ in nothing but their keywords, which are different splits'."""
+    """Whether two of the names differ only in their keywords, and these mean different splits."""
     return any(len(keywords) > 1 for keywords in _stems(names).values())
 
 
 def _stems(names: Iterable[str]) -> dict[tuple[str, ...], set[str]]:
-    """The keywords of the names by all their other words; numbers do not count."""
+    """The keywords in the names, grouped by the names' other words; numbers do not count."""
     stems: dict[tuple[str, ...], set[str]] = {}
     for name in names:
         if keyword_of(name):
@@ -53,9 +53,9 @@ def _stems(names: Iterable[str]) -> dict[tuple[str, ...], set[str]]:
 
 
 def choose(requested: str, names: Iterable[str]) -> list[str]:
-    """Those of the splits `names` that are meant by `requested`: the one of this name, else those of the same keyword.
+    """The splits among `names` that `requested` means: the one of this name, else all with the same keyword.
 
-    A single split without a keyword is "train". Raises `InputError` where there is none.
+    A single split without a keyword is "train". Raises `InputError` if there is none.
     """
     names = list(names)
     found = [name for name in names if name == requested] or [name for name in names if name.lower() == requested.lower()]
@@ -69,15 +69,15 @@ def choose(requested: str, names: Iterable[str]) -> list[str]:
 
 
 def says_split(file: str) -> bool:
-    """Whether a keyword is in the relative path of a data file."""
+    """Whether the relative path of a data file contains a keyword."""
     return _keyword_in(PurePosixPath(file)) is not None
 
 
 def splits_of_files(files: Iterable[str]) -> dict[str, list[str]]:
-    """Data files such as Parquet shards by their split; `files` are relative paths.
+    """Data files, such as Parquet shards, by split; `files` are relative paths.
 
-    A split is a keyword in the file's name or else in a folder's, else what stands before -00000-of-00002; files of which none has a
-    keyword are all "train". Raises `InputError` where one split's files lie in several folders, which are other data sets.
+    The split is the keyword in the file's name, else in a folder's name, else the part before -00000-of-00002. Without any keyword, all
+    files are "train". Raises `InputError` if a split's files lie in several folders, which are separate data sets.
     """
     found: dict[str, dict[tuple[str, ...], list[str]]] = {}
     files = sorted(files)
@@ -97,7 +97,7 @@ def splits_of_files(files: Iterable[str]) -> dict[str, list[str]]:
 
 
 def _keyword_in(path: PurePosixPath) -> tuple[str, tuple[str, ...]] | None:
-    """The split that the path names, as it is written, and the folders above the part that names it."""
+    """The keyword in the path, as written, and the folders above the part that contains it."""
     parts = [*path.parts[:-1], path.stem]
     for depth in reversed(range(len(parts))):
         if keyword_of(parts[depth]):

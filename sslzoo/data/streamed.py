@@ -1,4 +1,4 @@
-"""A data set larger than the memory for it: images are decoded by threads a little ahead of their use."""
+"""A data set that does not fit into memory: threads decode its images shortly before they are used."""
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,15 +17,15 @@ from .prefetch import prefetch, thread_count
 from .raw_split import Rows
 from .resolution import RequiredResolution
 
-_BATCHES = 3  # in memory at once, the one in use among them
-_GRAIN = 32  # px: canvases of few different sizes are few different shapes for the code behind them
+_BATCHES = 3  # in memory at once, including the one in use
+_GRAIN = 32  # px to which canvases are rounded up, so that batches have few different shapes
 _log = logging.getLogger(__name__)
 
 
 class StreamedImages(ImageSet):
-    """Images decoded on the way: positions are rows, and `len` counts the broken ones too, which nobody knows before.
+    """Images that are decoded on demand. Positions are rows, and `len` includes broken images, which are not known in advance.
 
-    In `batches`, a broken image's place is taken by the next row's image that can be decoded, always the same one, with its label.
+    `batches` replaces a broken image by the next readable one in the order of the rows, with its label.
     """
 
     resident = False
@@ -40,9 +40,9 @@ class StreamedImages(ImageSet):
         self._longest, self._resolution = longest, resolution
         self._broken = broken
         self._device = device
-        self._seen = np.zeros(len(rows), bool)
+        self._read = np.zeros(len(rows), bool)
         self._semaphore = PixelSemaphore()
-        self._replaced = False  # whether one was
+        self._has_replaced = False
 
     @property
     def skipped(self) -> list[str]:
@@ -55,18 +55,18 @@ class StreamedImages(ImageSet):
         return self._rows.name(position)
 
     def batches(self, order: Iterable[Tensor]) -> Iterator[Batch]:
-        # The makers wait for the decoders: with one pool for both they could wait for themselves. Two, so that the decoders have the
-        # next batch to do while the last images of one are awaited.
-        with ThreadPoolExecutor(thread_count()) as decoders, ThreadPoolExecutor(2) as makers:
-            for batch in prefetch(makers, lambda positions: self._make(positions, decoders), order, _BATCHES):
+        # Collating waits for decoding: in one shared pool it could wait for itself. Two collators, so that the decoders go on with the
+        # next batch while the last images of one are awaited.
+        with ThreadPoolExecutor(thread_count()) as decoders, ThreadPoolExecutor(2) as collators:
+            for batch in prefetch(collators, lambda positions: self._decode_batch(positions, decoders), order, _BATCHES):
                 yield self._on_device(batch)
 
     def read(self, positions: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Batch]]:
-        # One maker: the batches come one after the other from what is decoded.
-        with ThreadPoolExecutor(thread_count()) as decoders, ThreadPoolExecutor(1) as maker:
+        # A single collator, as each batch begins where the last one ended.
+        with ThreadPoolExecutor(thread_count()) as decoders, ThreadPoolExecutor(1) as collator:
             decoded = prefetch(decoders, self._decode, positions.tolist(), 2 * thread_count())
-            made = self._packed(zip(positions.tolist(), decoded, strict=True), batch_size)
-            ready = prefetch(maker, lambda _: next(made, None), repeat(None), _BATCHES - 1)
+            collated = self._pack(zip(positions.tolist(), decoded, strict=True), batch_size)
+            ready = prefetch(collator, lambda _: next(collated, None), repeat(None), _BATCHES - 1)
             try:
                 for batch in ready:
                     if batch is None:
@@ -74,43 +74,43 @@ class StreamedImages(ImageSet):
                     yield batch.samples, self._on_device(batch)
             finally:
                 ready.close()
-                maker.shutdown()  # what it is at must end before what it takes from can be closed
-                made.close()
+                collator.shutdown()  # a running generator cannot be closed
+                collated.close()
                 decoded.close()
 
     def readable(self, positions: Tensor) -> Tensor:
         rows = positions.numpy()
         with ThreadPoolExecutor(thread_count()) as decoders:
-            for _ in prefetch(decoders, self._decode, rows[~self._seen[rows]].tolist(), 2 * thread_count()):
+            for _ in prefetch(decoders, self._decode, rows[~self._read[rows]].tolist(), 2 * thread_count()):
                 pass
         return torch.tensor([row for row in rows.tolist() if row not in self._broken], dtype=torch.int64)
 
-    def _make(self, positions: Tensor, decoders: ThreadPoolExecutor) -> Batch:
-        waiting: list[Future] = [decoders.submit(self._image, position) for position in positions.tolist()]
+    def _decode_batch(self, positions: Tensor, decoders: ThreadPoolExecutor) -> Batch:
+        futures: list[Future] = [decoders.submit(self._decode_or_replace, position) for position in positions.tolist()]
         try:
-            decoded = [future.result() for future in waiting]
+            decoded = [future.result() for future in futures]
         finally:
-            for future in waiting:
+            for future in futures:
                 future.cancel()
-        return self._batch(decoded, decoders.map)
+        return self._collate(decoded, decoders.map)
 
-    def _packed(self, decoded: Iterable[tuple[int, np.ndarray | None]], batch_size: int) -> Iterator[Batch]:
-        """What is decoded, in batches as `read` wants them."""
+    def _pack(self, decoded: Iterable[tuple[int, np.ndarray | None]], batch_size: int) -> Iterator[Batch]:
+        """Batches of the decoded images, within the limits of `read`."""
         images, height, width = [], 0, 0
         for row, image in decoded:
             if image is None:
                 continue
-            higher, wider = max(height, self._canvas(image.shape[0])), max(width, self._canvas(image.shape[1]))
-            if images and (len(images) == batch_size or (len(images) + 1) * higher * wider > MAX_BATCH_PIXELS):
-                yield self._batch(images)
-                images, higher, wider = [], self._canvas(image.shape[0]), self._canvas(image.shape[1])
+            new_height, new_width = max(height, self._canvas(image.shape[0])), max(width, self._canvas(image.shape[1]))
+            if images and (len(images) == batch_size or (len(images) + 1) * new_height * new_width > MAX_BATCH_PIXELS):
+                yield self._collate(images)
+                images, new_height, new_width = [], self._canvas(image.shape[0]), self._canvas(image.shape[1])
             images.append((row, image))
-            height, width = higher, wider
+            height, width = new_height, new_width
         if images:
-            yield self._batch(images)
+            yield self._collate(images)
 
-    def _batch(self, decoded: Sequence[tuple[int, np.ndarray]], map_over=map) -> Batch:
-        """On the CPU, in memory from which copies to a CUDA device need not wait."""
+    def _collate(self, decoded: Sequence[tuple[int, np.ndarray]], map_over=map) -> Batch:
+        """A batch on the CPU, in pinned memory for a CUDA device."""
         samples = torch.tensor([row for row, _ in decoded])
         images = [image for _, image in decoded]
         sizes = torch.tensor([image.shape[:2] for image in images])
@@ -124,29 +124,29 @@ class StreamedImages(ImageSet):
         return Batch(pixels, sizes, samples, labels)
 
     def _on_device(self, batch: Batch) -> Batch:
-        """Called by the thread that uses it: the copies are started on its CUDA stream."""
-        return Batch(*(None if part is None else part.to(self._device, non_blocking=True) for part in batch))
+        """The batch on the device. Called by the consuming thread, so that its CUDA stream orders the copies."""
+        return Batch(*(None if tensor is None else tensor.to(self._device, non_blocking=True) for tensor in batch))
 
     def _canvas(self, side: int) -> int:
         rounded = -(-side // _GRAIN) * _GRAIN
         return rounded if self._longest is None else min(rounded, self._longest)
 
-    def _image(self, position: int) -> tuple[int, np.ndarray]:
+    def _decode_or_replace(self, position: int) -> tuple[int, np.ndarray]:
         row = position
         while (image := self._decode(row)) is None:
-            if not self._replaced:
-                self._replaced = True
+            if not self._has_replaced:
+                self._has_replaced = True
                 _log.warning("%s (%s): in training, a broken image's place is taken by the next one", self.source, self.split)
             row = (row + 1) % len(self._rows)
         return row, image
 
     def _decode(self, row: int) -> np.ndarray | None:
-        """The row's image, None where it is broken."""
-        self._seen[row] = True
+        """The row's image, or None if it is broken."""
+        self._read[row] = True
         if row in self._broken:
             return None
         try:
             return decode(self._rows.encoded(row), self._longest, self._resolution, self._semaphore)
         except BrokenImage as error:
-            self._broken.add(row, self._rows.name(row), str(error), int(self._seen.sum()))
+            self._broken.add(row, self._rows.name(row), str(error), int(self._read.sum()))
             return None

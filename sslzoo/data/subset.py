@@ -1,4 +1,4 @@
-"""Some images of a data set as a set of their own."""
+"""A subset of a data set's images as a data set."""
 
 from collections.abc import Iterable, Iterator
 
@@ -9,7 +9,7 @@ from .images import Batch, ImageSet
 
 
 class Subset(ImageSet):
-    """The images at `positions` of another set: int64 (n,) on the CPU, ascending. Nothing is copied; the fingerprint is the whole set's."""
+    """The images at `positions` of another set, int64 (n,) on the CPU, ascending, without copies. The fingerprint is the full set's."""
 
     def __init__(self, images: ImageSet, positions: Tensor):
         self.source, self.split, self.label_names, self.fingerprint = images.source, images.split, images.label_names, images.fingerprint
@@ -40,12 +40,12 @@ class Subset(ImageSet):
 
 
 def without_broken(images: ImageSet) -> ImageSet:
-    """The set without the images that cannot be decoded, as a resident one is from the start."""
+    """The set without its broken images, which a resident set has skipped already."""
     positions = images.readable(torch.arange(len(images)))
     return images if len(positions) == len(images) else Subset(images, positions)
 
 
 def labelled(images: ImageSet) -> ImageSet:
     """The set without the images that have no label."""
-    has_one = images.labels >= 0
-    return images if bool(has_one.all()) else Subset(images, has_one.nonzero()[:, 0])
+    has_label = images.labels >= 0
+    return images if bool(has_label.all()) else Subset(images, has_label.nonzero()[:, 0])

@@ -13,8 +13,8 @@ from sslzoo.errors import InputError, first_line, unknown
 from .columns import label_column_by_name
 from .labels import Labels, label_column
 from .layout import ImageFiles
-from .listing import Listing, ending_of, first_few, image_endings, pluralize
-from .names import shown
+from .listing import Listing, ending_of, image_endings
+from .messages import display_name, first_few, pluralize
 from .raw_split import RawSplit, Request
 from .rows import TableRows
 from .split_names import choose, is_keyword
@@ -124,14 +124,15 @@ def _path_column(table: Table, file: str) -> str:
     if _FILE_NAME in table:
         return _FILE_NAME
     if any(ending_of(column) in image_endings() for column in table):
-        raise InputError(f"'{shown(file)}' has no line with the names of its columns: it begins with {shown(', '.join(table))}")
+        line = display_name(", ".join(table))
+        raise InputError(f"'{display_name(file)}' has no line with the names of its columns: it begins with {line}")
     first = {column: next((value for value in values if value is not None), "") for column, values in table.items()}
     found = [column for column, value in first.items() if ending_of(str(value)) in image_endings()]
     if len(found) == 1:
         return found[0]
     if found:
-        raise InputError(f"several columns of '{shown(file)}' hold paths to images, choose one as image_column: {', '.join(found)}")
-    raise InputError(f"no column of '{shown(file)}' holds paths to images; the columns are: {shown(', '.join(table))}")
+        raise InputError(f"several columns of '{display_name(file)}' hold paths to images, choose one as image_column: {', '.join(found)}")
+    raise InputError(f"no column of '{display_name(file)}' holds paths to images; the columns are: {display_name(', '.join(table))}")
 
 
 def _read(file: str) -> Table:
@@ -149,12 +150,12 @@ def _read(file: str) -> Table:
                 reader = csv.DictReader(lines, delimiter="\t" if file.endswith(".tsv") else ",")
                 rows, columns = list(reader), reader.fieldnames or []
                 if len({*columns}) < len(columns):
-                    raise InputError(f"two columns of '{shown(file)}' have the same name: {shown(', '.join(columns))}")
+                    raise InputError(f"two columns of '{display_name(file)}' have the same name: {display_name(', '.join(columns))}")
         return {column: [None if row.get(column) == "" else row.get(column) for row in rows] for column in columns}
     except InputError:
         raise
     except (OSError, ValueError, csv.Error) as error:  # ValueError: Arrow's, too
-        raise InputError(f"cannot read '{shown(file)}': {first_line(error)}") from error
+        raise InputError(f"cannot read '{display_name(file)}': {first_line(error)}") from error
 
 
 def _object(line: str) -> dict:
