@@ -15,7 +15,7 @@ SEEDS = [0, 1, 2]
 
 
 def gain(name: str, seed: int, folder: Path, epochs: int) -> float:
-    """By how much training the recipe for `epochs` raises the accuracy of `read_out`, as a fraction of the test images."""
+    """The gain in accuracy of `read_out` from training the recipe for `epochs`, as a fraction of the test images."""
     recipe = read_recipe(name, {"seed": seed, "test_split": None, "epochs": epochs})
     torch.manual_seed(seed)
     before = recipe.make_method().encoder

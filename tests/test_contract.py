@@ -1,4 +1,4 @@
-"""What every method keeps to. The folder `sslzoo/methods` is the registry: nothing here names a method, new files come in by themselves."""
+"""The contract of every method. The folder `sslzoo/methods` is the registry: no method is named here, new files are tested too."""
 
 import ast
 import copy
@@ -31,20 +31,20 @@ from sslzoo.views import Renderer
 
 SIZE = 16  # px
 BATCH = 4
-LATE = 50  # an epoch after everything that is frozen or waited for at the start
+LATE = 50  # an epoch after warm-ups and frozen epochs
 
 every_method = pytest.mark.parametrize("name", method_names())
 
 
 def small(value):
-    """A hyper-parameter of the paper's, cut down to what a test can pay for."""
+    """A hyper-parameter of the paper, reduced for a fast test."""
     if isinstance(value, int) and not isinstance(value, bool) and value > 256:
         return 64
     return type(value)(map(small, value)) if isinstance(value, list | tuple) else value
 
 
 def build(name, seed=0, **changes):
-    """A small, fresh method."""
+    """A new, small method."""
     torch.manual_seed(seed)
     config = method_class(name).config_class
     masks = isinstance(config().encoder, ViTConfig)
@@ -64,7 +64,7 @@ def progress(step=1, epoch=LATE, seed=0, first=0, count=BATCH):
 
 
 def crops(samples, views=16):
-    """Places of as many views as any method has here, as a renderer would tell them."""
+    """The crops of at least as many views as any method has, as `Renderer.crops` returns them."""
     places = [(samples + view) % 5 for view in range(views)]
     return [
         torch.stack([place, (2 * samples + view) % 7, samples % 3 + 10, samples % 4 + 10, samples * 0, (samples + view) % 2], dim=1)
@@ -101,13 +101,13 @@ def snapshot(tensors):
 
 
 def own_buffers(method):
-    """Buffers that are no running statistics of batch norms."""
+    """All buffers but the running statistics of batch norms."""
     norms = [name + "." for name, module in method.named_modules() if isinstance(module, BatchNorm)]
     return [(name, value) for name, value in method.named_buffers() if not name.startswith(tuple(norms))]
 
 
 def every_tensor(method):
-    """Those that the state dict leaves out too."""
+    """All parameters and buffers, also those that are not in the state dict."""
     return dict([*method.named_parameters(), *method.named_buffers()])
 
 
@@ -146,21 +146,21 @@ class TestLoss:
             if parameter.requires_grad:
                 assert parameter.grad is not None, f"{key} has no gradient"
                 assert torch.isfinite(parameter.grad).all(), key
-                if parameter.ndim > 1:  # biases in front of a norm or in attention's keys change nothing
+                if parameter.ndim > 1:  # biases before a norm or of attention's keys have no effect
                     assert parameter.grad.abs().max() > 0, f"the gradient of {key} is zero"
             else:
                 assert parameter.grad is None, f"{key} is frozen but has a gradient"
         assert not any(buffer.requires_grad for buffer in method.buffers())
 
     @every_method
-    def test_of_the_same_seed_is_the_same_bit_for_bit(self, name, monkeypatch):
+    def test_is_deterministic(self, name, monkeypatch):
         drawn = []
         draw = Progress.draw
         monkeypatch.setattr(Progress, "draw", lambda self, columns: drawn.append(columns) or draw(self, columns))
 
         def loss(**where):
             torch.manual_seed(torch.initial_seed() + 1)  # the global random numbers must not matter
-            # The places of the views stay, which depend on the image but not on what the loss draws.
+            # The crops stay the same: they depend on the image, not on what the loss draws.
             now = progress(**where)._replace(crops=progress().crops)
             return build_once(name)(random_views(name), now)["loss"].item()
 
@@ -170,12 +170,12 @@ class TestLoss:
         assert all((other != first) == bool(drawn) for other in others), "random exactly where it draws from `progress`"
 
     @every_method
-    def test_has_no_way_to_labels(self, name):
+    def test_has_no_access_to_labels(self, name):
         assert list(inspect.signature(method_class(name).loss).parameters) == ["self", "views", "progress"]
         assert Progress._fields == ("step", "steps", "epoch", "seed", "samples", "crops")
 
     @every_method
-    def test_is_nearly_the_same_in_bf16(self, name):
+    def test_is_close_in_bf16(self, name):
         exact = build(name)(random_views(name), progress())["loss"]
         with torch.autocast("cpu", torch.bfloat16):
             loss = build(name)(random_views(name), progress())["loss"]
@@ -196,7 +196,7 @@ def _built(name):
 
 class TestState:
     @every_method
-    def test_frozen_weights_are_moved_by_after_step_alone_and_follow_the_student(self, name):
+    def test_teachers_are_moved_only_by_after_step_and_towards_the_student(self, name):
         method = build(name)
         pairs = teacher_pairs(method)
         frozen = {key: value for key, value in method.named_parameters() if not value.requires_grad}
@@ -221,7 +221,7 @@ class TestState:
                 assert torch.equal(value, before[key]), f"{key} is fixed"
 
     @every_method
-    def test_own_buffers_move_within_two_steps(self, name):
+    def test_buffers_change_within_two_steps(self, name):
         method = build(name)
         before = snapshot(own_buffers(method))
         train(method, name)
@@ -229,7 +229,7 @@ class TestState:
             assert torch.isfinite(value.float()).all() and not torch.equal(value, before[key]), f"{key} stays as it was"
 
     @every_method
-    def test_after_step_leaves_what_is_trained_alone(self, name):
+    def test_after_step_leaves_trainable_weights_alone(self, name):
         method = build(name)
         out = method(random_views(name), progress())
         out["loss"].backward()
@@ -270,14 +270,14 @@ class TestState:
 
 class TestFile:
     @every_method
-    def test_begins_with_what_the_method_is_in_one_sentence(self, name):
+    def test_first_line_describes_the_method_in_one_sentence(self, name):
         text = Path(methods_path[0], f"{name}.py")
         text = (text if text.exists() else Path(methods_path[0], name, "__init__.py")).read_text()
         sentence = ast.get_docstring(ast.parse(text))
         assert text.splitlines()[0] == f'"""{sentence}"""' and sentence.endswith(".") and ": " in sentence
 
     @every_method
-    def test_tells_the_paper_and_is_found_by_its_class_names(self, name):
+    def test_names_its_paper_and_is_exported_by_its_class_names(self, name):
         method = method_class(name)
         paper = method.paper
         assert paper.title and paper.authors and 2014 <= paper.year <= 2100
@@ -325,7 +325,7 @@ def refused(action, *named):
 
 class TestSaved:
     @every_method
-    def test_loads_with_every_tensor_as_it_was(self, name, saved):
+    def test_loads_with_every_tensor_unchanged(self, name, saved):
         method, loaded = trained(name), method_class(name).from_pretrained(saved(name))
         start, state, back = build(name).state_dict(), every_tensor(method), every_tensor(loaded)
         assert list(state) == list(back) and state.keys() == method.state_dict().keys(), "buffers are persistent"
@@ -343,14 +343,14 @@ class TestSaved:
         assert loaded.config.image_size == SIZE
 
     @every_method
-    def test_goes_on_training_as_if_nothing_had_happened(self, name, saved):
+    def test_trains_on_as_if_never_saved(self, name, saved):
         loaded = sslzoo.load(saved(name))
         train(loaded, name)
         gone_on = train(copy.deepcopy(trained(name)), name)
         assert all(torch.equal(value, loaded.state_dict()[key]) for key, value in gone_on.state_dict().items())
 
     @every_method
-    def test_its_configuration_comes_back_with_the_runs_encoder(self, name, saved):
+    def test_configuration_is_restored_with_its_encoder(self, name, saved):
         config, method = method_class(name).config_class.from_pretrained(saved(name)), trained(name)
         assert all(getattr(config, key) == getattr(method.config, key) for key in config.hyperparameters())
         with torch.device("meta"):
@@ -360,7 +360,7 @@ class TestSaved:
         with pytest.raises(InputError, match=f"holds 'sslzoo-{name}', not 'sslzoo-{other}'"):
             method_class(other).config_class.from_pretrained(saved(name))
 
-    def test_its_files_are_for_whom_the_umask_says_and_all_or_none_replaced(self, saved, tmp_path, monkeypatch):
+    def test_files_respect_the_umask_and_are_replaced_all_or_none(self, saved, tmp_path, monkeypatch):
         method = sslzoo.load(saved(method_names()[0]))
         before = os.umask(0o022)
         try:
@@ -384,7 +384,7 @@ class TestSaved:
         assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == files
 
     @every_method
-    def test_is_the_same_when_saved_again(self, name, saved, tmp_path):
+    def test_saving_again_gives_the_same_files(self, name, saved, tmp_path):
         sslzoo.load(saved(name)).save_pretrained(tmp_path)
         for file in saved(name).iterdir():
             if file.name == "config.json":
@@ -397,7 +397,7 @@ class TestSaved:
         assert type(sslzoo.load(saved(name))) is method_class(name) and type(sslzoo.load(str(saved(name)))) is method_class(name)
 
     @every_method
-    def test_is_a_plain_encoder_to_transformers_and_loads_without_a_word(self, name, saved, capfd):
+    def test_loads_as_a_plain_transformers_encoder_without_warnings(self, name, saved, capfd):
         method = copy.deepcopy(trained(name)).eval()
         records = []
         handler = logging.Handler()
@@ -422,7 +422,7 @@ class TestSaved:
             assert torch.equal(encoder(view).pooler_output.flatten(1), expected)
 
     @every_method
-    def test_leaves_the_method_as_it_was(self, name, tmp_path):
+    def test_saving_leaves_the_method_unchanged(self, name, tmp_path):
         method = copy.deepcopy(trained(name))
         before, mode = snapshot(method.state_dict().items()), [module.training for module in method.modules()]
         method.save_pretrained(tmp_path)
@@ -431,8 +431,8 @@ class TestSaved:
         assert not hasattr(method.encoder.config, "sslzoo")
 
     @every_method
-    def test_names_survive_transformers_renaming_of_keys(self, name):
-        """transformers adds or strips the base model's prefix where the other name exists, and so can swap weights without a word."""
+    def test_names_survive_the_renaming_of_keys_by_transformers(self, name):
+        """transformers adds or strips the base model's prefix where the other name exists, and so may swap weights silently."""
         for state in (build(name).state_dict(), build(name, joint_views=False).state_dict()):
             assert all(rename_source_key(key, [], [], method_class(name).base_model_prefix, state)[0] == key for key in state)
         assert method_class(name).base_model_prefix
@@ -444,10 +444,10 @@ WEIGHTS = ("model.safetensors", "ssl_heads.safetensors")
 class TestDamaged:
     @every_method
     @pytest.mark.parametrize("file", ["config.json", *WEIGHTS])
-    def test_missing_file_is_named(self, name, file, damaged):
+    def test_missing_files_are_named(self, name, file, damaged):
         folder = damaged(name)
         (folder / file).unlink()
-        # transformers' own word for a folder without weights names both kinds of file.
+        # transformers' error for a folder without weights names both kinds of file.
         refused(lambda: sslzoo.load(folder), folder, file)
 
     @every_method
@@ -522,7 +522,7 @@ class TestDamaged:
         refused(lambda: method_class(name).from_pretrained(folder), folder)
 
     @every_method
-    def test_block_with_values_that_cannot_be_is_refused(self, name, damaged):
+    def test_block_with_impossible_values_is_refused(self, name, damaged):
         folder = damaged(name)
         file = folder / "config.json"
         config = json.loads(file.read_text())
@@ -535,14 +535,14 @@ class TestDamaged:
         refused(lambda: sslzoo.load(folder), folder, "jiont_views")
 
     @every_method
-    def test_config_that_is_no_configuration_is_named(self, name, damaged):
+    def test_invalid_config_is_named(self, name, damaged):
         folder = damaged(name)
         for text in ("", "{", "[]", "\x00", '"text"'):
             (folder / "config.json").write_text(text)
             refused(lambda: sslzoo.load(folder), folder / "config.json")
 
     @every_method
-    def test_of_another_method_is_refused_with_the_way_out(self, name, saved):
+    def test_another_methods_files_are_refused_with_a_hint(self, name, saved):
         class Other(method_class(name)):
             config_class = type("OtherConfig", (method_class(name).config_class,), {"model_type": "sslzoo-other", "__module__": __name__})
 
@@ -559,13 +559,13 @@ class TestDamaged:
         else:
             widths = {key: value for key, value in config["sslzoo"].items() if isinstance(value, int) and value in (64, 256)}
             config["sslzoo"] |= {key: 2 * value for key, value in widths.items()}
-            if not widths:  # of a method without any, a tensor less is as wrong
+            if not widths:  # a method without any: remove a tensor instead
                 heads = load_file(folder / file)
                 save_file({key: heads[key] for key in sorted(heads)[1:]}, folder / file)
         (folder / "config.json").write_text(json.dumps(config))
         refused(lambda: sslzoo.load(folder), folder)
 
-    def test_nothing_there(self, tmp_path):
+    def test_missing_files_folders_and_ids_are_refused(self, tmp_path):
         refused(lambda: sslzoo.load(tmp_path / "nothing"), tmp_path / "nothing")
         refused(lambda: sslzoo.load(tmp_path), tmp_path)
         refused(lambda: sslzoo.load("not a Hub id at all"), "not a Hub id at all")

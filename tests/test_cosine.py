@@ -16,12 +16,12 @@ def test_is_minus_the_mean_cosine():
     assert negative_cosine(prediction, target).item() == pytest.approx(-(1 - 1 + 0.5**0.5 + 0) / 4)
 
 
-def test_lengths_do_not_matter():
+def test_is_invariant_to_the_length_of_rows():
     scales = torch.tensor([[0.01], [1], [7], [300]])
     torch.testing.assert_close(negative_cosine(rows(0) * scales, rows(1) * 5), negative_cosine(rows(0), rows(1)))
 
 
-def test_gradient_goes_to_the_prediction_alone_and_is_the_plain_one():
+def test_only_the_prediction_gets_a_gradient():
     prediction, target = rows(0).requires_grad_(), rows(1).requires_grad_()
     negative_cosine(prediction, target).backward()
     assert target.grad is None
@@ -31,13 +31,13 @@ def test_gradient_goes_to_the_prediction_alone_and_is_the_plain_one():
     torch.testing.assert_close(prediction.grad, plain.grad)
 
 
-def test_a_row_of_zeros_is_no_trouble():
+def test_rows_of_zeros_are_finite():
     prediction = rows(0).requires_grad_()
     negative_cosine(prediction, torch.zeros(4, 5)).backward()
     assert not prediction.grad.any()
 
 
-def test_halves_are_computed_in_float32():
+def test_half_precision_is_computed_in_float32():
     loss = negative_cosine(rows(0).bfloat16(), rows(1).bfloat16())
     assert loss.dtype == torch.float32
     torch.testing.assert_close(loss, negative_cosine(rows(0).bfloat16().float(), rows(1).bfloat16().float()))

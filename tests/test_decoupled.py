@@ -1,4 +1,4 @@
-"""Positives apart from negatives, by hand."""
+"""DCL's positives and negatives, by hand."""
 
 import math
 
@@ -14,8 +14,8 @@ def test_values_by_hand():
     assert cosines.tolist() == [1, 1, 1, 1] and negatives.tolist() == pytest.approx([math.log(2)] * 4)
 
 
-def test_positive_is_no_negative():
-    """What the positive is like does not move the sum over the others."""
+def test_positive_is_not_among_the_negatives():
+    """The log-sum-exp of the negatives does not depend on the positive."""
     first = torch.eye(3, 6)
     near, far = first.clone(), first.clone()
     far[0] = torch.eye(6)[5]
@@ -24,7 +24,7 @@ def test_positive_is_no_negative():
     assert decoupled(first, far, 0.1)[0].tolist() == [0, 1, 1, 0, 1, 1]
 
 
-def test_negatives_of_both_views_are_in_one_sum():
+def test_log_sum_exp_is_over_both_views():
     first, second = (torch.randn(3, 4, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
     temperature = 0.3
     units = [rows / rows.norm(dim=1, keepdim=True) for rows in (first, second)]
@@ -33,7 +33,7 @@ def test_negatives_of_both_views_are_in_one_sum():
     assert decoupled(first, second, temperature)[1][3 + 2].item() == pytest.approx(math.log(expected), rel=1e-5)
 
 
-def test_lengths_do_not_matter():
+def test_is_invariant_to_the_length_of_rows():
     first, second = (torch.randn(4, 5, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
     scaled = decoupled(first * torch.tensor([[0.1], [1], [7], [300]]), second * 5, 0.2)
     torch.testing.assert_close(scaled, decoupled(first, second, 0.2))

@@ -1,4 +1,4 @@
-"""k-means against clusters that are plain to see and Lloyd's algorithm in loops."""
+"""k-means against well-separated clusters and against Lloyd's algorithm in loops."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ def noise(clusters, seed=0):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_finds_clusters_that_are_far_apart(seed):
+def test_finds_well_separated_clusters(seed):
     generator = torch.Generator().manual_seed(seed)
     true = 10 * torch.eye(6)
     rows = (true.repeat(30, 1) + 0.1 * torch.randn(180, 6, generator=generator))[torch.randperm(180, generator=generator)]
@@ -21,7 +21,7 @@ def test_finds_clusters_that_are_far_apart(seed):
     assert sorted(nearest.argmin(dim=1).tolist()) == list(range(6)) and nearest.min(dim=1).values.max() < 0.2
 
 
-def test_ends_where_each_center_is_the_mean_of_what_is_nearest(monkeypatch):
+def test_converges_to_the_means_of_the_clusters(monkeypatch):
     monkeypatch.setattr(part, "BATCH", 7)
     rows = torch.randn(50, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     centers = kmeans(rows, noise(5))
@@ -32,19 +32,19 @@ def test_ends_where_each_center_is_the_mean_of_what_is_nearest(monkeypatch):
         torch.testing.assert_close(center, torch.stack(its).mean(dim=0))
 
 
-def test_is_the_same_for_the_same_noise_and_another_for_other_noise():
+def test_is_a_function_of_the_noise():
     rows = torch.randn(60, 4, generator=torch.Generator().manual_seed(0))
     assert torch.equal(kmeans(rows, noise(8)), kmeans(rows, noise(8)))
     assert not torch.equal(kmeans(rows, noise(8)), kmeans(rows, noise(8, seed=1)))
 
 
-def test_starts_at_rows_that_differ():
-    """What is a centre already has no chance of becoming another one, even among copies."""
+def test_initial_centers_differ():
+    """A row that is a centre is never drawn again, nor is a copy of it."""
     rows = torch.tensor([[0.0], [1.0], [2.0], [3.0]]).repeat(20, 1)
     for seed in range(20):
         assert kmeans(rows, noise(4, seed), rounds=0).flatten().sort().values.tolist() == [0, 1, 2, 3]
     assert kmeans(rows, torch.zeros(4), rounds=0).flatten().tolist() == [0, 1, 2, 3], "nor where the number drawn is exactly 0"
 
 
-def test_clusters_without_rows_stay_where_they_are():
+def test_clusters_without_rows_keep_their_center():
     assert torch.equal(kmeans(torch.ones(10, 3), noise(4)), torch.ones(4, 3))

@@ -1,4 +1,4 @@
-"""The building blocks, each against what it says in the plainest form."""
+"""The building blocks, each against its plainest formulation."""
 
 import math
 
@@ -20,14 +20,14 @@ def rows(count, width=5, seed=0):
 
 
 class TestNTXent:
-    def test_is_the_value_done_by_hand(self):
+    def test_equals_the_value_by_hand(self):
         """Each row's positive has the cosine 1, the two others 0."""
         pair = torch.eye(2)
         assert nt_xent(pair, pair, 1.0).item() == pytest.approx(math.log(1 + 2 / math.e), rel=1e-6)
         assert nt_xent(pair, pair, 0.5).item() == pytest.approx(math.log(1 + 2 / math.e**2), rel=1e-6)
 
-    def test_own_row_is_no_candidate(self):
-        """With one image and two opposite views only the positive is left, whatever it is like: no candidate, no loss."""
+    def test_a_row_is_not_its_own_negative(self):
+        """With a single image only the positive is left, so the loss is 0 even for opposite views."""
         assert nt_xent(torch.tensor([[1.0, 0.0]]), torch.tensor([[-1.0, 0.0]]), 0.1).item() == 0.0
 
     def test_positive_is_the_other_view_of_the_same_image(self):
@@ -37,12 +37,12 @@ class TestNTXent:
         for shift in (1, 2, 3):
             assert nt_xent(first, first.roll(shift, dims=0), 0.1) > 9
 
-    def test_lengths_do_not_matter(self):
+    def test_is_invariant_to_the_length_of_rows(self):
         first, second = rows(4), rows(4, seed=1)
         scaled = nt_xent(first * torch.tensor([[0.1], [1], [7], [300]]), second * 5, 0.2)
         torch.testing.assert_close(scaled, nt_xent(first, second, 0.2), rtol=1e-5, atol=0)
 
-    def test_order_of_views_and_images_does_not_matter(self):
+    def test_is_invariant_to_the_order_of_views_and_images(self):
         first, second = rows(4), rows(4, seed=1)
         order = torch.tensor([2, 0, 3, 1])
         torch.testing.assert_close(nt_xent(second, first, 0.2), nt_xent(first, second, 0.2))
@@ -50,7 +50,7 @@ class TestNTXent:
 
 
 def gathered(process):
-    """For two processes: what `gather` gives and what comes back through it, each process weighing rows by its own weights."""
+    """For two processes: the output of `gather` and the gradient through it, with different weights of the rows in each process."""
     mine = rows(6)[process * 3 : process * 3 + 3].clone().requires_grad_()
     every = gather(mine)
     (every * rows(6, seed=10 + process)).sum().backward()
@@ -59,13 +59,13 @@ def gathered(process):
 
 
 class TestGather:
-    def test_is_nothing_in_one_process(self):
+    def test_is_the_identity_in_one_process(self):
         mine = rows(3)
         assert gather(mine) is mine and rank() == 0
 
 
-class TestMomentum:
-    def test_frozen_copy_is_equal_apart_and_without_gradients(self):
+class TestEMA:
+    def test_frozen_copy_is_an_equal_copy_without_gradients(self):
         student = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
         teacher = frozen_copy(student)
         for (name, value), (_, other) in zip(teacher.state_dict().items(), student.state_dict().items(), strict=True):
@@ -73,7 +73,7 @@ class TestMomentum:
         assert not any(parameter.requires_grad for parameter in teacher.parameters())
         assert all(parameter.requires_grad for parameter in student.parameters())
 
-    def test_follow_moves_parameters_by_the_rest_of_the_momentum_and_no_buffers(self):
+    def test_ema_update_averages_parameters_and_no_buffers(self):
         student = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
         teacher = frozen_copy(student)
         with torch.no_grad():
@@ -88,7 +88,7 @@ class TestMomentum:
         assert torch.equal(teacher[1].running_mean, torch.zeros(3))
 
     @pytest.mark.parametrize(("momentum", "left"), [(1, 2.0), (1.0, 2.0), (0, 10.0), (0.0, 10.0)])
-    def test_follow_at_the_ends(self, momentum, left):
+    def test_ema_update_with_momentum_0_and_1(self, momentum, left):
         student, teacher = nn.Linear(2, 1), nn.Linear(2, 1).requires_grad_(False)
         nn.init.constant_(student.weight, 10.0)
         nn.init.constant_(teacher.weight, 2.0)
@@ -104,7 +104,7 @@ class TestMomentum:
 
 class TestMasking:
     @pytest.mark.parametrize(("patches", "ratio", "kept"), [(196, 0.75, 49), (49, 0.75, 12), (64, 0.15, 54), (196, 0.6, 78)])
-    def test_keeps_what_is_left_of_the_ratio(self, patches, ratio, kept):
+    def test_number_of_kept_patches(self, patches, ratio, kept):
         keep, masked = split_patches(torch.rand(3, patches), ratio)
         assert keep.shape == (3, kept) and masked.shape == (3, patches - kept)
 
@@ -130,7 +130,7 @@ class TestMasking:
         ]  # fmt: skip
         assert patchify(pixels, 2).tolist() == expected
 
-    def test_take_and_place_are_each_others_way_back(self):
+    def test_gather_tokens_and_scatter_tokens_are_inverse(self):
         tokens = rows(2 * 5, 3).reshape(2, 5, 3)
         chosen = torch.tensor([[0, 3], [4, 1]])
         taken = gather_tokens(tokens, chosen)
@@ -148,7 +148,7 @@ class TestMasking:
 
 
 class TestPositions:
-    def test_of_eight_channels_and_a_grid_of_two(self):
+    def test_values_of_eight_channels_on_a_grid_of_two(self):
         """From specs/counts.json, made by the reference library."""
         one, small = (0.841471, 0.540302), (0.01, 0.99995)
         low = [0.0, 0.0, 1.0, 1.0]
@@ -156,12 +156,12 @@ class TestPositions:
         expected = torch.tensor([[0.0] * 8, low + low, high + low, low + high, high + high])
         torch.testing.assert_close(sincos_positions(8, 2)[0], expected, rtol=0, atol=1e-6)
 
-    def test_all_places_differ(self):
+    def test_all_positions_differ(self):
         positions = sincos_positions(64, 14)[0]
         assert positions.shape == (197, 64) and len(positions.unique(dim=0)) == 197
 
 
-class TestEachView:
+class TestForwardViews:
     views = (torch.full((2, 3, 4, 4), 1.0), torch.full((2, 3, 4, 4), 2.0), torch.full((2, 3, 2, 2), 3.0), torch.full((2, 3, 4, 4), 4.0))
 
     @pytest.mark.parametrize(("joint", "batches"), [(True, [4, 2, 2]), (False, [2, 2, 2, 2])])
@@ -185,7 +185,7 @@ class TestEachView:
 
 
 class TestMLP:
-    def test_norms_and_activations_stand_behind_all_but_the_last(self):
+    def test_norms_and_activations_are_after_all_layers_but_the_last(self):
         head = mlp((3, 4, 5, 6))
         assert [type(layer) for layer in head] == [
             nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Linear,
@@ -194,7 +194,7 @@ class TestMLP:
             (3, 4, False), (4, 5, False), (5, 6, True),
         ]  # fmt: skip
 
-    def test_bias_is_there_exactly_where_no_norm_follows(self):
+    def test_layers_without_a_norm_have_a_bias(self):
         last_norm = mlp((3, 4, 5), last_norm=nn.BatchNorm1d)
         assert [type(layer) for layer in last_norm] == [nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Linear, nn.BatchNorm1d]
         assert last_norm[0].bias is None and last_norm[3].bias is None and last_norm[4].num_features == 5
@@ -211,12 +211,12 @@ class TestMLP:
             ((512, 2048, 2048, 2048), lambda width: nn.BatchNorm1d(width, affine=False), 9_445_376),  # SimSiam
         ],
     )
-    def test_counts_of_the_reference_heads(self, widths, last_norm, parameters):
+    def test_parameter_counts_of_the_reference_heads(self, widths, last_norm, parameters):
         with torch.device("meta"):
             head = mlp(widths, last_norm=last_norm)
         assert sum(parameter.numel() for parameter in head.parameters()) == parameters
 
-    def test_computes_what_it_says(self):
+    def test_output_equals_the_plain_formulation(self):
         head = mlp((3, 4, 2), norm=None).double()
         inputs = rows(5, 3)
         hidden = (inputs @ head[0].weight.T + head[0].bias).clamp(min=0)

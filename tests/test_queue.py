@@ -9,7 +9,7 @@ from sslzoo.parts.queue import Queue
 
 
 def rows(*numbers):
-    """Rows that hold their number."""
+    """Rows filled with their number."""
     return torch.tensor(numbers, dtype=torch.float32)[:, None].expand(-1, 3)
 
 
@@ -19,7 +19,7 @@ def contents(queue):
     return torch.cat((queue.rows[place:], queue.rows[:place]))[:, 0].tolist()
 
 
-def test_starts_with_noise_on_the_unit_sphere():
+def test_starts_with_random_unit_vectors():
     torch.manual_seed(0)
     queue = Queue(500, 16)
     torch.testing.assert_close(queue.rows.norm(dim=1), torch.ones(500))
@@ -30,8 +30,8 @@ def test_starts_with_noise_on_the_unit_sphere():
 
 @pytest.mark.parametrize("batch", [1, 3, 4, 7, 8, 19])
 @pytest.mark.parametrize("length", [7, 8])
-def test_keeps_the_last_rows_whatever_the_batch(length, batch):
-    """Batches that do not divide the length, or are longer than the queue, lose no rows at the end of it."""
+def test_keeps_the_last_rows(length, batch):
+    """Also with batches that do not divide the length or are longer than the queue."""
     queue, plain = Queue(length, 3), collections.deque(maxlen=length)
     for step in range(6):
         numbers = range(step * batch, (step + 1) * batch)
@@ -40,14 +40,14 @@ def test_keeps_the_last_rows_whatever_the_batch(length, batch):
         assert contents(queue)[-len(plain) :] == list(plain)
 
 
-def test_takes_rows_of_another_precision_and_without_their_gradient():
+def test_accepts_rows_of_another_precision_and_detaches_them():
     queue = Queue(4, 3)
     queue.enqueue(torch.ones(2, 3, dtype=torch.bfloat16, requires_grad=True) * 2)
     assert queue.rows.dtype == torch.float32 and not queue.rows.requires_grad
     assert contents(queue)[-2:] == [2, 2]
 
 
-def test_goes_on_from_its_state_dict():
+def test_resumes_from_its_state_dict():
     queue, other = Queue(5, 3), Queue(5, 3)
     queue.enqueue(rows(1, 2, 3))
     other.load_state_dict(queue.state_dict())
@@ -57,7 +57,7 @@ def test_goes_on_from_its_state_dict():
 
 
 @pytest.mark.parametrize("world", [1, 2, 3])
-def test_shares_of_all_devices_are_the_queue(world, monkeypatch):
+def test_local_rows_of_all_devices_make_up_the_queue(world, monkeypatch):
     queue = Queue(8, 3)
     queue.enqueue(rows(*range(8)))
     if world > 1:

@@ -27,27 +27,27 @@ def plain(values, temperature, iterations):
 
 @pytest.mark.parametrize("iterations", [1, 3])
 @pytest.mark.parametrize("temperature", [0.05, 0.5])
-def test_is_the_plain_form(temperature, iterations):
+def test_equals_the_plain_formulation(temperature, iterations):
     found = sinkhorn(scores(), temperature, iterations)
     torch.testing.assert_close(found, plain(scores(), temperature, iterations).float(), rtol=1e-4, atol=1e-6)
 
 
-def test_rows_sum_to_one_and_in_the_end_prototypes_are_used_equally():
+def test_rows_sum_to_one_and_prototypes_are_used_equally():
     found = sinkhorn(scores(12, 4), 0.1, 100)
     torch.testing.assert_close(found.sum(dim=1), torch.ones(12))
     torch.testing.assert_close(found.sum(dim=0), torch.full((4,), 3.0), rtol=1e-4, atol=0)
     uneven = scores(12, 4)
-    uneven[:, 0] += 5  # what all images prefer is nobody's own
+    uneven[:, 0] += 5  # all images prefer this prototype
     torch.testing.assert_close(sinkhorn(uneven, 0.1, 3), sinkhorn(scores(12, 4), 0.1, 3), rtol=1e-3, atol=1e-6)
 
 
-def test_prefers_what_scores_high():
+def test_high_logits_get_high_probabilities():
     found = sinkhorn(torch.eye(4), 0.05, 3)
     torch.testing.assert_close(found, torch.eye(4), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
-def test_is_finite_float32_whatever_comes_and_has_no_gradient(dtype):
+def test_is_finite_float32_without_gradient(dtype):
     values = (100 * scores()).to(dtype)
     values[:, 2] = -60000.0 if dtype == torch.float16 else -1e30  # a prototype that is far from everything
     found = sinkhorn(values.requires_grad_(), 0.05, 3)

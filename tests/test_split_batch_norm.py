@@ -26,7 +26,7 @@ def maps(count=8, seed=0):
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_each_group_is_normalised_alone_and_statistics_are_averaged(layout):
+def test_groups_are_normalised_separately_and_statistics_averaged(layout):
     plain = norm()
     split, groups = SplitBatchNorm(plain, 4).double().train(), [copy.deepcopy(plain).train() for _ in range(4)]
     for step in range(3):
@@ -51,7 +51,7 @@ def test_gradients_are_those_of_the_groups():
     torch.testing.assert_close(split.bias.grad, groups.bias.grad)
 
 
-def test_evaluates_as_a_plain_one():
+def test_evaluates_as_a_plain_batch_norm():
     plain = norm()
     split = SplitBatchNorm(plain, 4).double()
     split.train()(maps())
@@ -68,6 +68,6 @@ def test_encoder_keeps_its_parameters_and_names():
     assert list(ours) == list(plain) and all(torch.equal(ours[key], plain[key]) for key in plain)
 
 
-def test_batch_that_cannot_be_divided_is_refused():
+def test_indivisible_batches_are_refused():
     with pytest.raises(InputError, match=r"batch_norm_splits.* 6 images .* 4 groups"):
         SplitBatchNorm(norm(), 4).double().train()(maps(6))

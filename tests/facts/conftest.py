@@ -1,4 +1,4 @@
-"""What the facts of all methods need."""
+"""Fixtures of the facts of all methods."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ import torch
 
 @pytest.fixture(autouse=True)
 def float64_stays(monkeypatch, request):
-    """`.float()` in the code is there for halves. Learning is tested in float32, as it is."""
+    """`.float()` leaves float64 alone, as it is meant for half precision. Learning (slow tests) is tested in float32."""
     if request.node.get_closest_marker("slow"):
         return
     to_float = torch.Tensor.float

@@ -23,7 +23,7 @@ def views(count=4, seed=0):
 
 
 def projections(model, pixels):
-    """The network by its own layers; batch norms are tested with SimCLR."""
+    """The network with its own layers; batch norms are tested with SimCLR."""
 
     def project(images):
         return model.projector(model.backbone(pixel_values=images).last_hidden_state.mean(dim=(2, 3)))
@@ -51,7 +51,7 @@ def plain_loss(first, second, redundancy_weight):
 
 
 @pytest.mark.parametrize(("joint", "redundancy_weight", "count"), [(True, 0.005, 4), (True, 0.1, 12), (False, 0.005, 12), (False, 0.1, 4)])
-def test_loss_and_gradients_equal_the_plain_ones(joint, redundancy_weight, count):
+def test_loss_and_gradients_equal_those_of_the_plain_formulation(joint, redundancy_weight, count):
     """With fewer and with more rows than outputs, 8: the two ways of `off_diagonal_squares`."""
     model = method(projection_dim=8, redundancy_weight=redundancy_weight, joint_views=joint)
     ours = model(views(count), PROGRESS)["loss"]
@@ -59,7 +59,7 @@ def test_loss_and_gradients_equal_the_plain_ones(joint, redundancy_weight, count
     assert_same(ours, plain_loss(*projections(model, views(count)), redundancy_weight), weights)
 
 
-def test_last_bias_does_not_matter():
+def test_last_bias_changes_nothing():
     """The official code has none; the reference table's heads have one."""
     model = method()
     loss = model(views(), PROGRESS)["loss"]
@@ -69,14 +69,14 @@ def test_last_bias_does_not_matter():
     torch.testing.assert_close(model(views(), PROGRESS)["loss"], loss, rtol=1e-9, atol=0)
 
 
-def test_terms_are_sums_that_are_logged():
+def test_logged_terms_are_those_of_the_loss():
     """Without the weight of one of them the loss is the other; both grow with the number of outputs."""
     out = method(redundancy_weight=0.3)(views(), PROGRESS)
     torch.testing.assert_close(out["loss"].detach(), out["invariance"] + 0.3 * out["redundancy"])
     assert out["redundancy"] > 16 * 16 / 4 - 16 - 1, "four rows cannot give 16 outputs that are not correlated"
 
 
-def test_scale_and_shift_of_outputs_do_not_matter():
+def test_loss_is_invariant_to_scale_and_shift_of_outputs():
     model = method()
     first, second = (torch.randn(8, 16, dtype=torch.float64) for _ in range(2))
     model._embed = lambda pixels: torch.cat((first, second))
@@ -85,14 +85,14 @@ def test_scale_and_shift_of_outputs_do_not_matter():
     torch.testing.assert_close(model(views(), PROGRESS)["loss"], loss, rtol=1e-4, atol=0)
 
 
-def test_identical_views_of_independent_outputs_cost_nothing():
+def test_loss_is_zero_for_identical_views_with_uncorrelated_outputs():
     model = method()
     signs = torch.tensor([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]], dtype=torch.float64)
     model._embed = lambda pixels: torch.cat((signs, signs))
     assert model(views(), PROGRESS)["loss"].item() < 1e-9
 
 
-def test_recipe_values_reach_the_loss():
+def test_loss_depends_on_the_hyperparameters_of_a_recipe():
     config = read_recipe("digits/barlowtwins").make_method().config
     assert config.redundancy_weight == 0.1 and read_recipe("cifar10/barlowtwins").make_method().config.redundancy_weight == 0.005
 
@@ -103,7 +103,7 @@ def test_defaults_are_the_papers():
     assert 0.2 * config.norm_and_bias_lr == pytest.approx(0.0048)
 
 
-def test_norms_and_biases_have_their_share_of_the_learning_rate():
+def test_norms_and_biases_have_a_lower_learning_rate():
     model = read_recipe("digits/barlowtwins", {"norm_and_bias_lr": 0.024}).make_method()
     weights, others = model.parameter_groups()
     assert (weights.lr_factor, others.lr_factor, others.decay) == (1.0, 0.024, False)

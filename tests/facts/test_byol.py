@@ -16,7 +16,7 @@ def progress(step=0, steps=101):
 
 
 def method(**changes):
-    """A teacher that is not its student, as after some steps."""
+    """A method whose teacher differs from its student, as after some steps."""
     torch.manual_seed(0)
     values = {"encoder": "res6", "image_size": 16, "hidden_dim": 32, "projection_dim": 16, **changes}
     model = BYOL(BYOLConfig(**values)).double().train()
@@ -73,7 +73,7 @@ def plain_distances(model, pixels, joint):
 
 @pytest.mark.parametrize("joint", [True, False])
 @pytest.mark.parametrize("scale", [4.0, 1.0])
-def test_loss_and_gradients_equal_the_plain_ones(scale, joint):
+def test_loss_and_gradients_equal_those_of_the_plain_formulation(scale, joint):
     model, pixels = method(loss_scale=scale, joint_views=joint), views()
     ours = model(pixels, progress())["loss"]
     # The paper's loss is the sum of both distances, 2 - 2 cosine each; ours leaves its constant 4 out.
@@ -84,12 +84,12 @@ def test_loss_and_gradients_equal_the_plain_ones(scale, joint):
         torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-10)
 
 
-def test_views_go_through_together_only_where_they_are_joint():
+def test_views_are_one_batch_only_if_joint():
     joint, single = (method(joint_views=joint)(views(), progress())["loss"].item() for joint in (True, False))
     assert joint != pytest.approx(single, rel=1e-3)
 
 
-def test_a_view_is_told_from_the_other_one_and_never_from_itself():
+def test_each_view_predicts_the_other_and_never_itself():
     model = method()
     first, second, leaning = (torch.tensor(row, dtype=torch.float64).expand(COUNT, 2) for row in ([1, 0], [0, 1], [0.8, 0.6]))
     students, teachers = iter([first, second]), iter([leaning, second])
@@ -100,7 +100,7 @@ def test_a_view_is_told_from_the_other_one_and_never_from_itself():
     assert model(views(), progress())["loss"].item() == pytest.approx(4 * -(0 + 0.6) / 2)
 
 
-def test_no_gradient_reaches_the_teacher_even_if_it_could_take_one():
+def test_no_gradient_reaches_a_teacher_that_requires_one():
     model = method()
     model.teacher.requires_grad_(True)
     model(views(), progress())["loss"].backward()
@@ -109,7 +109,7 @@ def test_no_gradient_reaches_the_teacher_even_if_it_could_take_one():
     assert all(parameter.grad is not None for parameter in trained)
 
 
-def test_the_predictor_is_on_the_students_side_alone():
+def test_only_the_student_has_a_predictor():
     model = method()
     calls = []
     model.predictor.register_forward_hook(lambda *_: calls.append(torch.is_grad_enabled()))
@@ -135,7 +135,7 @@ def test_teacher_after_two_steps_by_hand():
             torch.testing.assert_close(found.detach(), expected)
 
 
-def test_teacher_has_batch_statistics_of_its_own():
+def test_teacher_keeps_its_own_batch_statistics():
     """In training mode it normalises by its batch, and its running statistics are not copied from the student."""
     model = method()
     norm = model.teacher.projector[1]
@@ -192,7 +192,7 @@ def test_views_are_the_papers_two():
         assert (view.grayscale, view.blur_sigma) == (0.2, (0.1, 2.0))
 
 
-def test_encoder_is_the_student():
+def test_encoder_is_the_students():
     model = method()
     assert model.encoder is model.student.backbone
 

@@ -25,7 +25,7 @@ def views(count=4, seed=0):
 
 
 def projections(model, pixels):
-    """The network by its own layers; batch norms are tested with SimCLR."""
+    """The network with its own layers; batch norms are tested with SimCLR."""
 
     def project(images):
         return model.projector(model.backbone(pixel_values=images).last_hidden_state.mean(dim=(2, 3)))
@@ -60,22 +60,22 @@ def plain_loss(first, second, temperature):
 
 @pytest.mark.parametrize("joint", [True, False])
 @pytest.mark.parametrize("temperature", [0.1, 0.5])
-def test_loss_and_gradients_equal_the_plain_ones(joint, temperature):
+def test_loss_and_gradients_equal_those_of_the_plain_formulation(joint, temperature):
     model = method(temperature=temperature, joint_views=joint)
     ours = model(views(), PROGRESS)["loss"]
     assert_same(ours, plain_loss(*projections(model, views()), temperature), list(model.parameters()))
 
 
-def test_loss_of_no_knowledge_is_the_log_of_the_negatives_less_the_positive():
-    """Where all rows are alike all cosines are 1: with the positive among the candidates it would be log(9)."""
+def test_loss_of_identical_rows_is_the_log_of_the_number_of_negatives():
+    """All cosines are 1 there; with the positive among the candidates the loss would be log(9)."""
     model = method(temperature=0.5)
     torch.nn.init.zeros_(model.projector[-1].weight)
     torch.nn.init.ones_(model.projector[-1].bias)
     assert model(views(5), PROGRESS)["loss"].item() == pytest.approx(math.log(8), rel=1e-9)
 
 
-def test_a_positive_pulls_as_hard_however_near_it_is():
-    """What decoupling is for: the gradient of a positive's cosine is -1 / temperature, not weakened where it is near already."""
+def test_gradient_of_a_positive_does_not_shrink_as_it_gets_closer():
+    """The purpose of decoupling: the gradient of a positive's cosine is -1 / temperature wherever it is."""
     model = method(temperature=0.2)
     first = torch.eye(16, dtype=torch.float64)[:4]
     second = first.clone().requires_grad_()
@@ -88,7 +88,7 @@ def test_a_positive_pulls_as_hard_however_near_it_is():
     torch.testing.assert_close(second.grad, expected)
 
 
-def test_recipe_values_reach_the_loss():
+def test_loss_depends_on_the_hyperparameters_of_a_recipe():
     assert read_recipe("cifar10/dcl").make_method().config.temperature == 0.1
     losses = [method(temperature=value)(views(), PROGRESS)["loss"].item() for value in (0.1, 0.2)]
     assert losses[0] != pytest.approx(losses[1], rel=0.01)

@@ -23,7 +23,7 @@ def views(count=4, seed=0):
 
 
 def projections(model, pixels):
-    """The network by its own layers; batch norms are tested with SimCLR."""
+    """The network with its own layers; batch norms are tested with SimCLR."""
 
     def project(images):
         return model.projector(model.backbone(pixel_values=images).last_hidden_state.mean(dim=(2, 3)))
@@ -61,13 +61,13 @@ def plain_loss(first, second, temperature, sigma):
 
 @pytest.mark.parametrize("joint", [True, False])
 @pytest.mark.parametrize(("temperature", "sigma"), [(0.1, 0.5), (0.5, 0.5), (0.1, 0.2)])
-def test_loss_and_gradients_equal_the_plain_ones(joint, temperature, sigma):
+def test_loss_and_gradients_equal_those_of_the_plain_formulation(joint, temperature, sigma):
     model = method(temperature=temperature, sigma=sigma, joint_views=joint)
     ours = model(views(), PROGRESS)["loss"]
     assert_same(ours, plain_loss(*projections(model, views()), temperature, sigma), list(model.parameters()))
 
 
-def test_a_pair_that_is_far_apart_weighs_more():
+def test_distant_positives_weigh_more():
     model = method(sigma=0.2)
     pairs = torch.eye(16, dtype=torch.float64)[:4]
     apart = pairs.clone()
@@ -82,7 +82,7 @@ def test_a_pair_that_is_far_apart_weighs_more():
     torch.testing.assert_close(model(views(), PROGRESS)["loss"], expected, rtol=1e-5, atol=0)
 
 
-def test_recipe_values_reach_the_loss():
+def test_loss_depends_on_the_hyperparameters_of_a_recipe():
     config = read_recipe("cifar10/dclw").make_method().config
     assert (config.temperature, config.sigma) == (0.1, 0.5)
 

@@ -20,7 +20,7 @@ def progress(step=0, steps=101, epoch=0):
 
 
 def method(**changes):
-    """A teacher that is not its student and a centre that is not zero, as after some steps."""
+    """A method whose teacher differs from its student and whose centre is not zero, as after some steps."""
     torch.manual_seed(0)
     values = {"encoder": "res6", "image_size": 16, "hidden_dim": 32, "bottleneck_dim": 8, "prototypes": 12, **changes}
     model = DINO(DINOConfig(**values)).double().train()
@@ -90,7 +90,7 @@ def plain_loss(teachers, students, center, teacher_temperature=0.04, student_tem
     [{}, {"joint_views": False}, {"head_norm": True, "hidden_layers": 1}, {"teacher_temperature": 0.2}, {"student_temperature": 0.5}],
     ids=lambda changes: next(iter(changes), "default"),
 )
-def test_loss_and_gradients_equal_the_plain_ones(changes):
+def test_loss_and_gradients_equal_those_of_the_plain_formulation(changes):
     model, pixels = method(**changes), views()
     joint = model.config.joint_views
     ours = model(pixels, progress())["loss"]
@@ -103,7 +103,7 @@ def test_loss_and_gradients_equal_the_plain_ones(changes):
         torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-10)
 
 
-def test_two_global_views_alone_are_two_pairs_and_no_view_is_its_own_target():
+def test_two_global_views_make_two_pairs_and_no_view_is_its_own_target():
     model, pixels = method(), views(local=0)
     targets = [((logits - model.center) / 0.04).softmax(dim=1).detach() for logits in plain_batches(model.teacher, pixels, True)]
     predictions = [(logits / 0.1).log_softmax(dim=1) for logits in plain_batches(model.student, pixels, True)]
@@ -116,7 +116,7 @@ def test_two_global_views_alone_are_two_pairs_and_no_view_is_its_own_target():
     assert (loss - (entropy(0, 0) + entropy(1, 1)) / 2).abs() > 1e-4, "the test can tell"
 
 
-def test_no_gradient_reaches_the_teacher_even_if_it_could_take_one():
+def test_no_gradient_reaches_a_teacher_that_requires_one():
     model = method()
     model.teacher.requires_grad_(True)
     model(views(), progress())["loss"].backward()
@@ -124,7 +124,7 @@ def test_no_gradient_reaches_the_teacher_even_if_it_could_take_one():
     assert all(parameter.grad is not None for parameter in model.student.parameters())
 
 
-def test_the_teacher_sees_the_global_views_alone():
+def test_teacher_sees_only_the_global_views():
     model, pixels = method(), views()
     seen = []
     model.teacher["backbone"].register_forward_pre_hook(
@@ -160,8 +160,8 @@ def test_teacher_and_center_after_two_steps_by_hand():
             torch.testing.assert_close(found.detach(), expected)
 
 
-def test_center_of_micro_batches_is_that_of_the_whole():
-    """The loop puts the rows of several micro-batches one behind the other."""
+def test_center_of_micro_batches_is_that_of_the_whole_batch():
+    """The training loop concatenates the rows of several micro-batches."""
     model = method()
     before = model.center.clone()
     means = torch.randn(3, 12, dtype=torch.float64)
@@ -169,8 +169,8 @@ def test_center_of_micro_batches_is_that_of_the_whole():
     torch.testing.assert_close(model.center, 0.9 * before + 0.1 * means.mean(dim=0, keepdim=True))
 
 
-def test_center_evens_out_what_all_images_prefer():
-    """A prototype whose logits are high everywhere is no better a target once the centre is there."""
+def test_center_cancels_a_prototype_that_all_images_prefer():
+    """The centre lowers the target probability of a prototype with high logits for every image."""
     model = method()
     logits = [logits.detach() for logits in plain_batches(model.teacher, views()[:2], True)]
     model.center.copy_(torch.cat(logits).mean(dim=0, keepdim=True))
@@ -191,7 +191,7 @@ def test_momentum_goes_from_0996_to_1(step, share):
         torch.testing.assert_close(new - old, share * (student.detach() - old), rtol=1e-6, atol=1e-12)
 
 
-def test_teacher_collects_its_own_running_statistics():
+def test_teacher_keeps_its_own_running_statistics():
     model = method()
     before = model.student["backbone"].embedder.normalization.running_mean.clone()
     model.teacher["backbone"].embedder.normalization.running_mean.fill_(100.0)
@@ -246,7 +246,7 @@ def test_head_starts_with_small_weights_and_no_bias():
         assert float(layer.weight.detach().std()) == pytest.approx(0.02, rel=0.1) and not layer.bias.any()
 
 
-def test_encoder_is_the_teacher_or_as_the_recipe_says_the_student():
+def test_encoder_is_the_teachers_or_the_students_as_configured():
     assert method().encoder is not method().teacher["backbone"]
     model = method()
     assert model.encoder is model.teacher["backbone"]
@@ -260,7 +260,7 @@ def test_encoder_is_the_teacher_or_as_the_recipe_says_the_student():
         parse_recipe(values, "recipe")
 
 
-def test_views_are_two_global_ones_and_smaller_local_ones():
+def test_views_are_two_global_and_several_smaller_local_ones():
     first, second, local = DINO.views(224).values()
     assert (first.size, first.count, first.scale, second.size, second.count, second.scale) == (224, 1, (0.14, 1.0), 224, 1, (0.14, 1.0))
     assert (local.size, local.count, local.scale) == (96, 6, (0.05, 0.14))

@@ -69,7 +69,7 @@ def plain_loss(model, pixels, joint):
     [{}, {"joint_views": True}, {"last_affine": True, "hidden_layers": 1}],
     ids=lambda changes: next(iter(changes), "default"),
 )
-def test_loss_and_gradients_equal_the_plain_ones(changes, count):
+def test_loss_and_gradients_equal_those_of_the_plain_formulation(changes, count):
     model, pixels = method(**changes), views(count)
     ours, plain = model(pixels, PROGRESS)["loss"], plain_loss(model, pixels, model.config.joint_views)
     torch.testing.assert_close(ours, plain, rtol=1e-10, atol=0)
@@ -79,7 +79,7 @@ def test_loss_and_gradients_equal_the_plain_ones(changes, count):
 
 
 def hand_over(model, projections):
-    """The loss where the views' projections are these rows and the predictor changes nothing."""
+    """The loss for given projections of the views and an identity predictor."""
     rows = iter(projections)
     model.projector.forward = lambda _: next(rows)
     model.predictor.forward = lambda prediction: prediction
@@ -92,14 +92,14 @@ def test_no_view_is_part_of_its_own_target():
     assert hand_over(method(), [one, one, other]) == pytest.approx(-(2 * 0.5**0.5) / 3)
 
 
-def test_the_mean_is_of_projections_that_are_not_normalised():
-    """The longer of two counts for more: the directions of the three targets are (1, 0), (1, 1) and (3, 1)."""
+def test_target_is_the_mean_of_unnormalised_projections():
+    """The longer of two projections counts for more: the three targets point to (1, 0), (1, 1) and (3, 1)."""
     one, other = torch.eye(2, dtype=torch.float64)[:, None].expand(-1, COUNT, -1)
     assert hand_over(method(), [other, 3 * one, one]) == pytest.approx(-(0 + 1 / 2**0.5 + 3 / 10**0.5) / 3)
 
 
-def test_targets_get_no_gradient():
-    """With a predictor that lets nothing through, nothing is left for the projector to learn from."""
+def test_targets_have_a_stop_gradient():
+    """Where the predictor passes no gradient, the projector gets none."""
     model = method()
     torch.nn.init.zeros_(model.predictor[-1].weight)
     model(views(), PROGRESS)["loss"].backward()
@@ -128,7 +128,7 @@ def test_defaults_are_those_of_simsiam():
     assert not model.projector[-1].affine and not model.config.joint_views
 
 
-def test_views_are_four_of_one_kind():
+def test_views_are_four_of_the_same_kind():
     (view,) = FastSiam.views(224).values()
     assert (view.count, view.size, view.scale, view.horizontal_flip) == (4, 224, (0.2, 1.0), 0.5)
     assert (view.jitter, view.brightness, view.contrast, view.saturation, view.hue) == (0.8, 0.4, 0.4, 0.4, 0.1)

@@ -49,7 +49,7 @@ def plain_loss(embeddings, directions, weight):
 
 
 @pytest.mark.parametrize("weight", [0.05, 0.5])
-def test_loss_and_gradients_equal_the_plain_ones(weight):
+def test_loss_and_gradients_equal_those_of_the_plain_formulation(weight):
     model = method(gaussian_weight=weight, joint_views=False)
     views = pixels()
     loss = model.loss(views, progress())["loss"]
@@ -62,7 +62,7 @@ def test_loss_and_gradients_equal_the_plain_ones(weight):
         assert torch.allclose(found, wanted, rtol=1e-5, atol=1e-8)
 
 
-def test_gradient_reaches_both_the_views_and_their_mean():
+def test_gradient_reaches_the_views_and_their_mean():
     """There is no stop-gradient and no teacher: the mean of the global views is pulled towards the others too."""
     embeddings = [torch.randn(COUNT, 6, dtype=torch.float64, requires_grad=True) for _ in range(3)]
     model = method(gaussian_weight=0.0)
@@ -77,7 +77,7 @@ def test_gradient_reaches_both_the_views_and_their_mean():
     assert torch.allclose(embeddings[0].grad, expected, atol=1e-9)
 
 
-def test_statistic_is_small_for_a_gaussian_and_large_for_what_is_none():
+def test_statistic_is_small_for_a_gaussian_and_large_otherwise():
     generator = torch.Generator().manual_seed(0)
     directions = random_directions(torch.rand(32, 8, generator=generator))
     gaussian = torch.randn(2000, 8, generator=generator)
@@ -87,7 +87,7 @@ def test_statistic_is_small_for_a_gaussian_and_large_for_what_is_none():
         assert epps_pulley(embeddings, directions, 17, 3.0).mean() > 20 * well, name
 
 
-def test_directions_are_unit_vectors_all_over_the_sphere():
+def test_directions_are_uniform_unit_vectors():
     directions = random_directions(torch.rand(20000, 3, generator=torch.Generator().manual_seed(0)))
     assert torch.allclose(directions.norm(dim=1), torch.ones(20000), atol=1e-5)
     # Archimedes: each coordinate of a point on the sphere is uniform.
@@ -107,7 +107,7 @@ def test_defaults_are_the_papers_and_the_pages():
     assert {name: (view.count, view.size, view.scale) for name, view in views.items()} == {
         "global": (2, 224, (0.3, 1.0)), "local": (6, 96, (0.05, 0.3)),
     }  # fmt: skip
-    # Of smaller images as large a share, in whole patches of 4 px, of which there is one at least.
+    # Smaller images: the same ratio, in whole patches of 4 px, at least one.
     assert [LeJEPA.views(size)["local"].size for size in (96, 64, 32, 16, 4)] == [40, 28, 12, 8, 4]
 
 

@@ -18,7 +18,7 @@ def progress(step=0, steps=101, epoch=0):
 
 
 def method(**changes):
-    """A key encoder that is not the query encoder, as after some steps."""
+    """A method whose key encoder differs from its query encoder, as after some steps."""
     torch.manual_seed(0)
     values = {"encoder": "res6", "image_size": 16, "hidden_dim": 32, "projection_dim": 8, "queue_length": 12, **changes}
     model = MoCoV2(MoCoV2Config(**values)).double().train()
@@ -87,7 +87,7 @@ CASES = [
 
 
 @pytest.mark.parametrize("changes", CASES, ids=lambda changes: "-".join(changes) or "default")
-def test_loss_and_gradients_equal_the_plain_ones(changes):
+def test_loss_and_gradients_equal_those_of_the_plain_formulation(changes):
     model, pixels = method(**changes), views()
     out = model(pixels, progress())
     plain, weights, keys = plain_method_loss(model, pixels, model.config.batch_norm_splits)
@@ -99,7 +99,7 @@ def test_loss_and_gradients_equal_the_plain_ones(changes):
     torch.testing.assert_close(out["keys"], torch.stack([torch.stack(view) for view in used], dim=1))
 
 
-def test_keys_take_no_gradient_even_if_they_could():
+def test_no_gradient_reaches_a_key_encoder_that_requires_one():
     model = method(symmetric=True)
     model.key.requires_grad_(True)
     out = model(views(), progress())
@@ -108,8 +108,8 @@ def test_keys_take_no_gradient_even_if_they_could():
     assert all(parameter.grad is not None for parameter in model.query.parameters())
 
 
-def test_own_keys_of_this_step_are_no_negatives():
-    """Both directions see the queue as it was: what the first one enqueues would be the other view of the second one's own images."""
+def test_keys_of_this_step_are_not_among_its_negatives():
+    """Both directions use the queue from before the step: keys of the first one are other views of the second one's images."""
     model, pixels = method(symmetric=True), views()
     model(pixels, progress())
     before = model.queue.rows.clone()
@@ -141,14 +141,14 @@ def test_key_encoder_and_queue_after_two_steps_by_hand():
         torch.testing.assert_close(model.queue.rows, queue)
 
 
-def test_key_encoder_collects_its_own_running_statistics():
+def test_key_encoder_keeps_its_own_running_statistics():
     model = method()
     model.key.backbone.embedder.normalization.running_mean.fill_(100.0)
     model.after_step({"keys": torch.ones(1, 1, 8, dtype=torch.float64)}, progress())
     assert (model.key.backbone.embedder.normalization.running_mean == 100).all()
 
 
-def test_keys_meet_other_images_in_batch_norms_than_queries_do():
+def test_batch_norms_group_keys_differently_from_queries():
     model = method(batch_norm_splits=2)
     seen = {}
     for name in ("query", "key"):
@@ -166,7 +166,7 @@ def test_keys_meet_other_images_in_batch_norms_than_queries_do():
     assert len(groupings) > 1, "another order in each epoch"
 
 
-def test_split_batch_norms_are_in_both_encoders_and_leave_the_published_one_plain():
+def test_both_encoders_split_batch_norms_and_the_published_one_is_plain():
     model = method(batch_norm_splits=4)
     for branch in (model.query, model.key):
         norms = [module for module in branch.modules() if isinstance(module, SplitBatchNorm)]
@@ -193,7 +193,7 @@ def test_head_has_the_reference_tables_parameters(encoder, hidden, parameters):
     assert sum(parameter.numel() for parameter in model.query.projector.parameters()) == parameters
 
 
-def test_encoder_is_the_one_of_the_queries():
+def test_encoder_is_that_of_the_queries():
     model = method()
     assert model.encoder is model.query.backbone
 

@@ -66,7 +66,7 @@ def plain_loss(neighbors, predictions, temperature):
 @pytest.mark.parametrize(
     "changes", [{}, {"joint_views": False}, {"hidden_layers": 1}, {"temperature": 0.5}], ids=lambda changes: next(iter(changes), "default")
 )
-def test_loss_and_gradients_equal_the_plain_ones(changes):
+def test_loss_and_gradients_equal_those_of_the_plain_formulation(changes):
     model, pixels = method(**changes), views()
     ours = model(pixels, progress())["loss"]
     projections, predictions = plain_rows(model, pixels, model.config.joint_views)
@@ -93,7 +93,7 @@ def test_neighbors_come_from_the_queue_before_this_step():
 
 
 def test_queue_after_two_steps_by_hand():
-    """The first view's projections alone, of unit length, in place of the oldest."""
+    """Only the first view's normalised projections replace the oldest rows."""
     model = method(queue_length=6)
     queue = model.queue.rows.clone()
     for step, places in ((0, [0, 1, 2, 3]), (1, [4, 5, 0, 1])):
@@ -107,8 +107,8 @@ def test_queue_after_two_steps_by_hand():
         torch.testing.assert_close(model.queue.rows, queue)
 
 
-def test_no_gradient_goes_through_the_neighbors():
-    """The projections' gradient comes through the predictor alone: a predictor that gives constants leaves none."""
+def test_neighbors_have_a_stop_gradient():
+    """The projections get gradient only through the predictor: with a constant predictor they get none."""
     model = method()
     with torch.no_grad():
         model.predictor[-1].weight.zero_()

@@ -19,7 +19,7 @@ def progress(step=0, steps=101, epoch=0):
 
 
 def method(**changes):
-    """A teacher that is not its student, as after some steps."""
+    """A method whose teacher differs from its student, as after some steps."""
     torch.manual_seed(0)
     values = {"encoder": "vit-xs4", "image_size": 16, "hidden_dim": 32, "projection_dim": 8, "prototypes": 12, **changes}
     model = PMSN(PMSNConfig(**values)).double().train()
@@ -30,13 +30,13 @@ def method(**changes):
 
 
 def views(focal=2, seed=0):
-    """A target, an anchor, and focal views that are smaller than what the positions are made for."""
+    """A target, an anchor, and focal views that are smaller than the encoder's image size."""
     generator = torch.Generator().manual_seed(seed)
     return [torch.randn(COUNT, 3, size, size, generator=generator, dtype=torch.float64) for size in [16, 16, *[12] * focal]]
 
 
 def kept_patches(pixels, model):
-    """For each anchor and each of its images the patches with the smallest random numbers; the anchors' columns one after the other."""
+    """For each anchor view and image the patches with the smallest random numbers, whose columns are those of one view after the other."""
     counts = [(view.shape[-1] // PATCH) ** 2 for view in pixels[1:]]
     noise, kept, begin = progress().draw(sum(counts)).tolist(), [], 0
     for index, count in enumerate(counts):
@@ -48,7 +48,7 @@ def kept_patches(pixels, model):
 
 
 def plain_class_tokens(backbone, pixels, kept):
-    """Image by image, the class token behind an encoder that got the kept patches alone. None: all of them."""
+    """Image by image, the class token of an encoder that gets only the kept patches. None: all patches."""
     embeddings, found = backbone.embeddings, []
     for index, image in enumerate(pixels):
         places = embeddings.interpolate_pos_encoding(torch.zeros(1, 1, 64), *image.shape[1:])[0]
@@ -80,7 +80,7 @@ def plain_project(projector, rows):
 
 
 def plain_branches(model, pixels):
-    """What the teacher makes of the target and, in a list, the student of each anchor."""
+    """The teacher's embeddings of the target and a list of the student's embeddings of each anchor."""
     target = plain_project(model.teacher.projector, plain_class_tokens(model.teacher.backbone, pixels[0], None))
     student = model.student
     encoded = [
@@ -102,7 +102,7 @@ def plain_assignments(rows, prototypes, temperature):
 
 
 def plain_targets(rows, prototypes, temperature, sharpening):
-    """Sharpened by a power, then thrice: prototypes to equal sums, images to equal sums."""
+    """Sharpened by a power, then three times: equal sums over prototypes, equal sums over images."""
     shares = plain_assignments(rows, prototypes, temperature) ** (1 / sharpening)
     shares = shares / shares.sum(dim=1, keepdim=True)
     count, prototypes = shares.shape
@@ -134,7 +134,7 @@ def plain_loss(model, target, anchors, temperature=0.1, sharpening=0.25, weight=
     ],
     ids=lambda changes: next(iter(changes), "default"),
 )  # fmt: skip
-def test_loss_and_gradients_equal_the_plain_ones(changes):
+def test_loss_and_gradients_equal_those_of_the_plain_formulation(changes):
     model, pixels = method(**changes), views()
     ours = model(pixels, progress())["loss"]
     names = {"temperature": "temperature", "sharpening": "sharpening", "prior_weight": "weight", "prior_exponent": "exponent"}
@@ -145,8 +145,8 @@ def test_loss_and_gradients_equal_the_plain_ones(changes):
         torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-9)
 
 
-def test_regulariser_is_least_where_the_mean_assignment_is_the_power_law():
-    """And it is the divergence of the mean from the prior, not of the prior from the mean."""
+def test_regulariser_is_least_where_the_mean_assignment_is_the_power_law_prior():
+    """It is KL(mean, prior), not KL(prior, mean)."""
     prior = torch.tensor([1.0, 2**-0.25, 3**-0.25], dtype=torch.float64)
     prior = prior / prior.sum()
     means = [prior, torch.tensor([0.6, 0.3, 0.1], dtype=torch.float64), torch.tensor([0.1, 0.3, 0.6], dtype=torch.float64)]
@@ -163,7 +163,7 @@ def test_regulariser_is_least_where_the_mean_assignment_is_the_power_law():
     assert abs(found[0]) < 1e-12 and found[2] > found[1] > 0.01, "prototypes early in the row are to be used more often"
 
 
-def test_no_gradient_reaches_the_teacher_even_if_it_could_take_one():
+def test_no_gradient_reaches_a_teacher_that_requires_one():
     model = method()
     model.teacher.requires_grad_(True)
     model(views(), progress())["loss"].backward()
@@ -187,7 +187,7 @@ def test_teacher_after_two_steps_by_hand():
             torch.testing.assert_close(found.detach(), expected)
 
 
-def test_prototypes_have_no_weight_decay_and_no_length():
+def test_prototypes_have_no_weight_decay_and_are_normalised():
     model = method()
     (group,) = [group for group in model.parameter_groups() if any(p is model.prototypes for p in group.parameters)]
     assert group.parameters == [model.prototypes] and not group.decay
@@ -197,7 +197,7 @@ def test_prototypes_have_no_weight_decay_and_no_length():
     torch.testing.assert_close(model(views(), progress())["loss"], loss)
 
 
-def test_encoder_is_the_teacher():
+def test_encoder_is_the_teachers():
     model = method()
     assert model.encoder is model.teacher.backbone
 

@@ -57,7 +57,7 @@ def plain_method_loss(model, pixels, temperature, joint):
 
 @pytest.mark.parametrize("joint", [True, False])
 @pytest.mark.parametrize("temperature", [0.1, 0.5])
-def test_loss_and_gradients_equal_the_plain_ones(joint, temperature):
+def test_loss_and_gradients_equal_those_of_the_plain_formulation(joint, temperature):
     model = method(temperature=temperature, joint_views=joint)
     ours = model(views(), PROGRESS)["loss"]
     plain = plain_method_loss(model, views(), temperature, joint)
@@ -67,7 +67,7 @@ def test_loss_and_gradients_equal_the_plain_ones(joint, temperature):
         torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-10)
 
 
-def test_joint_views_matter():
+def test_joint_views_share_batch_statistics():
     losses = [method(joint_views=joint)(views(), PROGRESS)["loss"].item() for joint in (True, False)]
     assert losses[0] != pytest.approx(losses[1], rel=1e-3)
 
@@ -79,8 +79,8 @@ def test_positives_are_the_two_views_of_one_image():
     assert model([first, first.roll(1, dims=0)], PROGRESS)["loss"] > right + 1
 
 
-def test_loss_of_no_knowledge_is_the_log_of_the_candidates():
-    """Where all rows are alike, the positive is one of 2n - 1 equals."""
+def test_loss_of_identical_rows_is_the_log_of_the_number_of_candidates():
+    """Where all rows are equal, the positive is one of 2n - 1 equal candidates."""
     model = method()
     torch.nn.init.zeros_(model.projector[-1].weight)
     torch.nn.init.ones_(model.projector[-1].bias)
@@ -104,7 +104,7 @@ def test_head_of_the_small_sets(image_size, backbone):
     assert sum(parameter.numel() for parameter in small.parameters()) == 328_960 + backbone
 
 
-def test_views_are_two_of_one_kind_with_the_papers_colours():
+def test_views_are_two_of_the_same_kind_with_the_papers_colours():
     (view,) = SimCLR.views(224).values()
     assert (view.count, view.size, view.scale, view.horizontal_flip) == (2, 224, (0.08, 1.0), 0.5)
     assert (view.brightness, view.contrast, view.saturation, view.hue, view.jitter) == (0.8, 0.8, 0.8, 0.2, 0.8)
@@ -119,8 +119,8 @@ def test_encoder_is_the_backbone_without_the_projector():
     assert not any("projector" in name for name, _ in model.encoder.named_parameters())
 
 
-def test_plain_loss_agrees_with_a_library_for_certain():
-    """The yardstick itself, for two images: four rows, each with one positive and two negatives."""
+def test_plain_loss_equals_the_value_by_hand():
+    """For two images: four rows, each with one positive and two negatives."""
     first, second = torch.randn(2, 3, dtype=torch.float64), torch.randn(2, 3, dtype=torch.float64)
     rows = F.normalize(torch.cat([first, second]), dim=1)
     others = [[1, 2, 3], [0, 2, 3], [0, 1, 3], [0, 1, 2]]

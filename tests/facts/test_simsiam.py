@@ -68,7 +68,7 @@ def plain_loss(model, pixels, joint):
     [{}, {"joint_views": True}, {"last_affine": True, "hidden_layers": 1}],
     ids=lambda changes: next(iter(changes), "default"),
 )
-def test_loss_and_gradients_equal_the_plain_ones(changes):
+def test_loss_and_gradients_equal_those_of_the_plain_formulation(changes):
     model, pixels = method(**changes), views()
     ours, plain = model(pixels, PROGRESS)["loss"], plain_loss(model, pixels, model.config.joint_views)
     torch.testing.assert_close(ours, plain, rtol=1e-10, atol=0)
@@ -77,8 +77,8 @@ def test_loss_and_gradients_equal_the_plain_ones(changes):
         torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-10)
 
 
-def test_targets_get_no_gradient():
-    """With a predictor that lets nothing through, nothing is left for the projector to learn from."""
+def test_targets_have_a_stop_gradient():
+    """Where the predictor passes no gradient, the projector gets none."""
     model = method()
     torch.nn.init.zeros_(model.predictor[-1].weight)
     model(views(), PROGRESS)["loss"].backward()
@@ -86,7 +86,7 @@ def test_targets_get_no_gradient():
     assert model.predictor[-1].bias.grad.any()
 
 
-def test_a_view_is_told_from_the_other_one_and_never_from_itself():
+def test_each_view_predicts_the_other_and_never_itself():
     model = method()
     seen = []
     model.projector.register_forward_hook(lambda module, arguments, out: seen.append(out.detach()))
@@ -98,7 +98,7 @@ def test_a_view_is_told_from_the_other_one_and_never_from_itself():
 
 
 def predictor_moves(constant, factor, kind="sgd"):
-    """How far the predictor's and the projector's weights go in a step at `factor` of the peak learning rate."""
+    """How far the weights of predictor and projector move in a step at `factor` times the peak learning rate."""
     model = method(constant_predictor_lr=constant)
     optimizer = make_optimizer(model.parameter_groups(), kind, 0.0, 0.0, (0.9, 0.999), True)
     set_learning_rates(optimizer, 0.1, factor, 5)
@@ -113,7 +113,7 @@ def predictor_moves(constant, factor, kind="sgd"):
 
 
 @pytest.mark.parametrize("kind", OPTIMIZERS)
-def test_only_the_predictor_keeps_its_learning_rate(kind):
+def test_only_the_predictor_has_a_constant_learning_rate(kind):
     full, constant, falling = predictor_moves(True, 1.0, kind), predictor_moves(True, 0.25, kind), predictor_moves(False, 0.25, kind)
     assert constant == pytest.approx([full[0], full[1] / 4], rel=1e-6)
     assert falling == pytest.approx([full[0] / 4, full[1] / 4], rel=1e-6)
@@ -148,7 +148,7 @@ def test_defaults_are_the_papers():
     assert model.config.constant_predictor_lr and not model.config.joint_views
 
 
-def test_views_are_two_of_one_kind():
+def test_views_are_two_of_the_same_kind():
     (view,) = SimSiam.views(224).values()
     assert (view.count, view.size, view.scale, view.horizontal_flip) == (2, 224, (0.2, 1.0), 0.5)
     assert (view.jitter, view.brightness, view.contrast, view.saturation, view.hue) == (0.8, 0.4, 0.4, 0.4, 0.1)

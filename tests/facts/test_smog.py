@@ -16,7 +16,7 @@ def progress(step=0, steps=101, epoch=0):
 
 
 def method(**changes):
-    """A teacher that is not its student, as after some steps."""
+    """A method whose teacher differs from its student, as after some steps."""
     torch.manual_seed(0)
     sizes = {"hidden_dim": 32, "projection_dim": 8, "prediction_dim": 24, "groups": 5, "queue_length": 12, "group_momentum": 0.9}
     model = SMoG(SMoGConfig(**{"encoder": "res6", "image_size": 16, **sizes, **changes})).double().train()
@@ -83,7 +83,7 @@ def plain_loss(model, pixels, temperature=0.1):
     "changes", [{}, {"temperature": 0.5}, {"group_momentum": 0.5}, {"groups": 40}], ids=lambda changes: next(iter(changes), "default")
 )
 @pytest.mark.parametrize("step", [0, 1])
-def test_loss_and_gradients_equal_the_plain_ones(changes, step):
+def test_loss_and_gradients_equal_those_of_the_plain_formulation(changes, step):
     model, pixels = method(**changes), views()
     ours = model(pixels, progress(step))["loss"]
     plain = plain_loss(model, pixels[::-1] if step else pixels, changes.get("temperature", 0.1))  # odd steps swap the views
@@ -93,7 +93,7 @@ def test_loss_and_gradients_equal_the_plain_ones(changes, step):
         torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-10)
 
 
-def test_gradient_flows_through_the_groups_that_the_batch_has_moved():
+def test_gradient_flows_through_the_updated_groups():
     model = method()
     with torch.no_grad():
         model.predictor[-1].weight.zero_()
@@ -102,7 +102,7 @@ def test_gradient_flows_through_the_groups_that_the_batch_has_moved():
     assert model.online.projector[0].weight.grad.abs().max() > 1e-6
 
 
-def test_teacher_takes_no_gradient_even_if_it_could():
+def test_no_gradient_reaches_a_teacher_that_requires_one():
     model = method()
     model.teacher.requires_grad_(True)
     model(views(), progress())["loss"].backward()
@@ -135,8 +135,8 @@ def test_groups_queue_and_teacher_after_two_steps_by_hand():
             torch.testing.assert_close(found.detach(), expected)
 
 
-def test_groups_of_micro_batches_are_those_of_the_whole():
-    """The loop puts the rows of several micro-batches one behind the other."""
+def test_groups_of_micro_batches_are_those_of_the_whole_batch():
+    """The training loop concatenates the rows of several micro-batches."""
     model = method()
     rows = 3 * torch.randn(12, 8, dtype=torch.float64)
     expected = torch.stack(plain_groups(list(model.groups.clone()), rows, 0.9))
@@ -144,7 +144,7 @@ def test_groups_of_micro_batches_are_those_of_the_whole():
     torch.testing.assert_close(model.groups, expected)
 
 
-def test_every_so_many_steps_groups_are_clusters_of_the_queue_and_the_teacher_is_the_student():
+def test_reset_makes_groups_cluster_centres_of_the_queue_and_the_teacher_the_student():
     model = method(reset_every=3, groups=4, queue_length=40)
     true = 11 * torch.eye(8, dtype=torch.float64)[:4]
     rows = (true.repeat(10, 1) + 0.1 * torch.randn(40, 8, dtype=torch.float64))[torch.randperm(40)]
@@ -161,7 +161,7 @@ def test_every_so_many_steps_groups_are_clusters_of_the_queue_and_the_teacher_is
         assert torch.equal(value, model.online.state_dict()[name]), name
 
 
-def test_regrouping_is_the_same_whatever_the_global_random_numbers_and_the_images():
+def test_reset_does_not_depend_on_global_random_numbers_or_the_batch():
     found = []
     for seed, samples in ((0, [0, 1, 2, 3]), (1, [7, 8, 9, 9])):
         model = method(reset_every=1, queue_length=40, groups=8)
@@ -187,7 +187,7 @@ def test_heads_have_the_reference_tables_parameters(encoder):
     assert sum(parameter.numel() for parameter in model.predictor.parameters()) == 528_512
 
 
-def test_encoder_is_the_student():
+def test_encoder_is_the_students():
     model = method()
     assert model.encoder is model.online.backbone
 

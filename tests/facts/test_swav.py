@@ -54,7 +54,7 @@ def plain_codes(logits, temperature, iterations):
 
 
 def plain_loss(model, pixels, joint=True, queued=False, temperature=0.1, epsilon=0.05, iterations=3):
-    """For each of the two large views: the mean over all other views of the cross entropy between its codes and their predictions."""
+    """For each of the two global views: the mean over all other views of the cross entropy of their predictions with its codes."""
     projections = plain_projections(model, pixels, joint)
     weight = model.prototypes.weight
     bias = 0 if model.prototypes.bias is None else model.prototypes.bias
@@ -87,7 +87,7 @@ def plain_loss(model, pixels, joint=True, queued=False, temperature=0.1, epsilon
     ],
     ids=lambda changes: "-".join(changes) or "default",
 )
-def test_loss_and_gradients_equal_the_plain_ones(changes, plain_changes):
+def test_loss_and_gradients_equal_those_of_the_plain_formulation(changes, plain_changes):
     model, pixels = method(**changes), views()
     ours = model(pixels, progress())["loss"]
     plain = plain_loss(model, pixels, **plain_changes)
@@ -97,12 +97,12 @@ def test_loss_and_gradients_equal_the_plain_ones(changes, plain_changes):
         torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-9)
 
 
-def test_two_large_views_alone_are_two_pairs():
+def test_two_global_views_make_two_pairs():
     model, pixels = method(), views(local=0)
     torch.testing.assert_close(model(pixels, progress())["loss"], plain_loss(model, pixels), rtol=1e-8, atol=0)
 
 
-def test_small_views_are_never_assigned():
+def test_local_views_are_never_targets():
     model, pixels = method(), views()
     assigned = []
     assign = model._assign
@@ -122,15 +122,15 @@ def test_prototypes_have_unit_length_in_each_step():
     torch.testing.assert_close(model(pixels, progress())["loss"], loss)
 
 
-def test_gradient_of_the_prototypes_is_not_kept_on_the_sphere():
-    """As in the released code: the step may leave the sphere, and the next one starts by going back."""
+def test_gradient_of_the_prototypes_is_not_projected_onto_the_sphere():
+    """As in the released code: a step may leave the sphere, and the next one normalises the prototypes first."""
     model = method()
     model(views(), progress())["loss"].backward()
     radial = (model.prototypes.weight.grad * model.prototypes.weight).sum(dim=1)
     assert radial.abs().max() > 1e-3
 
 
-def test_queue_is_used_from_its_epoch_on_and_is_full_by_then():
+def test_queue_is_used_from_its_epoch_on():
     model, pixels = method(), views()
     losses = [model(pixels, progress(epoch=epoch))["loss"] for epoch in range(4)]
     assert losses[0] == losses[1] != losses[2] == losses[3]
@@ -138,7 +138,7 @@ def test_queue_is_used_from_its_epoch_on_and_is_full_by_then():
 
 
 def test_queues_after_two_steps_by_hand():
-    """Each large view has its own; the batch is not in it while it is assigned, and goes in place of the oldest."""
+    """Each global view has its own queue; the batch replaces the oldest rows after it has been assigned."""
     model = method(queue_from_epoch=0, queue_length=6)
     queues = [queue.rows.clone() for queue in model.queues]
     assert not torch.equal(*queues)
@@ -173,7 +173,7 @@ def test_prototypes_are_frozen_in_the_first_epoch(kind):
             assert same is (name.startswith("prototypes.") and not moves), name
 
 
-def test_no_gradient_goes_through_the_codes():
+def test_assignments_have_a_stop_gradient():
     model = method()
     assert not model._assign(torch.randn(4, 6, dtype=torch.float64, requires_grad=True), 0, progress()).requires_grad
 

@@ -17,7 +17,7 @@ def progress(step=0, steps=101):
 
 
 def method(**changes):
-    """A teacher that is not its student and a covariance that is not zero, as after some steps."""
+    """A method whose teacher differs from its student and whose covariance is not zero, as after some steps."""
     torch.manual_seed(0)
     values = {"encoder": "res6", "image_size": 16, "hidden_dim": 32, "projection_dim": WIDTH, **changes}
     model = TiCo(TiCoConfig(**values)).double().train()
@@ -75,7 +75,7 @@ def plain_loss(model, pixels, beta, rho):
 
 
 @pytest.mark.parametrize(("beta", "rho"), [(0.9, 8.0), (0.9, 20), (0.5, 8.0), (0.9, 0.0)])
-def test_loss_and_gradients_equal_the_plain_ones(beta, rho):
+def test_loss_and_gradients_equal_those_of_the_plain_formulation(beta, rho):
     model, pixels = method(covariance_momentum=beta, rho=rho), views()
     ours, plain = model(pixels, progress())["loss"], plain_loss(model, pixels, beta, rho)
     torch.testing.assert_close(ours, plain, rtol=1e-10, atol=0)
@@ -89,7 +89,7 @@ def test_loss_is_the_sum_of_what_is_logged():
     torch.testing.assert_close(out["loss"], out["invariance"] + 3 * out["contrast"])
 
 
-def test_the_batchs_own_covariance_is_a_constant_to_the_gradient():
+def test_covariance_has_a_stop_gradient():
     """A new method's covariance is the batch's alone; if it took a gradient, the contrast's would be twice as large."""
     model = method(covariance_momentum=0.0)
     projected = []
@@ -116,7 +116,7 @@ def test_student_sees_the_first_view_and_teacher_the_second():
     assert torch.equal(*seen["student"], first) and torch.equal(*seen["teacher"], second)
 
 
-def test_no_gradient_reaches_the_teacher_even_if_it_could_take_one():
+def test_no_gradient_reaches_a_teacher_that_requires_one():
     model = method()
     model.teacher.requires_grad_(True)
     model(views(), progress())["loss"].backward()
@@ -148,8 +148,8 @@ def test_covariance_and_teacher_after_two_steps_by_hand():
             torch.testing.assert_close(found.detach(), expected)
 
 
-def test_covariance_of_micro_batches_is_that_of_the_whole():
-    """The loop puts the rows of several micro-batches one behind the other."""
+def test_covariance_of_micro_batches_is_that_of_the_whole_batch():
+    """The training loop concatenates the rows of several micro-batches."""
     model = method()
     before, batches = model.covariance.clone(), torch.randn(3, WIDTH, WIDTH, dtype=torch.float64)
     model.after_step({"batch_covariance": batches}, progress())
@@ -196,7 +196,7 @@ def test_views_are_byols_two():
         assert (view.jitter, view.brightness, view.contrast, view.saturation, view.hue) == (0.8, 0.4, 0.4, 0.2, 0.1)
 
 
-def test_encoder_is_the_student():
+def test_encoder_is_the_students():
     model = method()
     assert model.encoder is model.student.backbone
 

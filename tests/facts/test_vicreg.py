@@ -23,7 +23,7 @@ def views(count=4, seed=0):
 
 
 def projections(model, pixels):
-    """The network by its own layers; batch norms are tested with SimCLR."""
+    """The network with its own layers; batch norms are tested with SimCLR."""
 
     def project(images):
         return model.projector(model.backbone(pixel_values=images).last_hidden_state.mean(dim=(2, 3)))
@@ -57,7 +57,7 @@ def plain_terms(first, second):
 
 
 @pytest.mark.parametrize("weights", [(25, 25, 1), (3, 0, 0), (0, 3, 0), (0, 0, 3)], ids=str)
-def test_loss_and_gradients_equal_the_plain_ones(weights):
+def test_loss_and_gradients_equal_those_of_the_plain_formulation(weights):
     invariance, variance, covariance = weights
     model = method(projection_dim=6, invariance_weight=invariance, variance_weight=variance, covariance_weight=covariance)
     with torch.no_grad():
@@ -70,13 +70,13 @@ def test_loss_and_gradients_equal_the_plain_ones(weights):
     torch.testing.assert_close(torch.stack([out["invariance"], out["variance"], 2 * out["covariance"]]), torch.stack(terms).detach())
 
 
-def test_views_apart_do_not_share_batch_norms():
+def test_separate_views_do_not_share_batch_norms():
     model = method(joint_views=False)
     terms = plain_terms(*projections(model, views()))
     torch.testing.assert_close(model(views(), PROGRESS)["loss"], 25 * terms[0] + 25 * terms[1] + terms[2], rtol=1e-10, atol=0)
 
 
-def test_collapse_is_what_costs_most():
+def test_collapse_has_the_largest_loss():
     """Equal rows agree and do not covary, but have no variance: each deviation is 0.01 instead of 1."""
     model = method()
     model._embed = lambda pixels: torch.ones(8, 16, dtype=torch.float64)
@@ -91,7 +91,7 @@ def test_both_views_get_gradients():
     assert (first.grad != 0).all() and (second.grad != 0).all()
 
 
-def test_recipe_values_reach_the_loss():
+def test_loss_depends_on_the_hyperparameters_of_a_recipe():
     config = read_recipe("imagenette/vicreg", {"covariance_weight": 2.0}).method_config()
     assert (config.invariance_weight, config.variance_weight, config.covariance_weight) == (25, 25, 2)
 
@@ -110,7 +110,7 @@ def test_head_has_the_reference_tables_parameters(recipe, parameters):
     assert isinstance(model.projector[-1], torch.nn.Linear)
 
 
-def test_views_are_two_of_one_kind_solarized_before_the_blur():
+def test_views_are_two_of_the_same_kind_solarized_before_the_blur():
     (view,) = VICReg.views(224).values()
     assert (view.count, view.size, view.scale, view.horizontal_flip) == (2, 224, (0.08, 1.0), 0.5)
     assert (view.brightness, view.contrast, view.saturation, view.hue, view.jitter) == (0.4, 0.4, 0.2, 0.1, 0.8)

@@ -113,7 +113,7 @@ def plain_parts(model, pixels, weights=(25, 25, 1)):
 @pytest.mark.parametrize(
     "changes", [{}, {"joint_views": False, "backward_matches": 2, "alpha": 0.4}, {"forward_matches": SIDE**2, "alpha": 0.0}], ids=str
 )
-def test_loss_and_gradients_equal_the_plain_ones(changes):
+def test_loss_and_gradients_equal_those_of_the_plain_formulation(changes):
     model = method(**changes)
     out = model(views(), PROGRESS)
     whole, local = plain_parts(model, views())
@@ -127,14 +127,14 @@ def test_loss_and_gradients_equal_the_plain_ones(changes):
 
 
 @pytest.mark.parametrize("weights", [(3, 0, 0), (0, 3, 0), (0, 0, 3)], ids=str)
-def test_weights_reach_both_losses(weights):
+def test_loss_weights_apply_to_both_losses(weights):
     names = ("invariance_weight", "variance_weight", "covariance_weight")
     model = method(**dict(zip(names, weights, strict=True)))
     out = model(views(), PROGRESS)
     torch.testing.assert_close((out["global_loss"], out["local_loss"]), plain_parts(model, views(), weights), rtol=1e-10, atol=0)
 
 
-def test_more_matches_than_places_are_all():
+def test_more_matches_than_places_use_all_places():
     losses = [method(forward_matches=many)(views(), PROGRESS)["loss"] for many in (SIDE**2, 49)]
     assert torch.equal(*losses)
 
@@ -148,7 +148,7 @@ def test_places_are_centres_of_cells():
     assert mirrored[1].tolist() == [[75, 20], [75, 40], [75, 60], [75, 80], [25, 20], [25, 40], [25, 60], [25, 80]]
 
 
-def test_places_are_where_the_renderer_cut():
+def test_places_match_the_rendered_crops():
     """Images whose red is the row and whose green is the column: each cell of a view shows, on average, where its centre was."""
     line = torch.arange(200, dtype=torch.uint8)
     pixels = torch.stack([line[:, None].expand(200, 200), line.expand(200, 200), torch.zeros(200, 200, dtype=torch.uint8)])
@@ -163,7 +163,7 @@ def test_places_are_where_the_renderer_cut():
     torch.testing.assert_close(shown + 0.5, centers(crop, SIDE, SIDE), rtol=0, atol=0.5)
 
 
-def test_other_crops_match_other_places():
+def test_different_crops_match_different_places():
     losses = [method()(views(), PROGRESS._replace(crops=given))["loss"] for given in (crops, lambda: crops()[::-1])]
     assert losses[0] != losses[1]
 
@@ -179,7 +179,7 @@ def test_a_place_matches_its_nearest_and_gradients_reach_both():
     assert first.grad.tolist() == [[[0, 0], [0, -0.5]]] * 2 and second.grad.tolist() == [[[0, 0], [0, 0.5]]] * 2
 
 
-def test_recipe_values_reach_the_loss():
+def test_loss_depends_on_the_hyperparameters_of_a_recipe():
     config = read_recipe("imagenette/vicregl").method_config()
     assert (config.alpha, config.forward_matches, config.backward_matches) == (0.75, 16, 4)
 
@@ -198,12 +198,12 @@ def test_heads_have_the_reference_tables_parameters():
     assert sum(parameter.numel() for parameter in model.local_projector.parameters()) == 98_944
 
 
-def test_encoders_without_a_map_are_refused():
+def test_encoders_without_a_feature_map_are_refused():
     with pytest.raises(InputError, match="vit"):
         method(encoder="vit-xs4")
 
 
-def test_views_are_two_of_one_kind():
+def test_views_are_two_of_the_same_kind():
     (view,) = VICRegL.views(224).values()
     assert (view.count, view.size, view.scale, view.horizontal_flip, view.vertical_flip) == (2, 224, (0.2, 1.0), 0.5, 0.0)
     assert (view.brightness, view.contrast, view.saturation, view.hue, view.jitter) == (0.4, 0.4, 0.2, 0.1, 1.0)
