@@ -39,7 +39,7 @@ def right(protocol: FeatureLinearProtocol, features: Tensor, labels: Tensor, cla
     """How many of the last tenth of the images each setting's classifier, trained on the others, is right on."""
     rows = torch.arange(len(features) * 9 // 10)
     classifiers = protocol.fit(features, labels, rows, classes, settings, torch.Generator().manual_seed(0))
-    answers = classifiers.scores(features[len(rows) :]).argmax(dim=2)
+    answers = classifiers.logits(features[len(rows) :]).argmax(dim=2)
     return (answers == labels[len(rows) :, None]).sum(dim=0)
 
 

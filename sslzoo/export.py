@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from sslzoo.encoders import features, model_folder
 from sslzoo.errors import InputError, first_line
-from sslzoo.evaluation import Preprocessing, encoder_for
+from sslzoo.evaluation import Preprocessing, load_encoder
 from sslzoo.files import atomic_write
 
 _TOLERANCE = 1e-4
@@ -37,7 +37,7 @@ def export_onnx(name: str, file: Path) -> Path:
         raise InputError(f"cannot write '{file}': a file name that ends in .onnx, in a folder that exists, is needed")
     folder = model_folder(name)
     preprocessing = Preprocessing.read(folder)
-    encoder = encoder_for(folder, preprocessing)
+    encoder = load_encoder(folder, preprocessing)
     size = sum(4 * value.numel() for value in encoder.state_dict().values())
     if size >= _MOST_BYTES:
         raise InputError(f"'{name}' is too large for an ONNX file: its weights take {size / 2**30:.1f} GiB")

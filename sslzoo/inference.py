@@ -21,7 +21,7 @@ from sslzoo.evaluation import (
     Preprocessing,
     Session,
     data_facts,
-    encoder_for,
+    load_encoder,
     make_data,
     measure,
     protocol_named,
@@ -108,7 +108,7 @@ def measure_stored(folder: Path, data: Data, facts: dict[str, Any], protocol: st
         key = [protocol, weights, seed, code_version(), data.train.fingerprint, data.test.fingerprint, *map(str, data.preprocessing)]
         # Made by the protocol that keeps something there: most keep nothing, and the cache may be unwritable.
         state = Path(constants.HF_ASSETS_CACHE) / "sslzoo" / "evaluation" / hashlib.sha256(json.dumps(key).encode()).hexdigest()[:24]
-        encoder = encoder_for(folder, data.preprocessing).to(accelerator.device)
+        encoder = load_encoder(folder, data.preprocessing).to(accelerator.device)
     check_equal("the weights", weights)
     with _bar("images", 0, protocol) as bar:
         found = measure(encoder, data, protocol, Session(accelerator, seed, bar, state))
@@ -130,7 +130,7 @@ def embed(
         raise InputError(f"cannot write '{output}': a file name that ends in .parquet, in a folder that exists, is needed")
     folder = model_folder(name)
     device, preprocessing = make_accelerator("fp32", cpu).device, Preprocessing.read(folder)
-    encoder = encoder_for(folder, preprocessing).to(device)
+    encoder = load_encoder(folder, preprocessing).to(device)
     # Each image is looked at once: none needs to be kept.
     images = load_images(
         source, split, image_column=image_column, label_column=label_column, resolution=required_resolution(preprocessing),

@@ -18,11 +18,10 @@ from sslzoo.data import load_images
 from sslzoo.data.resident import ResidentImages
 from sslzoo.encoders import build_encoder, encoder_config, features, to_plain
 from sslzoo.errors import InputError, TrainingError
-from sslzoo.evaluation import classifier
-from sslzoo.evaluation.classes import Classes
-from sslzoo.evaluation.classifier import CLASSIFIER_PROTOCOLS, layer_groups
-from sslzoo.evaluation.features import Preprocessing
-from sslzoo.evaluation.protocol import Data, Session, quiet_session
+from sslzoo.evaluation import Classes, Data, Preprocessing, Session, classifier_training, quiet_session
+from sslzoo.evaluation.classifier_protocol import CLASSIFIER_PROTOCOLS
+from sslzoo.evaluation.classifier_training import ClassifierTraining
+from sslzoo.evaluation.layer_decay import layer_groups
 from sslzoo.views import RandAugment, RandomErasing, TrainingCrops, View
 
 CPU = torch.device("cpu")
@@ -64,7 +63,7 @@ def session(seed=3, **changes):
 
 def trained(protocol, encoder, data, seed=3):
     """A training that has come to its end."""
-    training = classifier._Training(protocol, encoder, data, session(seed))
+    training = ClassifierTraining(protocol, encoder, data, session(seed))
     training.run_to_end()
     return training
 
@@ -104,7 +103,7 @@ class TestConstants:
         assert values == {**common, **expected}
 
     def test_of_a_step_reach_optimiser_and_network(self):
-        training = classifier._Training(replace(SHORT, batch_size=8), encoder_named("vit-xs4"), digits(), session())
+        training = ClassifierTraining(replace(SHORT, batch_size=8), encoder_named("vit-xs4"), digits(), session())
         factors = {}
         for group in training.optimizer.param_groups:
             for parameter in group["params"]:
@@ -139,7 +138,7 @@ class TestLinear:
         encoder, data, epochs = encoder_named("res6"), digits(), 3
         normalised, warmup = name == "linear-mae-v1", 1 if name == "linear-mae-v1" else 0
         protocol = replace(CLASSIFIER_PROTOCOLS[name], epochs=epochs, batch_size=batch_size, warmup_epochs=warmup, lr=20.0)
-        training = classifier._Training(protocol, encoder, data, session())
+        training = ClassifierTraining(protocol, encoder, data, session())
         linear = training.network.classifier[1] if normalised else training.network.classifier
         weight, bias = (values.detach().double().clone().requires_grad_() for values in (linear.weight, linear.bias))
         assert weight.shape == (10, 64)
@@ -210,7 +209,7 @@ class TestFineTuning:
     def test_of_a_vit_beats_its_start(self):
         data = Data(halves(192, 0), halves(96, 1), Classes(3, torch.arange(3)), PREPROCESSING)
         protocol = replace(CLASSIFIER_PROTOCOLS["finetune-mae-v1"], epochs=3, warmup_epochs=1, batch_size=16, lr=0.005, scale=(0.8, 1.0))
-        training = classifier._Training(protocol, encoder_named("vit-xs4"), data, session())
+        training = ClassifierTraining(protocol, encoder_named("vit-xs4"), data, session())
         start = training._test()["top1"]
         assert start < 0.4 * 96 and training.run_to_end()[-1]["top1"] > 0.55 * 96
 
@@ -224,7 +223,7 @@ class TestFineTuning:
     def test_uses_mixing_and_drop_path_in_training_alone(self, monkeypatch):
         """Each is drawn anew at each step, and nothing of it is left in the test."""
         given = {"mix": [], "drop": []}
-        mix, drop_path = classifier.mix, classifier.drop_path
+        mix, drop_path = classifier_training.mix, classifier_training.drop_path
 
         def watched_mix(images, labels, classes, *, draw, **settings):
             given["mix"].append((classes, settings, draw.bit_generator.state["state"]["state"]))
@@ -235,8 +234,8 @@ class TestFineTuning:
             assert numbers.shape == (9, 8)
             return drop_path(encoder, rate, numbers)
 
-        monkeypatch.setattr(classifier, "mix", watched_mix)
-        monkeypatch.setattr(classifier, "drop_path", watched_drop)
+        monkeypatch.setattr(classifier_training, "mix", watched_mix)
+        monkeypatch.setattr(classifier_training, "drop_path", watched_drop)
         training = trained(replace(SHORT, epochs=2), encoder_named("vit-xs4"), digits(18, 5))
         assert len(given["mix"]) == len(set(map(str, given["mix"]))) == len(given["drop"]) == len(set(given["drop"])) == 4
         assert {(classes, *settings.values()) for classes, settings, _ in given["mix"]} == {(10, 0.8, 1.0, 0.1)}
@@ -246,13 +245,22 @@ class TestFineTuning:
     def test_draws_every_random_part_by_seed_and_epoch(self, monkeypatch):
         """Where the crops are, what is mixed, which branches are dropped, and torch's own numbers: a dropout's."""
         drawn = {}
-        monkeypatch.setattr(classifier, "mix", lambda images, labels, *_, draw, **how: drawn.update(mix=draw.random()) or (images, labels))
-        monkeypatch.setattr(classifier, "drop_path", lambda *given: drawn.update(drop=given[2].flatten().tolist()) or nullcontext())
+
+        def mix(images, labels, classes, *, draw, **settings):
+            drawn["mix"] = draw.random()
+            return images, labels
+
+        def drop_path(encoder, rate, numbers):
+            drawn["drop"] = numbers.flatten().tolist()
+            return nullcontext()
+
+        monkeypatch.setattr(classifier_training, "mix", mix)
+        monkeypatch.setattr(classifier_training, "drop_path", drop_path)
         data, found = digits(9, 5), []
         for seed, epoch in ((1, 0), (1, 0), (2, 0), (1, 1)):
-            training = classifier._Training(SHORT, encoder_named("vit-xs4"), data, session(seed))
+            training = ClassifierTraining(SHORT, encoder_named("vit-xs4"), data, session(seed))
             batch = next(data.train.batches([torch.arange(9)]))
-            with training._own_random_numbers(epoch):
+            with training._own_random_state(epoch):
                 drawn["torch"] = float(torch.rand(()))
             drawn["crops"] = training.crops(batch.pixels, batch.sizes, batch.samples, epoch).flatten().tolist()
             training._train_step(batch, epoch, step=epoch)
@@ -270,7 +278,7 @@ class TestNumbers:
     def test_are_those_of_the_last_and_of_the_best_epochs(self, monkeypatch):
         """The best of top-1 and of top-5 are different epochs; of two equal ones it is the first."""
         counts = iter([{"top1": 3, "top5": 9}, {"top1": 5, "top5": 7}, {"top1": 5, "top5": 9}, {"top1": 4, "top5": 8}])
-        monkeypatch.setattr(classifier._Training, "_test", lambda self: next(counts))
+        monkeypatch.setattr(ClassifierTraining, "_test", lambda self: next(counts))
         protocol = replace(CLASSIFIER_PROTOCOLS["linear-simclr-v1"], epochs=4)
         found = protocol.measure(encoder_named("res6"), digits(8, 20), session())
         assert [tuple(measured) for measured in found] == [
@@ -298,7 +306,7 @@ class TestNumbers:
         first, again, other = (trained(protocol, encoder, data, seed).network.state_dict() for seed in (1, 1, 2))
         assert all(torch.equal(first[name], again[name]) for name in first)
         assert not torch.equal(first["classifier.weight"], other["classifier.weight"])
-        starts = [classifier._Training(protocol, encoder, data, session(seed)).network.classifier.weight for seed in (1, 2)]
+        starts = [ClassifierTraining(protocol, encoder, data, session(seed)).network.classifier.weight for seed in (1, 2)]
         assert not torch.equal(*starts)
 
     def test_are_not_told_of_broken_weights(self):
@@ -310,13 +318,13 @@ class TestNumbers:
 
     @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
     def test_are_not_told_where_the_loss_is_not_finite(self, value, monkeypatch):
-        entropy = classifier.F.cross_entropy
-        monkeypatch.setattr(classifier.F, "cross_entropy", lambda *given, **named: entropy(*given, **named) + value)
+        entropy = classifier_training.F.cross_entropy
+        monkeypatch.setattr(classifier_training.F, "cross_entropy", lambda *given, **named: entropy(*given, **named) + value)
         with pytest.raises(TrainingError, match=f"the loss is {value} before step 1,"):
             CLASSIFIER_PROTOCOLS["linear-simclr-v1"].measure(encoder_named("res6"), digits(8, 5), session())
 
     def test_every_epoch_has_an_order_of_its_own_of_every_image_once(self):
-        training = classifier._Training(replace(SHORT, batch_size=9), encoder_named("vit-xs4"), digits(27, 5), session())
+        training = ClassifierTraining(replace(SHORT, batch_size=9), encoder_named("vit-xs4"), digits(27, 5), session())
         orders = [torch.cat(list(training._positions(epoch))).tolist() for epoch in (0, 1, 0)]
         assert orders[0] == orders[2] != orders[1] and sorted(orders[0]) == sorted(orders[1]) == list(range(27))
 
@@ -333,8 +341,8 @@ class Killed(BaseException):
 
 
 def killed_at(training, method, call, monkeypatch):
-    """Runs until one of _Training's methods has done its work for the `call`th time."""
-    original, calls = getattr(classifier._Training, method), iter(range(1, 100))
+    """Runs until one of ClassifierTraining's methods has done its work for the `call`th time."""
+    original, calls = getattr(ClassifierTraining, method), iter(range(1, 100))
 
     def dying(self, *arguments):
         result = original(self, *arguments)
@@ -343,7 +351,7 @@ def killed_at(training, method, call, monkeypatch):
         return result
 
     with monkeypatch.context() as patch:
-        patch.setattr(classifier._Training, method, dying)
+        patch.setattr(ClassifierTraining, method, dying)
         with pytest.raises(Killed):
             training()
 
@@ -363,7 +371,7 @@ class TestResuming:
         def train():
             # An earlier process has drawn other random numbers, as would this one.
             torch.rand(1)
-            training = classifier._Training(protocol, encoder, data, session(state=tmp_path / "state"))
+            training = ClassifierTraining(protocol, encoder, data, session(state=tmp_path / "state"))
             finished.append((training, training.run_to_end()))
 
         # In the first epoch; in the second; behind the test of the third; behind the last checkpoint.
@@ -379,8 +387,8 @@ class TestResuming:
     def test_begins_behind_the_last_whole_epoch_and_says_so(self, tmp_path, monkeypatch):
         protocol, data = replace(CLASSIFIER_PROTOCOLS["linear-simclr-v1"], epochs=4, batch_size=16), digits()
         killed_at(lambda: protocol.measure(encoder_named("res6"), data, session(state=tmp_path)), "_train_step", 8, monkeypatch)
-        steps, original = [], classifier._Training._train_step
-        monkeypatch.setattr(classifier._Training, "_train_step", lambda self, *given: steps.append(given[2]) or original(self, *given))
+        steps, original = [], ClassifierTraining._train_step
+        monkeypatch.setattr(ClassifierTraining, "_train_step", lambda self, *given: steps.append(given[2]) or original(self, *given))
         with tqdm(file=io.StringIO()) as bar:
             protocol.measure(encoder_named("res6"), data, session(state=tmp_path, bar=bar))
             assert bar.n == bar.total
@@ -391,7 +399,7 @@ class TestResuming:
             accelerator = Accelerator(cpu=True)
             accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=2.0, growth_interval=2)
             one = Session(accelerator, 3, tqdm(disable=True), state)
-            training = classifier._Training(replace(SHORT, epochs=2), encoder_named("vit-xs4"), digits(18, 5), one)
+            training = ClassifierTraining(replace(SHORT, epochs=2), encoder_named("vit-xs4"), digits(18, 5), one)
             return training.run_to_end(), training.network.classifier.weight, accelerator.scaler.get_scale()
 
         history, weight, scale = measure(None)
@@ -403,7 +411,7 @@ class TestResuming:
         def full(*arguments):
             raise OSError("No space left on device")
 
-        monkeypatch.setattr(classifier, "save_checkpoint", full)
+        monkeypatch.setattr(classifier_training, "save_checkpoint", full)
         protocol = replace(CLASSIFIER_PROTOCOLS["linear-simclr-v1"], epochs=2)
         assert len(protocol.measure(encoder_named("res6"), digits(8, 5), session(state=tmp_path))) == 4
         assert "No space left" in caplog.text

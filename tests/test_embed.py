@@ -120,7 +120,7 @@ def test_damaged_part_is_made_again_and_no_other(damage, uninterrupted, digits, 
     part.unlink() if damage == "gone" else part.write_bytes(content if damage == "changed" else content[:-100])
     _, counter = write(file, model, digits)
     assert counter.images[0] == 256 and counter.calls == 16 + 15 and file.read_bytes() == uninterrupted
-    assert [record.getMessage() for record in caplog.records] == [f"making {part} again: it is damaged"]
+    assert [record.getMessage() for record in caplog.records] == [f"writing {part} again: it is damaged"]
 
 
 @pytest.mark.parametrize("other", ["weights", "state", "architecture", "data", "preprocessing", "manifest"])

@@ -118,7 +118,7 @@ class TestAccuracy:
     def test_votes_of_many_queries_are_counted_in_parts(self, monkeypatch):
         bank, bank_labels, queries, labels = problem(7)
         whole = knn_accuracy(bank, bank_labels, queries, labels, KNNProtocol((1, 20), (0.1,), ""))
-        monkeypatch.setattr("sslzoo.evaluation.knn._VOTES", 7)
+        monkeypatch.setattr("sslzoo.evaluation.knn._VOTING_QUERIES", 7)
         assert knn_accuracy(bank, bank_labels, queries, labels, KNNProtocol((1, 20), (0.1,), "")) == whole
         assert 0 < whole["top1", 20, 0.1] < whole["top5", 20, 0.1]
 

@@ -14,11 +14,8 @@ from tqdm import tqdm
 from sslzoo.data.images import Batch, ImageSet
 from sslzoo.encoders import build_encoder, encoder_config
 from sslzoo.errors import InputError
-from sslzoo.evaluation import linear_features
-from sslzoo.evaluation.classes import Classes
-from sslzoo.evaluation.features import Preprocessing
+from sslzoo.evaluation import Classes, Data, Preprocessing, Session, linear_features
 from sslzoo.evaluation.linear_features import FEATURE_PROTOCOLS, FeatureLinearProtocol, Setting
-from sslzoo.evaluation.protocol import Data, Session
 
 SMALL = FeatureLinearProtocol(
     learning_rates=(0.003, 0.3), weight_decays=(0.0, 0.01), momentum=0.9, epochs=3, batch_size=8, holdout=0.1, tolerance=0.0,
@@ -86,11 +83,11 @@ class TestFit:
         theirs = LogisticRegression(C=1e6, max_iter=1000).fit((features - features.mean(0)) / features.std(0), labels)
         expected = theirs.score((others - features.mean(0)) / features.std(0), their_labels)
         protocol = replace(FEATURE_PROTOCOLS["linear-features-v1"], batch_size=64)
-        setting = protocol.choose(features, labels, 3, seed=0)
-        scores = fit(protocol, features, labels, [setting]).scores(others)[:, 0]
+        setting = protocol.select(features, labels, 3, seed=0)
+        scores = fit(protocol, features, labels, [setting]).logits(others)[:, 0]
         assert 0.6 < expected < 0.95, "an easier or harder problem shows nothing"
         assert float((scores.argmax(dim=1) == their_labels).double().mean()) == pytest.approx(expected, abs=0.015)
-        loss = F.cross_entropy(fit(protocol, features, labels, [Setting(0.1, 0.0)]).scores(features)[:, 0], labels)
+        loss = F.cross_entropy(fit(protocol, features, labels, [Setting(0.1, 0.0)]).logits(features)[:, 0], labels)
         probabilities = torch.from_numpy(theirs.predict_proba((features - features.mean(0)) / features.std(0)))
         assert float(loss) == pytest.approx(float(F.nll_loss(probabilities.log(), labels)), abs=0.003)
 
@@ -136,14 +133,14 @@ class TestChoice:
     def test_trains_on_nine_tenths_and_keeps_at_least_one_image(self, recording, count):
         features, labels = problem(count=count)
         done = []
-        recording.choose(features, labels, 3, seed=0, done=done.append)
+        recording.select(features, labels, 3, seed=0, done=done.append)
         rows = EVENTS[0][1].tolist()
         assert EVENTS[0][0] == 4 and len(rows) == len(set(rows)) == {2: 1, 9: 8, 40: 36}[count] and set(rows) < set(range(count))
         assert sum(done) == count
 
     def test_images_held_out_do_not_move_what_is_trained(self, recording):
         features, labels = problem()
-        recording.choose(features, labels, 3, seed=0)
+        recording.select(features, labels, 3, seed=0)
         kept = EVENTS[0][1]
         others = torch.full_like(features, 1e3).index_copy(0, kept, features[kept])
         once, again = (SMALL.fit(rows, labels, kept, 3, SMALL.settings, seeded()) for rows in (features, others))
@@ -152,7 +149,7 @@ class TestChoice:
     def test_depends_on_the_seed_alone(self, recording):
         features, labels = problem()
         for seed in (0, 0, 1):
-            recording.choose(features, labels, 3, seed)
+            recording.select(features, labels, 3, seed)
         assert torch.equal(EVENTS[0][1], EVENTS[1][1]) and set(EVENTS[0][1].tolist()) != set(EVENTS[2][1].tolist())
 
     def test_is_made_with_the_sessions_seed(self, recording, monkeypatch):
@@ -162,8 +159,8 @@ class TestChoice:
         for seed in (3, 4):
             EVENTS.clear()
             recording.measure(None, data_of(labels, labels), session(seed=seed))
-            recording.choose(features, labels, 3, seed)
-            assert torch.equal(EVENTS[1][1], EVENTS[-1][1]), "as `choose` draws with this seed"
+            recording.select(features, labels, 3, seed)
+            assert torch.equal(EVENTS[1][1], EVENTS[-1][1]), "as `select` draws with this seed"
             chosen_on.append(set(EVENTS[1][1].tolist()))
             trained_in.append(EVENTS[2][2])
         assert chosen_on[0] != chosen_on[1] and trained_in == [3, 4]
@@ -172,23 +169,23 @@ class TestChoice:
         """With the learning rate 0 a classifier always says class 0, which only the images held out have."""
         protocol = replace(recording, learning_rates=(0.0, 0.3), weight_decays=(0.0,))
         features, labels = problem()
-        protocol.choose(features, labels, 3, seed=0)
-        assert protocol.choose(features, torch.zeros(40, dtype=torch.int64).index_fill(0, EVENTS[0][1], 1), 3, seed=0).lr == 0.0
-        assert protocol.choose(features, torch.ones(40, dtype=torch.int64), 3, seed=0).lr == 0.3
+        protocol.select(features, labels, 3, seed=0)
+        assert protocol.select(features, torch.zeros(40, dtype=torch.int64).index_fill(0, EVENTS[0][1], 1), 3, seed=0).lr == 0.0
+        assert protocol.select(features, torch.ones(40, dtype=torch.int64), 3, seed=0).lr == 0.3
 
     def test_is_the_surest_among_those_that_are_right_as_often(self):
         features, labels = problem(spread=0.01)
         for rates in ((1e-5, 0.1), (0.1, 1e-5)):
-            assert replace(SMALL, learning_rates=rates, weight_decays=(0.0,)).choose(features, labels, 3, seed=0).lr == 0.1
+            assert replace(SMALL, learning_rates=rates, weight_decays=(0.0,)).select(features, labels, 3, seed=0).lr == 0.1
 
     def test_is_none_that_diverges(self):
         """What is not a number is the largest to argmax, so that such a classifier says class 0, which is right here."""
         features, labels = problem()
         zeros = torch.zeros_like(labels)
         for rates in ((math.inf, 0.01), (0.01, math.inf)):
-            assert replace(SMALL, learning_rates=rates, weight_decays=(0.0,)).choose(features, zeros, 3, seed=0) == (0.01, 0.0)
+            assert replace(SMALL, learning_rates=rates, weight_decays=(0.0,)).select(features, zeros, 3, seed=0) == (0.01, 0.0)
         with pytest.raises(InputError, match="diverge at every learning rate"):
-            replace(SMALL, learning_rates=(math.inf,)).choose(features, labels, 3, seed=0)
+            replace(SMALL, learning_rates=(math.inf,)).select(features, labels, 3, seed=0)
 
 
 class Colours(ImageSet):

@@ -19,8 +19,9 @@ from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from sslzoo import method_names
 from sslzoo.errors import InputError
-from sslzoo.evaluation import Preprocessing, classifier, data_facts, extract, linear_features, make_data
-from sslzoo.evaluation.leaks import count_shared
+from sslzoo.evaluation import Preprocessing, classifier_training, data_facts, extract, linear_features, make_data
+from sslzoo.evaluation.classifier_training import ClassifierTraining
+from sslzoo.evaluation.train_test_overlap import count_overlap
 from sslzoo.processes import broadcast_from_main, check_equal
 
 STEPS = 2
@@ -117,10 +118,10 @@ def _errors(rank):
             return f"{type(error).__name__}: {error}"
 
     broken, encoder = Watched(5, broken=True), small_encoder()
-    training = classifier._Training(short_linear(), encoder_named("res6"), make_data(Pictures(20), broken, AS_IT_IS), session())
+    training = ClassifierTraining(short_linear(), encoder_named("res6"), make_data(Pictures(20), broken, AS_IT_IS), session())
     return {
         "extract": told(lambda: extract(encoder, broken, AS_IT_IS)),
-        "count_shared": told(lambda: count_shared(Pictures(3), broken)),
+        "count_overlap": told(lambda: count_overlap(Pictures(3), broken)),
         "test": told(training._test),
         "images": told(lambda: make_data(Pictures(6), Pictures(5 + rank), AS_IT_IS)),
         "value": told(lambda: check_equal("weights", "abc" if rank else "abd")),
@@ -163,7 +164,7 @@ def _resumed_classifier(rank, state, patch):
 
     def training(**changes):
         protocol, data = short_linear(), make_data(Pictures(20), Watched(1), AS_IT_IS)
-        return classifier._Training(protocol, encoder_named("res6"), data, session(**changes))
+        return ClassifierTraining(protocol, encoder_named("res6"), data, session(**changes))
 
     whole, stopped = training(), training(state=state)
     whole.run_to_end()
@@ -177,7 +178,7 @@ def _resumed_classifier(rank, state, patch):
     def full(*arguments):
         raise OSError("No space left on device")
 
-    patch.setattr(classifier, "save_checkpoint", full)
+    patch.setattr(classifier_training, "save_checkpoint", full)
     on_full_disk = training(state=state).run_to_end()
     weights = [one.network.classifier.state_dict() for one in (whole, resumed)]
     return {"kept": kept, "begun": begun, "histories": (whole.history, resumed.history, on_full_disk), "weights": weights}
@@ -268,7 +269,7 @@ def test_test_images_that_were_trained_on_are_counted_once_by_each_process_for_i
 def test_what_one_process_meets_is_told_to_both():
     for process, results in enumerate(two_processes()):
         told, from_other = results["parts"]["errors"], "" if process else "process 1: "
-        for name in ("extract", "count_shared", "test"):
+        for name in ("extract", "count_overlap", "test"):
             assert told[name] == f"InputError: {from_other}picture 4 cannot be read", name
         for name, what in (("images", "the images"), ("value", "weights")):
             assert told[name].startswith(f"InputError: {what} must be alike for all processes: ")

@@ -20,7 +20,7 @@ import sslzoo
 from sslzoo.cli import main
 from sslzoo.encoders import build_encoder, encoder_config, features, load_stored, to_plain
 from sslzoo.errors import InputError
-from sslzoo.evaluation import Preprocessing, encoder_for
+from sslzoo.evaluation import Preprocessing, load_encoder
 from sslzoo.memory import peak_memory
 from sslzoo.run import Run
 
@@ -123,7 +123,7 @@ def little_memory(most: int = 300 * 2**20):
 
 def use(folder: Path) -> torch.Tensor:
     """What every command does with an encoder."""
-    encoder = encoder_for(folder, Preprocessing.read(folder))
+    encoder = load_encoder(folder, Preprocessing.read(folder))
     with torch.no_grad():
         return features(encoder, torch.zeros(2, 3, 16, 16))
 

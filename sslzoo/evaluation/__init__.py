@@ -1,17 +1,19 @@
-"""Evaluation of any encoder on any labelled data set; knows no method."""
+"""Evaluation of any encoder on any labelled data set, independent of the methods."""
 
 from .classes import Classes
 from .collapse import collapse_metrics, collapse_warning
 from .embed import write_features
-from .features import Preprocessing, encoder_for, extract
+from .evaluation_data import Data, data_facts, make_data
+from .feature_maps import class_attention, feature_map, pca_map
+from .features import extract, load_encoder
 from .knn import KNN_PROTOCOLS, knn_accuracy, nearest
-from .maps import class_attention, feature_map, pca_map
-from .measure import PROTOCOLS, data_facts, make_data, measure, protocol_named
-from .protocol import Data, Protocol, Session, quiet_session
+from .preprocessing import Preprocessing
+from .protocol import Protocol, Session, quiet_session
+from .registry import PROTOCOLS, measure, protocol_named
 from .resolution import required_resolution
 
 __all__ = [
     "KNN_PROTOCOLS", "PROTOCOLS", "Classes", "Data", "Preprocessing", "Protocol", "Session", "class_attention", "collapse_metrics",
-    "collapse_warning", "data_facts", "encoder_for", "extract", "feature_map", "knn_accuracy", "make_data", "measure", "nearest",
+    "collapse_warning", "data_facts", "extract", "feature_map", "knn_accuracy", "load_encoder", "make_data", "measure", "nearest",
     "pca_map", "protocol_named", "quiet_session", "required_resolution", "write_features",
 ]  # fmt: skip

@@ -8,21 +8,21 @@ from torch import Tensor
 from sslzoo.data import ImageSet
 from sslzoo.errors import InputError
 
-_NAMED = 3  # classes in a message
+_MAX_NAMED = 3  # classes in a message
 
 
 class Classes(NamedTuple):
-    """count: classes, over both splits. of_test: int64, the training label of each label of the test split; -1 of one without images."""
+    """count: classes in both splits together. of_test: int64, the training label of each test label; -1 if training has no such class."""
 
     count: int
     of_test: Tensor
 
 
 def classes_of(train: ImageSet, test: ImageSet) -> Classes:
-    """Which label of the test split means what in the training split: by the classes' names where both have them.
+    """Matches the labels of the two splits, by the names of the classes if both have names.
 
-    A class that has a name but no training images is no error: its test images are counted as wrong.
-    Raises `InputError` for a split without images or labels, and for classes of the test images that training does not know.
+    A class may be named but have no training images: its test images then count as misclassified.
+    Raises `InputError` for a split without images or labels, and for test classes that do not appear in training.
     """
     for images in (train, test):
         if len(images) == 0:
@@ -38,17 +38,17 @@ def classes_of(train: ImageSet, test: ImageSet) -> Classes:
         return Classes(count, torch.arange(count))
     label = {name: index for index, name in enumerate(train.label_names)}
     if len(label) < count:
-        twice = next(name for index, name in enumerate(train.label_names) if label[name] != index)
+        duplicate = next(name for index, name in enumerate(train.label_names) if label[name] != index)
         raise InputError(
-            f"{train.source} ({train.split}) has two classes named '{twice}', so the classes of {test.source} ({test.split}), "
-            "which are not the same, cannot be told by their names"
+            f"{train.source} ({train.split}) has two classes named '{duplicate}', so the classes of {test.source} ({test.split}), "
+            "which differ, cannot be matched by name"
         )
     used = [test.label_names[index] for index in test.labels.unique().tolist() if index >= 0]
-    strange = [name for name in used if name not in label]
-    if strange:
-        named = ", ".join(f"'{name}'" for name in strange[:_NAMED]) + (" ..." if len(strange) > _NAMED else "")
+    unknown = [name for name in used if name not in label]
+    if unknown:
+        named = ", ".join(f"'{name}'" for name in unknown[:_MAX_NAMED]) + (" ..." if len(unknown) > _MAX_NAMED else "")
         raise InputError(
-            f"{len(strange)} of the {len(used)} classes of {test.source} ({test.split}) are none of {train.source} ({train.split}): "
+            f"{len(unknown)} of the {len(used)} classes of {test.source} ({test.split}) are none of {train.source} ({train.split}): "
             f"{named}; choose splits whose classes have the same names"
         )
     return Classes(count, torch.tensor([label.get(name, -1) for name in test.label_names]))

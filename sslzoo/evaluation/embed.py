@@ -1,4 +1,4 @@
-"""Features of a data set as a Parquet file, made in parts, so that a run that was stopped goes on."""
+"""Writing the features of a data set to a Parquet file, in parts, so that an interrupted run can be resumed."""
 
 import hashlib
 import json
@@ -18,9 +18,9 @@ from sslzoo.data import ImageSet
 from sslzoo.data.images import Batch
 from sslzoo.encoders import feature_width, features
 
-from .features import Preprocessing
+from .preprocessing import Preprocessing
 
-_BATCHES = 16  # a part, and a row group of the file: with the usual 256 images a batch what fits into memory many times
+_BATCHES = 16  # per part, which becomes a row group of the file: 4,096 rows with the default batch size
 _log = logging.getLogger(__name__)
 
 
@@ -29,16 +29,15 @@ def write_features(
     encoder: PreTrainedModel, images: ImageSet, preprocessing: Preprocessing, file: Path, batch_size: int = 256,
     done: Callable[[int], None] = lambda count: None,
 ) -> int:  # fmt: skip
-    """Writes one row an image, in the order of the data set: "row", "name", "label" (where there are any; empty for an image
-    that has none) and "feature", a list of float32.
+    """Writes one row per image, in the order of the data set; returns the number of rows. Broken images are left out.
 
-    "name" is the image's path in the data set, whatever is in it (see `data.names.utf8_path`), or "row 17" where there is none; "label" a
-    `ClassLabel` to `datasets` where the classes have names. Broken images are left out.
+    Columns: "row"; "name", the image's path in the data set (see `data.names.utf8_path`) or "row 17" if it has none; "label", null for an
+    image without one, a `ClassLabel` to `datasets` if the classes have names, no column if there are no labels; "feature", a list of
+    float32.
 
-    The file appears when it is whole; until then its parts lie in the folder `.<name>.parts` beside it. A run that was stopped goes on
-    with those of the same weights, data, preprocessing and batch size that are not damaged, and its file is byte for byte that of a run
-    without a stop. done: told how many images are done, those of an earlier run at once.
-    Returns the number of rows.
+    The file appears once it is complete; until then its parts are in the folder `.<name>.parts` next to it. A resumed run reuses intact
+    parts of the same weights, data, preprocessing and batch size, and its file is byte for byte that of an uninterrupted run.
+    done: called with the number of images since the last call; those of an earlier run are counted at once.
     """
     import pyarrow as arrow
     import pyarrow.parquet as parquet
@@ -51,7 +50,7 @@ def write_features(
         file.with_name(f".{file.name}.parts"),
         {"encoder_sha256": _digest(encoder), "data": data, "preprocessing": preprocessing._asdict(), "batch_size": batch_size},
     )
-    missing = [number for number in range(len(chunks)) if not parts.is_whole(number)]
+    missing = [number for number in range(len(chunks)) if not parts.is_intact(number)]
     done(len(images) - sum(len(chunks[number]) for number in missing))
     for number in missing:
         tables = []
@@ -64,77 +63,77 @@ def write_features(
             done(len(chunks[number]) - len(table))
         parts.write(number, table)
 
-    beside = file.with_name(f".{file.name}.new")
+    temporary = file.with_name(f".{file.name}.new")
     count = 0
     schema = _with_classes(parquet.read_schema(parts.file(0)), images.label_names)
-    with parquet.ParquetWriter(beside, schema) as writer:
+    with parquet.ParquetWriter(temporary, schema) as writer:
         for number in range(len(chunks)):
             table = parquet.read_table(parts.file(number)).cast(schema)
             writer.write_table(table)
             count += len(table)
-    with open(beside, "rb") as written:
+    with open(temporary, "rb") as written:
         os.fsync(written.fileno())
-    os.replace(beside, file)
+    os.replace(temporary, file)
     parts.remove()
     return count
 
 
 class _Parts:
-    """Numbered Parquet files in a folder, and a manifest that says what they are of and their sha256.
+    """Numbered Parquet files in a folder, with a manifest of their inputs and sha256.
 
-    Nothing else needs to be synced to the disk: a part that did not get there whole is not what the manifest says, and made again.
+    Parts need not be synced to the disk: one that is incomplete after a crash does not match its sha256 and is written again.
     """
 
-    def __init__(self, folder: Path, of: dict[str, Any]):
-        self._folder, self._manifest = folder, folder / "manifest.json"
-        of = json.loads(json.dumps(of))
+    def __init__(self, folder: Path, inputs: dict[str, Any]):
+        self._folder, self._manifest_file = folder, folder / "manifest.json"
+        inputs = json.loads(json.dumps(inputs))
         try:
-            self._known = json.loads(self._manifest.read_text(encoding="utf-8"))
-            fits = self._known["of"] == of and isinstance(self._known["sha256"], dict)
+            self._manifest = json.loads(self._manifest_file.read_text(encoding="utf-8"))
+            reusable = self._manifest["of"] == inputs and isinstance(self._manifest["sha256"], dict)
         except (OSError, ValueError, KeyError, TypeError):
-            fits = False
-        if not fits:
+            reusable = False
+        if not reusable:
             if folder.exists():
-                _log.warning("starting over: what is in %s is of other weights, data or preprocessing, or damaged", folder)
+                _log.warning("starting over: the parts in %s are of other weights, data or preprocessing, or damaged", folder)
                 shutil.rmtree(folder)
             folder.mkdir()
-            self._known = {"of": of, "sha256": {}}
+            self._manifest = {"of": inputs, "sha256": {}}
 
     def file(self, number: int) -> Path:
         return self._folder / f"{number}.parquet"
 
-    def is_whole(self, number: int) -> bool:
-        known = self._known["sha256"].get(str(number))
-        if known is None:
+    def is_intact(self, number: int) -> bool:
+        sha256 = self._manifest["sha256"].get(str(number))
+        if sha256 is None:
             return False
-        whole = self.file(number).is_file() and sha256_of(self.file(number)) == known
-        if not whole:
-            _log.warning("making %s again: it is damaged", self.file(number))
-        return whole
+        intact = self.file(number).is_file() and sha256_of(self.file(number)) == sha256
+        if not intact:
+            _log.warning("writing %s again: it is damaged", self.file(number))
+        return intact
 
     def write(self, number: int, table) -> None:
         import pyarrow.parquet as parquet
 
-        beside = self._folder / "new"
-        parquet.write_table(table, beside)
-        self._known["sha256"][str(number)] = sha256_of(beside)
-        os.replace(beside, self.file(number))
-        beside.write_text(json.dumps(self._known), encoding="utf-8")
-        os.replace(beside, self._manifest)
+        temporary = self._folder / "new"
+        parquet.write_table(table, temporary)
+        self._manifest["sha256"][str(number)] = sha256_of(temporary)
+        os.replace(temporary, self.file(number))
+        temporary.write_text(json.dumps(self._manifest), encoding="utf-8")
+        os.replace(temporary, self._manifest_file)
 
     def remove(self) -> None:
         shutil.rmtree(self._folder)
 
 
-def _table(images: ImageSet, positions: Tensor, batch: Batch, found: Tensor):
+def _table(images: ImageSet, positions: Tensor, batch: Batch, embeddings: Tensor):
     import pyarrow as arrow
 
     columns = {"row": batch.samples.cpu().numpy(), "name": [images.name(position) for position in positions.tolist()]}
     if batch.labels is not None:
         labels = batch.labels.cpu().numpy()
         columns["label"] = arrow.array(labels, mask=labels < 0)
-    columns["feature"] = arrow.FixedSizeListArray.from_arrays(arrow.array(found.numpy().ravel()), found.shape[1])
-    return arrow.table(columns, schema=_schema(images, found.shape[1]))
+    columns["feature"] = arrow.FixedSizeListArray.from_arrays(arrow.array(embeddings.numpy().ravel()), embeddings.shape[1])
+    return arrow.table(columns, schema=_schema(images, embeddings.shape[1]))
 
 
 def _schema(images: ImageSet, width: int):
@@ -145,7 +144,7 @@ def _schema(images: ImageSet, width: int):
 
 
 def _with_classes(schema, label_names: list[str] | None):
-    """The schema of the file, which tells `datasets` the names of the classes."""
+    """The schema with the names of the classes, for `datasets`."""
     from datasets import ClassLabel, Features
 
     if "label" not in schema.names or not label_names:
@@ -155,7 +154,7 @@ def _with_classes(schema, label_names: list[str] | None):
 
 
 def _digest(encoder: PreTrainedModel) -> str:
-    """sha256 over what the encoder is and all of its weights."""
+    """sha256 of the encoder's class, configuration and weights."""
     config = {key: value for key, value in encoder.config.to_dict().items() if key != "_name_or_path"}
     sha = hashlib.sha256(f"{type(encoder).__name__} {json.dumps(config, sort_keys=True, default=str)}".encode())
     for name, value in sorted(encoder.state_dict().items()):

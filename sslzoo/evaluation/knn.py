@@ -1,4 +1,4 @@
-"""The weighted nearest-neighbour classifier (Wu and others, 2018, arXiv:1805.01978, "InstDisc")."""
+"""The weighted kNN classifier of InstDisc (Wu and others, 2018, arXiv:1805.01978)."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,25 +13,27 @@ from transformers import PreTrainedModel
 from sslzoo.errors import InputError
 from sslzoo.processes import all_or_none
 
+from .evaluation_data import Data
 from .features import extract
 from .metrics import accuracy, top_counts
-from .protocol import Data, Measured, Protocol, Session
+from .protocol import Measured, Protocol, Session
 
-_BANK = 64  # rows of the bank at a time, for each query at a time
-_ALIGNED = 16  # float32 in a cache line: rows that begin with one are written faster
-_VOTES = 4096  # queries whose votes for all classes are in memory at once
+_BANK_ROWS = 64  # rows of the bank per query that are searched at a time
+_ALIGNMENT = 16  # float32 in a cache line: aligned rows are written faster
+_VOTING_QUERIES = 4096  # whose votes for all classes are in memory at once
 
 
 @dataclass(frozen=True)
 class KNNProtocol(Protocol):
-    """k nearest by cosine; each votes for its class with exp(similarity / temperature). All k and temperatures are of one search.
+    """The k nearest neighbours by cosine similarity vote for their classes with exp(similarity / temperature).
 
-    A class without any vote is never among the first: of k neighbours of one class, the others' images are wrong in top-5, too.
+    One search serves all k and temperatures. A class without a vote is never a hit: if all k neighbours are of one class, an image of
+    another class is misclassified in top-5 too.
     """
 
     k: tuple[int, ...]
     temperature: tuple[float, ...]
-    weighting: str  # in words, for the card
+    weighting: str  # a formula for the card
     tolerance: float = 0.002
     precision: str = "fp32"
 
@@ -54,38 +56,38 @@ KNN_PROTOCOLS = {"knn-instdisc-v2": KNNProtocol((20, 200), (0.1, 0.07), "exp(cos
 
 @torch.no_grad()
 def nearest(queries: Tensor, bank: Tensor, k: int, chunk: int = 1024) -> tuple[Tensor, Tensor]:
-    """Cosines float32 (n, k) and rows int64 (n, k) of each query's k nearest in the bank, nearest first; all where the bank has fewer.
+    """Cosine similarities float32 (n, k) and bank rows int64 (n, k) of each query's k nearest neighbours, nearest first.
 
-    Exact, and in true float32 whatever torch is allowed in its matrix products. queries (n, d), bank (m, d): not normalised.
-    chunk: queries at a time, against 64 times as many rows of the bank: no more cosines are in memory at once.
+    All m if the bank has fewer than k rows. Exact, and in true float32 even if torch may use TF32. queries (n, d), bank (m, d): not
+    normalised. chunk: queries per matrix product, each with 64 times as many rows of the bank, which bounds the memory.
     """
     parts = F.normalize(queries.float(), dim=1).split(chunk)
-    found = [(part.new_empty(len(part), 0), part.new_empty(len(part), 0, dtype=torch.int64)) for part in parts]
+    neighbours = [(part.new_empty(len(part), 0), part.new_empty(len(part), 0, dtype=torch.int64)) for part in parts]
     first = 0
     with _true_float32():
-        for rows in bank.split(_BANK * chunk):
+        for rows in bank.split(_BANK_ROWS * chunk):
             rows = F.normalize(rows.float(), dim=1)
-            wanted = min(k, len(rows))
-            groups = _ALIGNED * -(-len(rows) // (_ALIGNED * isqrt(len(rows) // wanted)))
+            count = min(k, len(rows))
+            groups = _ALIGNMENT * -(-len(rows) // (_ALIGNMENT * isqrt(len(rows) // count)))
             padded = rows.new_empty(len(parts[0]), -(-len(rows) // groups) * groups)
             padded[:, len(rows) :] = -torch.inf
             for index, part in enumerate(parts):
                 cosines = padded[: len(part)]
                 torch.mm(part, rows.T, out=cosines[:, : len(rows)])
-                values, places = _largest(cosines, groups, wanted)
-                # Of the rows before, and of these.
-                values, places = (torch.cat(pair, dim=1) for pair in zip(found[index], (values, places + first), strict=True))
+                values, places = _largest(cosines, groups, count)
+                # Merged with those of the previous rows.
+                values, places = (torch.cat(pair, dim=1) for pair in zip(neighbours[index], (values, places + first), strict=True))
                 values, order = values.topk(min(k, values.shape[1]), dim=1)
-                found[index] = values, places.gather(1, order)
+                neighbours[index] = values, places.gather(1, order)
             first += len(rows)
-    cosines, rows = (torch.cat(column) for column in zip(*found, strict=True))
+    cosines, rows = (torch.cat(column) for column in zip(*neighbours, strict=True))
     return cosines, rows
 
 
 def _largest(values: Tensor, groups: int, k: int) -> tuple[Tensor, Tensor]:
-    """The k largest of each row, largest first, and their columns: `topk` in a fraction of its time. groups: a divisor of the columns.
+    """The k largest values of each row, largest first, and their columns; much faster than `topk`. groups: divides the columns.
 
-    They all stand in the k groups of columns with the largest maxima, for with one that does not there would be k that are larger.
+    All of them lie in the k groups of columns with the largest maxima: a value in another group is smaller than these k maxima.
     """
     grouped = values.unflatten(1, (-1, groups))
     best = grouped.amax(dim=1).topk(k, dim=1, sorted=False).indices
@@ -96,8 +98,8 @@ def _largest(values: Tensor, groups: int, k: int) -> tuple[Tensor, Tensor]:
 
 @contextmanager
 def _true_float32() -> Iterator[None]:
-    """Without TF32 and bfloat16 in matrix products, which training allows; what was allowed is allowed again afterwards."""
-    # Each backend by itself: the one setting over both cannot be read where a user has set one of them.
+    """Matrix products without TF32 and bfloat16, which training enables; the previous setting is restored afterwards."""
+    # Backend by backend, as the global setting cannot be read once a user has set one of them.
     backends = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
     before = [backend.fp32_precision for backend in backends]
     try:
@@ -112,26 +114,27 @@ def _true_float32() -> Iterator[None]:
 def knn_accuracy(
     bank: Tensor, bank_labels: Tensor, queries: Tensor, labels: Tensor, protocol: KNNProtocol, classes: int | None = None
 ) -> dict[tuple[str, int, float], float]:
-    """Shares of queries whose class is first ("top1") and among the first five ("top5"), by (metric, k, temperature).
+    """Top-1 and top-5 accuracy of the queries by (metric, k, temperature), such as ("top1", 20, 0.1).
 
-    bank (m, d), queries (n, d): features, not normalised; labels int64. A k above m counts all m; "top5" is left out below six classes.
-    A class that no neighbour votes for is never a hit, however few the others are.
-    classes: how many there are, None: as many as the labels tell. Raises `InputError` for features that are not finite.
+    bank (m, d), queries (n, d): features, not normalised; labels int64. A k above m uses all m neighbours; "top5" is left out below six
+    classes. A class that no neighbour votes for is never a hit. classes: their number, None: the largest label plus one.
+    Raises `InputError` for features that are not finite.
     """
     for name, rows in (("train", bank), ("test", queries)):
         if not bool(torch.stack(rows.aminmax()).isfinite().all()):
             raise InputError(f"features of the {name} images are not finite: the encoder's weights are broken")
     classes = classes or int(torch.maximum(bank_labels.max(), labels.max())) + 1
-    similarity, rows = nearest(queries, bank, max(protocol.k))
+    similarities, rows = nearest(queries, bank, max(protocol.k))
     neighbours = bank_labels[rows]
     accuracies = {}
     for temperature in protocol.temperature:
-        # Without the largest similarity in the exponent nothing changes but the scale of a query's votes.
-        votes = ((similarity - similarity[:, :1]) / temperature).exp()
+        # Subtracting the largest similarity only rescales a query's votes, and keeps exp from overflowing.
+        votes = ((similarities - similarities[:, :1]) / temperature).exp()
         for k in protocol.k:
             counts, images = [], []
-            for candidates, weights, true in zip(*(rows.split(_VOTES) for rows in (neighbours[:, :k], votes[:, :k], labels)), strict=True):
-                # Below all votes, of which those from far away may round to zero.
+            parts = (rows.split(_VOTING_QUERIES) for rows in (neighbours[:, :k], votes[:, :k], labels))
+            for candidates, weights, true in zip(*parts, strict=True):
+                # Below all votes, as votes from distant neighbours may round to zero.
                 scores = weights.new_full((len(weights), classes), -1.0)
                 scores.scatter_(1, candidates, 0.0).scatter_add_(1, candidates, weights)
                 voted = (candidates == true[:, None]).any(dim=1)

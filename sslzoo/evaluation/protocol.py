@@ -1,4 +1,4 @@
-"""What a protocol of evaluation is: named constants, and how an encoder is measured by them."""
+"""The interface of an evaluation protocol: its constants, the session it runs in, and the numbers it returns."""
 
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -8,28 +8,16 @@ from accelerate import Accelerator
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
-from sslzoo.data import ImageSet
-
-from .classes import Classes
-from .features import Preprocessing
-
-
-class Data(NamedTuple):
-    """What is measured on."""
-
-    train: ImageSet
-    test: ImageSet
-    classes: Classes
-    preprocessing: Preprocessing  # of test images, and of training images where a protocol does not vary them
+from .evaluation_data import Data
 
 
 class Session(NamedTuple):
-    """How the work is done; but for the seed, nothing here changes a number beyond rounding."""
+    """How a measurement is run. Apart from the seed, nothing here changes a number beyond rounding."""
 
     accelerator: Accelerator
     seed: int
     bar: tqdm  # counts images; a protocol sets its total
-    state: Path | None = None  # a folder of this measurement's own, in which long ones keep what they need to go on; None: not kept
+    state: Path | None = None  # a folder for this measurement alone, from which it can be resumed; None: cannot be resumed
 
 
 class Measured(NamedTuple):
@@ -41,10 +29,10 @@ class Measured(NamedTuple):
 
 
 class Protocol(ABC):
-    """The constants of one evaluation; a frozen dataclass. One that is changed gets a new name: numbers of different names never mix.
+    """The constants of an evaluation, as a frozen dataclass. A changed constant needs a new name: numbers of two names are never compared.
 
-    tolerance: how far a number measured again, on another machine, may be from the first (fraction of the images).
-    precision: "fp32", or what autocast uses on accelerators; CPUs always compute in float32.
+    tolerance: how far a number may be off when it is measured again on another machine (fraction of the images).
+    precision: "fp32", or the type of autocast on accelerators; CPUs always compute in float32.
     """
 
     tolerance: float
@@ -52,13 +40,13 @@ class Protocol(ABC):
 
     @abstractmethod
     def measure(self, encoder: PreTrainedModel, data: Data, session: Session) -> list[Measured]:
-        """Every number of the protocol, in every process. The encoder, on the accelerator's device, is left as it was."""
+        """All numbers of the protocol, in every process. The encoder is on the accelerator's device and is not changed."""
 
     def precision_on(self, accelerator: Accelerator) -> str:
-        """What networks really compute in when this accelerator measures, as a number's provenance says it: "fp32", "fp16" or "bf16"."""
+        """The precision that networks actually compute in on this accelerator, for the provenance: "fp32", "fp16" or "bf16"."""
         return "fp32" if self.precision == "fp32" or accelerator.mixed_precision == "no" else accelerator.mixed_precision
 
 
 def quiet_session(accelerator: Accelerator, seed: int) -> Session:
-    """A session without a progress bar that keeps no state."""
+    """A session without a progress bar, which cannot be resumed."""
     return Session(accelerator, seed, tqdm(disable=True))

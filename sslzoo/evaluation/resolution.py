@@ -1,4 +1,4 @@
-"""How much of a large image evaluation and views can use."""
+"""The resolution at which large images are kept: as much as evaluation and views can use."""
 
 import math
 from collections.abc import Iterable
@@ -6,16 +6,16 @@ from collections.abc import Iterable
 from sslzoo.data import RequiredResolution
 from sslzoo.views import View
 
-from .features import Preprocessing
+from .preprocessing import Preprocessing
 
-# The resized image is then within a grey level of that of the whole image nearly everywhere, and a crop of 8 % of a square image, which
-# the classifiers' protocols take, has as many px as it is shown in.
-_TIMES = 4
-_LEAST = 256  # px of a short side that is always kept: it costs little
+# At 4 times the evaluated size, resizing gives the same pixels within a grey level nearly everywhere, and the smallest crops of the
+# classifier protocols, 8 % of a square image, are not upsampled.
+_FACTOR = 4
+_MIN_SIDE = 256  # px of the short side that are always kept, as they cost little
 
 
 def required_resolution(preprocessing: Preprocessing, views: Iterable[View] = ()) -> RequiredResolution:
-    """What is kept of the images that are prepared so; the smallest crop of each view has as many px as it is shown in."""
+    """The resolution for this preprocessing and these views, at which no view has to upsample even its smallest crop."""
     short = preprocessing.resize
-    sides = [_LEAST, *(view.size / math.sqrt(view.scale[0]) for view in views if view.count)]
-    return RequiredResolution(short, max(_TIMES, *(math.ceil(side / short) for side in sides)), preprocessing.squash)
+    sides = [_MIN_SIDE, *(view.size / math.sqrt(view.scale[0]) for view in views if view.count)]
+    return RequiredResolution(short, max(_FACTOR, *(math.ceil(side / short) for side in sides)), preprocessing.squash)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from sslzoo.evaluation import Preprocessing, encoder_for, feature_map, pca_map
+from sslzoo.evaluation import Preprocessing, feature_map, load_encoder, pca_map
 from sslzoo.run import Run
 
 from .pictures import MAPS, QUERIES, WIDTH, blank_page, save_picture
@@ -22,7 +22,7 @@ def draw_maps(folder: Path, device: torch.device) -> Path:
     run = Run(folder)
     images = load_bank_and_queries(run.recipe, device)[1]
     preprocessing = Preprocessing.read(run.folder)
-    encoder = encoder_for(run.folder, preprocessing).to(device)
+    encoder = load_encoder(run.folder, preprocessing).to(device)
     indices = query_indices(images)
     (batch,) = images.batches([indices])
     maps = pca_map(feature_map(encoder, preprocessing(batch.pixels, batch.sizes).to(device))).cpu()

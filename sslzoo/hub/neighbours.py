@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from sslzoo.data import ImageSet, without_broken
 from sslzoo.encoders import features
-from sslzoo.evaluation import Preprocessing, encoder_for, extract, nearest
+from sslzoo.evaluation import Preprocessing, extract, load_encoder, nearest
 from sslzoo.run import Run
 
 from .markdown import one_line
@@ -38,7 +38,7 @@ def draw_neighbours(folder: Path, device: torch.device) -> Path:
     run = Run(folder)
     loaded_bank, queries = load_bank_and_queries(run.recipe, device)
     preprocessing = Preprocessing.read(run.folder)
-    encoder = encoder_for(run.folder, preprocessing).to(device)
+    encoder = load_encoder(run.folder, preprocessing).to(device)
     bank_features, _ = extract(encoder, loaded_bank, preprocessing)
     bank = without_broken(loaded_bank)  # the broken ones are known only after all have been read
     queries = bank if queries is loaded_bank else without_broken(queries)

@@ -17,7 +17,7 @@ from transformers import (
 
 from sslzoo.encoders import build_encoder, encoder_config, tokens
 from sslzoo.errors import InputError
-from sslzoo.evaluation.maps import class_attention, feature_map, pca_map
+from sslzoo.evaluation.feature_maps import class_attention, feature_map, pca_map
 
 SMALL = {"image_size": 16, "patch_size": 4, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 

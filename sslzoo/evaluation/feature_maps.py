@@ -1,4 +1,4 @@
-"""What an encoder sees where in an image: its features as colours, and what the class token attends to."""
+"""Spatial features of an encoder: feature maps, their principal components as colours, and the class token's attention."""
 
 import copy
 
@@ -9,17 +9,17 @@ from transformers import PreTrainedModel, ViTModel
 from sslzoo.errors import InputError
 from sslzoo.parts.precision import in_float64
 
-_FLAT = 1e-5  # of the first component's spread: what is below is rounding
+_MIN_SPREAD = 1e-5  # relative to the first component; anything below is rounding
 
 
 @torch.no_grad()
 def feature_map(encoder: PreTrainedModel, pixels: Tensor) -> Tensor:
-    """One vector per place, (n, h, w, width): a ViT's patch tokens behind the last norm, or the last map of a convolutional net.
+    """The spatial features (n, h, w, width): a ViT's patch tokens after the last norm, or a convolutional network's last feature map.
 
     encoder: in evaluation mode. pixels: (n, 3, height, width), normalised. Class and register tokens are left out.
-    Raises `InputError` for an encoder whose tokens are not those of its patches.
+    Raises `InputError` for an encoder whose tokens do not match its patches.
     """
-    last = _run(encoder, pixels).last_hidden_state
+    last = _forward(encoder, pixels).last_hidden_state
     if last.ndim == 4:
         return last.permute(0, 2, 3, 1)
     height, width = _grid(encoder, pixels, last.shape[1])
@@ -27,19 +27,19 @@ def feature_map(encoder: PreTrainedModel, pixels: Tensor) -> Tensor:
 
 
 def pca_map(maps: Tensor) -> Tensor:
-    """The first three principal components over all places of all images as red, green and blue, float32 (n, h, w, 3) in 0..1.
+    """The first three principal components of all positions of all images as red, green and blue, float32 (n, h, w, 3) in 0..1.
 
-    Each component is stretched to 0..1 over all the images together; one without spread is 0.5. Its sign is such that the feature that
-    weighs most in it is bright, so that colours depend neither on the order of the images nor on the machine.
+    Each component is scaled to 0..1 over all images together; a component without variance is 0.5. The sign is fixed such that the
+    feature with the largest weight is bright, so that colours depend neither on the order of the images nor on the machine.
 
-    maps: (n, h, w, width). After the pictures of DINOv2 (Oquab and others, 2304.07193), without their removal of the background.
+    maps: (n, h, w, width). After the visualisations of DINOv2 (Oquab and others, arXiv:2304.07193), without removing the background.
     """
     rows = in_float64(maps).flatten(0, 2)
     rows = rows - rows.mean(dim=0)
-    left, spread, components = torch.linalg.svd(rows, full_matrices=False)
+    left, singular_values, components = torch.linalg.svd(rows, full_matrices=False)
     colours = torch.full((len(rows), 3), 0.5, dtype=torch.float32, device=rows.device)
-    for index in range(min(3, len(spread))):
-        if spread[index] > _FLAT * spread[0]:
+    for index in range(min(3, len(singular_values))):
+        if singular_values[index] > _MIN_SPREAD * singular_values[0]:
             component = components[index]
             values = left[:, index] * component[component.abs().argmax()].sign()
             colours[:, index] = ((values - values.min()) / (values.max() - values.min())).float()
@@ -48,20 +48,20 @@ def pca_map(maps: Tensor) -> Tensor:
 
 @torch.no_grad()
 def class_attention(encoder: PreTrainedModel, pixels: Tensor) -> Tensor:
-    """How much the class token attends to each patch in the last layer, (n, heads, h, w).
+    """The class token's attention to each patch in the last layer, (n, heads, h, w).
 
-    Over the patches it sums up to 1 less what class and register tokens get. encoder: in evaluation mode; it stays as it is.
+    It sums to 1 minus the attention to class and register tokens. encoder: in evaluation mode; it is not changed.
     Raises `InputError` for an encoder without attention or class token.
     """
     name = encoder.config.model_type
     if not hasattr(encoder.config, "num_attention_heads"):
         raise InputError(f"an encoder '{name}' has no attention to show")
-    # Only this implementation keeps the weights.
+    # Only the eager implementation returns attention weights.
     eager = copy.deepcopy(encoder)
     eager.set_attn_implementation("eager")
-    attentions = _run(eager, pixels, output_attentions=True).attentions
+    attentions = _forward(eager, pixels, output_attentions=True).attentions
     if not attentions:
-        raise InputError(f"an encoder '{name}' does not tell its attention")
+        raise InputError(f"an encoder '{name}' does not return its attention")
     last = attentions[-1]
     height, width = _grid(encoder, pixels, last.shape[-1])
     if last.shape[-1] == height * width:
@@ -69,17 +69,17 @@ def class_attention(encoder: PreTrainedModel, pixels: Tensor) -> Tensor:
     return last[:, :, 0, -height * width :].unflatten(2, (height, width))
 
 
-def _run(encoder: PreTrainedModel, pixels: Tensor, **wanted: bool):
-    # Other models than this one interpolate their positions without being told.
-    told = {"interpolate_pos_encoding": True} if isinstance(encoder, ViTModel) else {}
-    return encoder(pixel_values=pixels, **told, **wanted)
+def _forward(encoder: PreTrainedModel, pixels: Tensor, **outputs: bool):
+    # Other models interpolate their position embeddings by default.
+    positions = {"interpolate_pos_encoding": True} if isinstance(encoder, ViTModel) else {}
+    return encoder(pixel_values=pixels, **positions, **outputs)
 
 
 def _grid(encoder: PreTrainedModel, pixels: Tensor, count: int) -> tuple[int, int]:
-    """Patches along height and width, of which there are at most as many as the `count` tokens."""
+    """Patches along height and width. Raises `InputError` if `count` tokens cannot be these patches and a few special tokens."""
     patch = getattr(encoder.config, "patch_size", None)
     if isinstance(patch, int):
         height, width = pixels.shape[-2] // patch, pixels.shape[-1] // patch
         if count in range(height * width, height * width + 16):
             return height, width
-    raise InputError(f"the {count} tokens of an encoder '{encoder.config.model_type}' are not those of its patches")
+    raise InputError(f"the {count} tokens of an encoder '{encoder.config.model_type}' do not match its patches")

@@ -1,4 +1,4 @@
-"""Test images that stand in training too."""
+"""Counting test images that are training images too."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from sslzoo.data import load_images
-from sslzoo.evaluation.leaks import count_shared
+from sslzoo.evaluation.train_test_overlap import count_overlap
 
 CPU = torch.device("cpu")
 
@@ -51,35 +51,35 @@ ALTERED = {
 }
 
 
-class TestCountShared:
+class TestCountOverlap:
     @pytest.mark.parametrize("budgets", [(None, None), (None, 0), (0, None), (0, 0)], ids=str)
-    def test_counts_the_test_images_that_training_has_too(self, tmp_path, images, budgets):
+    def test_counts_test_images_that_are_training_images_too(self, tmp_path, images, budgets):
         train = split(tmp_path / "train", images[:5], budget=budgets[0])
         test = split(tmp_path / "test", [images[6], images[1], images[7], images[4]], budget=budgets[1])
         assert (train.resident, test.resident) == tuple(budget is None for budget in budgets)
-        assert count_shared(train, test) == 2
+        assert count_overlap(train, test) == 2
 
     def test_each_test_image_counts_once(self, tmp_path, images):
         train, test = split(tmp_path / "train", [images[0], images[0], images[1]]), split(tmp_path / "test", [images[0]] * 3 + [images[2]])
-        assert count_shared(train, test) == 3
-        assert count_shared(test, train) == 2
+        assert count_overlap(train, test) == 3
+        assert count_overlap(test, train) == 2
 
     @pytest.mark.parametrize("how", ALTERED)
     def test_an_altered_image_is_another(self, tmp_path, images, how):
         train, test = split(tmp_path / "train", images[:3]), split(tmp_path / "test", [ALTERED[how](images[1]), images[2]])
-        assert count_shared(train, test) == 1
+        assert count_overlap(train, test) == 1
 
     def test_black_images_of_different_sizes_differ(self, tmp_path):
         black = [np.zeros((*size, 3), np.uint8) for size in ((8, 9), (9, 8), (8, 8))]
-        assert count_shared(split(tmp_path / "train", black[:2]), split(tmp_path / "test", [black[2], black[0]])) == 1
+        assert count_overlap(split(tmp_path / "train", black[:2]), split(tmp_path / "test", [black[2], black[0]])) == 1
 
     def test_whatever_the_batches_and_however_much_fits(self, tmp_path, images, monkeypatch):
         train, test = (split(tmp_path / name, images, budget=0) for name in ("train", "test"))
-        monkeypatch.setattr("sslzoo.evaluation.leaks._BATCH", 3)
-        whole = count_shared(train, test)
-        monkeypatch.setattr("sslzoo.evaluation.leaks._PRODUCTS", 1)
-        assert whole == count_shared(train, test) == 8
+        monkeypatch.setattr("sslzoo.evaluation.train_test_overlap._BATCH", 3)
+        whole = count_overlap(train, test)
+        monkeypatch.setattr("sslzoo.evaluation.train_test_overlap._PRODUCTS", 1)
+        assert whole == count_overlap(train, test) == 8
 
     def test_the_digits_repeat_none(self):
         train, test = (load_images("digits", split, device=CPU) for split in ("train", "test"))
-        assert count_shared(train, test) == 0 and count_shared(train, train) == len(train)
+        assert count_overlap(train, test) == 0 and count_overlap(train, train) == len(train)

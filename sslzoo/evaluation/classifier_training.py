@@ -1,0 +1,204 @@
+"""The training loop of a classifier protocol, with a test after every epoch."""
+
+import logging
+import math
+import shutil
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import torch.distributed as distributed
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from sslzoo.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from sslzoo.data import Batch
+from sslzoo.encoders import blocks, drop_path
+from sslzoo.errors import InputError, TrainingError, first_line
+from sslzoo.optim import ParameterGroup, decay_groups, lr_factor, make_optimizer, peak_lr, set_learning_rates
+from sslzoo.processes import all_or_none, broadcast_from_main
+from sslzoo.views import TrainingCrops, View, uniform
+
+from .classifier_network import ClassifierNetwork
+from .evaluation_data import Data
+from .layer_decay import layer_groups
+from .metrics import top_counts
+from .mixing import mix
+from .protocol import Session
+
+if TYPE_CHECKING:
+    from .classifier_protocol import ClassifierProtocol
+
+_DROP_PATH = -5  # the last key of its random numbers; views use their index, augmentations -2 to -4
+_log = logging.getLogger(__name__)
+
+
+class ClassifierTraining:
+    """One process's share. All randomness follows from the seed, the epoch, the step and the image, so that an epoch can be repeated.
+
+    history: of each finished epoch, how many test images were classified correctly, {"top1": 412, "top5": 480}.
+    """
+
+    def __init__(self, protocol: "ClassifierProtocol", encoder: PreTrainedModel, data: Data, session: Session):
+        self.protocol, self.data, self.session = protocol, data, session
+        self.batch_size = min(protocol.batch_size, len(data.train))
+        self.steps_per_epoch = len(data.train) // self.batch_size
+        if self.batch_size < 2 * session.accelerator.num_processes:
+            raise InputError(
+                f"{len(data.train)} training images are too few for {session.accelerator.num_processes} processes: take fewer processes"
+            )
+        accelerator, size = session.accelerator, data.preprocessing.crop
+        with all_or_none():
+            self.network = ClassifierNetwork(
+                encoder, data.classes.count, trains_encoder=protocol.trains_encoder, batch_norm=protocol.batch_norm, seed=session.seed
+            )
+            if protocol.trains_encoder:
+                self.network.freeze_unused(size)
+                if accelerator.device.type == "cuda" and accelerator.num_processes > 1:
+                    self.network = nn.SyncBatchNorm.convert_sync_batchnorm(self.network)
+            optimizer = make_optimizer(
+                self._parameter_groups(), protocol.optimizer, protocol.weight_decay, protocol.momentum, protocol.betas,
+                decay_norm_and_bias=False,
+            )  # fmt: skip
+        self.model, self.optimizer = accelerator.prepare(self.network, optimizer)
+        view = View(size, scale=protocol.scale, ratio=protocol.ratio, interpolation=protocol.interpolation)
+        mean, std = data.preprocessing.mean, data.preprocessing.std
+        self.crops = TrainingCrops(view, session.seed, protocol.rand_augment, protocol.erasing, mean, std)
+        self.history: list[dict[str, int]] = []
+        checkpoint = broadcast_from_main(lambda: load_checkpoint(session.state)) if session.state else None
+        if checkpoint is not None:
+            self._restore(checkpoint)
+
+    def run_to_end(self) -> list[dict[str, int]]:
+        """Trains and tests the remaining epochs; returns the history."""
+        protocol, bar = self.protocol, self.session.bar
+        images = self.steps_per_epoch * self.batch_size + len(self.data.test)
+        bar.reset(total=protocol.epochs * images)
+        bar.update(len(self.history) * images)
+        for epoch in range(len(self.history), protocol.epochs):
+            with self._own_random_state(epoch):
+                self._train_epoch(epoch)
+            self.history.append(self._test())
+            bar.set_postfix(epoch=epoch, top1=f"{self.history[-1]['top1'] / len(self.data.test):.4f}", refresh=False)
+            if self.session.state:
+                self._save()
+        if self.session.state and self.session.accelerator.is_main_process:
+            shutil.rmtree(self.session.state, ignore_errors=True)
+        return self.history
+
+    def _train_epoch(self, epoch: int) -> None:
+        protocol, accelerator = self.protocol, self.session.accelerator
+        peak = peak_lr(protocol.lr, "batch/256", self.batch_size)
+        self.model.train()
+        total = torch.zeros((), device=accelerator.device)
+        for step, batch in enumerate(self.data.train.batches(self._positions(epoch)), epoch * self.steps_per_epoch):
+            factor = lr_factor("cosine_per_step", step, self.steps_per_epoch, protocol.epochs, protocol.warmup_epochs, protocol.final_lr)
+            set_learning_rates(self.optimizer, peak, factor, epoch)
+            total += self._train_step(batch, epoch, step)
+            self.session.bar.update(self.batch_size)
+        loss = accelerator.reduce(total, reduction="mean").item() / self.steps_per_epoch
+        if not math.isfinite(loss):
+            last = (epoch + 1) * self.steps_per_epoch
+            raise TrainingError(f"{protocol.name}: the loss is {loss} before step {last}, so nothing can be measured with this encoder")
+
+    def _train_step(self, batch: Batch, epoch: int, step: int) -> Tensor:
+        """One optimiser step without a device sync. Returns the loss."""
+        protocol, accelerator, seed = self.protocol, self.session.accelerator, self.session.seed
+        images, targets = self.crops(batch.pixels, batch.sizes, batch.samples, epoch), batch.labels
+        if protocol.mixup or protocol.cutmix or protocol.smoothing:
+            images, targets = mix(
+                images, targets, self.data.classes.count, mixup=protocol.mixup, cutmix=protocol.cutmix, smoothing=protocol.smoothing,
+                draw=np.random.default_rng((seed, step)),  # the same in every process
+            )  # fmt: skip
+        with self._drop_path(batch.samples, epoch):
+            logits = self.model(images)
+        # DDP averages gradients over processes, which may have different numbers of images.
+        loss = F.cross_entropy(logits, targets, reduction="sum") * (accelerator.num_processes / self.batch_size)
+        accelerator.backward(loss)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return loss.detach()
+
+    @torch.no_grad()
+    def _test(self) -> dict[str, int]:
+        """How many of all test images are classified correctly."""
+        data, accelerator = self.data, self.session.accelerator
+        self._broadcast_buffers()
+        self.network.eval()
+        label_of_test = data.classes.of_test.to(accelerator.device)
+        # All zero, which is what a process without test images contributes.
+        correct = top_counts(torch.zeros(0, data.classes.count), torch.zeros(0, dtype=torch.int64))
+        positions = self._own_share(torch.arange(len(data.test)))
+        with all_or_none():
+            for _, batch in data.test.read(positions, self.protocol.batch_size) if len(positions) else ():
+                logits = self.network(data.preprocessing(batch.pixels, batch.sizes))
+                for name, count in top_counts(logits, label_of_test[batch.labels]).items():
+                    correct[name] += count
+                self.session.bar.update(len(logits) * accelerator.num_processes)
+        total = accelerator.reduce(torch.tensor(list(correct.values()), device=accelerator.device), reduction="sum")
+        return dict(zip(correct, total.tolist(), strict=True))
+
+    def _parameter_groups(self) -> list[ParameterGroup]:
+        encoder, layer_decay = self.network.encoder, self.protocol.layer_decay
+        groups = decay_groups(encoder) if layer_decay is None else layer_groups(encoder, layer_decay)
+        return [*groups, ParameterGroup(list(self.network.classifier.parameters()), decay=False)]
+
+    @contextmanager
+    def _own_random_state(self, epoch: int) -> Iterator[None]:
+        """Seeds torch's global generators (for an encoder's dropout) by the epoch, and restores their state afterwards."""
+        accelerator = self.session.accelerator
+        with torch.random.fork_rng([accelerator.device] if accelerator.device.type == "cuda" else []):
+            torch.manual_seed(self.session.seed * 1_000_003 + epoch * accelerator.num_processes + accelerator.process_index)
+            yield
+
+    def _drop_path(self, samples: Tensor, epoch: int) -> AbstractContextManager:
+        encoder, rate = self.network.encoder, self.protocol.drop_path
+        if not rate:
+            return nullcontext()
+        return drop_path(encoder, rate, uniform(samples, 2 * len(blocks(encoder)), self.session.seed, epoch, _DROP_PATH))
+
+    def _positions(self, epoch: int) -> Iterator[Tensor]:
+        """This process's images at each step. A step has the same images on any number of processes.
+
+        `mix` pairs the first image of a batch with the last, the second with the last but one, and so on: a pair stays in one process.
+        """
+        generator = torch.Generator().manual_seed(self.session.seed * 1_000_003 + epoch)
+        order = torch.randperm(len(self.data.train), generator=generator)
+        first = self._own_share(torch.arange(-(-self.batch_size // 2)))
+        last = self.batch_size - 1 - first.flip(0)
+        own = torch.cat([first, last[last > first[-1:]]])
+        return (batch[own] for batch in order.split(self.batch_size)[: self.steps_per_epoch])
+
+    def _own_share(self, positions: Tensor) -> Tensor:
+        accelerator = self.session.accelerator
+        return positions.tensor_split(accelerator.num_processes)[accelerator.process_index]
+
+    def _broadcast_buffers(self) -> None:
+        """Gives all processes the main process's buffers: without sync, each has batch norm statistics of its own images."""
+        if self.session.accelerator.num_processes > 1:
+            for buffer in self.network.buffers():
+                distributed.broadcast(buffer, 0)
+
+    def _save(self) -> None:
+        """Writes a checkpoint. A full disk costs a warning, not the measurement."""
+        accelerator = self.session.accelerator
+        with all_or_none():
+            if accelerator.is_main_process:
+                optimizer = {"optimizer": self.optimizer.state_dict()}
+                if accelerator.scaler is not None:
+                    optimizer["scaler"] = accelerator.scaler.state_dict()
+                checkpoint = Checkpoint(self.network.trained.state_dict(), optimizer, {"history": self.history})
+                try:
+                    save_checkpoint(self.session.state, len(self.history) * self.steps_per_epoch, checkpoint)
+                except OSError as error:
+                    _log.warning("no checkpoint of %s in %s: %s", self.protocol.name, self.session.state, first_line(error))
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        self.network.trained.load_state_dict(checkpoint.tensors)
+        self.optimizer.load_state_dict(checkpoint.optimizer["optimizer"])
+        if self.session.accelerator.scaler is not None:
+            self.session.accelerator.scaler.load_state_dict(checkpoint.optimizer["scaler"])
+        self.history = checkpoint.state["history"]
