@@ -28,7 +28,7 @@ from sslzoo.errors import InputError, first_line
 from sslzoo.files import atomic_update
 from sslzoo.optim import ParameterGroup, decay_groups
 from sslzoo.paper import Paper, Reported
-from sslzoo.views import View, uniform
+from sslzoo.views import View, hash_words, uniform
 
 BLOCK = "sslzoo"  # the key of the method's configuration in the encoder's config.json
 HEADS = "ssl_heads.safetensors"
@@ -55,7 +55,7 @@ class Progress(NamedTuple):
 
     def draw(self, columns: int) -> Tensor:
         """Uniform numbers in [0, 1), (n, columns): a function of image and epoch, independent of the device and the rest of the batch."""
-        return uniform(self.samples, columns, self.seed, self.epoch, _LOSS)
+        return uniform(self.samples, columns, torch.tensor(hash_words(self.seed, self.epoch, _LOSS)))
 
 
 _LOSS = -1  # in the place of a view's index, so that losses and views draw different numbers

@@ -10,7 +10,7 @@ import torch
 from sslzoo import method_class
 from sslzoo.method import Progress
 from sslzoo.optim import make_optimizer, set_learning_rates
-from sslzoo.views import Renderer, render
+from sslzoo.views import Renderer, draws, render
 
 SIZE, BATCH, STEPS, SEED = 16, 6, 3, 3
 HEIGHT, WIDTH = 24, 20  # px of the images
@@ -43,10 +43,10 @@ REFERENCE = {
 @pytest.fixture(autouse=True)
 def everything_in_float64(monkeypatch):
     """Weights are drawn, views rendered and losses computed in float64."""
-    uniform = render.uniform
+    uniform = draws.uniform
     monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
     monkeypatch.setattr(render, "to_canvas", torch.Tensor.double)
-    monkeypatch.setattr(render, "uniform", lambda *key: uniform(*key).double())
+    monkeypatch.setattr(draws, "uniform", lambda *key: uniform(*key).double())
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     yield

@@ -12,13 +12,17 @@ import pyarrow.parquet as parquet
 import pytest
 import torch
 from PIL import Image, ImageFilter
+from torch._dynamo.testing import CompileCounter
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import BitImageProcessorPil
 
 from sslzoo.errors import InputError
-from sslzoo.views import IMAGENET_MEAN, IMAGENET_STD, Renderer, View, center_crop, uniform
-from sslzoo.views.blur import blur
+from sslzoo.methods.dino import DINO
+from sslzoo.methods.simclr import SimCLR
+from sslzoo.views import IMAGENET_MEAN, IMAGENET_STD, Renderer, View, center_crop, hash_words, uniform
+from sslzoo.views.blur import blur, blur_one
 from sslzoo.views.boxes import TRIES, draw_boxes
+from sslzoo.views.by_image import crop_one
 from sslzoo.views.color import grayscale, jitter, normalize, solarize
 from sslzoo.views.crop import crop, to_canvas
 
@@ -86,13 +90,18 @@ def pillow_crop(image: np.ndarray, box: list[int], size: int, resampling: Image.
     return torch.from_numpy(np.array(cut.resize((size, size), resampling, reducing_gap=None))).permute(2, 0, 1).double()
 
 
+def crop_of(canvas: torch.Tensor, sizes: torch.Tensor, boxes: torch.Tensor, mirrored: torch.Tensor, *how, **more) -> torch.Tensor:
+    """One box of each image."""
+    return crop(canvas, sizes, boxes[:, None], mirrored[:, None], *how, **more)[:, 0]
+
+
 def compared_to_pillow(size: int, interpolation: str, canvas_type: torch.dtype = torch.float32) -> torch.Tensor:
     """Differences to Pillow in grey levels, of three crops of each photo."""
     images, draw = photos() * 3, np.random.default_rng(size)
     boxes = [random_box(image, draw) for image in images]
     pixels, sizes = batch(images)
     mirrored = torch.zeros(len(images), 2, dtype=torch.bool)
-    ours = crop(pixels.to(canvas_type), sizes, torch.tensor(boxes), mirrored, size, interpolation)
+    ours = crop_of(pixels.to(canvas_type), sizes, torch.tensor(boxes), mirrored, size, interpolation)
     resampling = getattr(Image.Resampling, interpolation.upper())
     theirs = torch.stack([pillow_crop(image, box, size, resampling) for image, box in zip(images, boxes, strict=True)])
     return (ours.double() - theirs).abs()
@@ -122,9 +131,9 @@ def test_flips_are_exact():
     images = photos()[:4]
     pixels, sizes = batch(images)
     boxes = torch.tensor([random_box(image, np.random.default_rng(0)) for image in images])
-    straight = crop(to_canvas(pixels), sizes, boxes, torch.zeros(4, 2, dtype=torch.bool), 48, "bicubic")
+    straight = crop_of(to_canvas(pixels), sizes, boxes, torch.zeros(4, 2, dtype=torch.bool), 48, "bicubic")
     mirrored = torch.tensor([[False, False], [False, True], [True, False], [True, True]])
-    flipped = crop(to_canvas(pixels), sizes, boxes, mirrored, 48, "bicubic")
+    flipped = crop_of(to_canvas(pixels), sizes, boxes, mirrored, 48, "bicubic")
     expected = torch.stack([straight[0], straight[1].flip(2), straight[2].flip(1), straight[3].flip(1, 2)])
     assert torch.equal(flipped, expected)
 
@@ -133,7 +142,7 @@ def test_a_border_is_black_and_fades_into_the_image_as_in_pillow():
     images = [photo_like(40, 60, 1), photo_like(64, 48, 2)]
     boxes = [[-10, -15, 60, 90], [-16, 20, 60, 40]]
     pixels, sizes = batch(images)
-    ours = crop(to_canvas(pixels), sizes, torch.tensor(boxes), torch.zeros(2, 2, dtype=torch.bool), 32, "bilinear", padding=0.25)
+    ours = crop_of(to_canvas(pixels), sizes, torch.tensor(boxes), torch.zeros(2, 2, dtype=torch.bool), 32, "bilinear", padding=0.25)
     theirs = [pillow_crop(image, box, 32, Image.Resampling.BILINEAR) for image, box in zip(images, boxes, strict=True)]
     assert (ours - torch.stack(theirs)).abs().max() <= 1.001
     assert ours[0, :, :4].max() == 0
@@ -169,7 +178,7 @@ def reference_jitter(image: np.ndarray, amounts: dict[str, float], order: tuple[
     return image
 
 
-@pytest.mark.parametrize("names", [("brightness", "contrast", "saturation", "hue"), ("saturation", "hue"), ("contrast", "brightness")])
+@pytest.mark.parametrize("names", [("brightness", "contrast", "saturation", "hue"), ("saturation", "hue"), ("brightness", "contrast")])
 def test_jitter_is_the_reference_in_every_order(names):
     orders = list(itertools.permutations(range(len(names))))
     count = len(orders)
@@ -178,7 +187,8 @@ def test_jitter_is_the_reference_in_every_order(names):
     images[:, :, 1, :3], images[:, 0, 1, 3:] = 0, 255  # black, and red at its most
     draw = np.random.default_rng(5)
     amounts = {name: draw.uniform(-0.5, 0.5, count) if name == "hue" else draw.uniform(0.2, 1.8, count) for name in names}
-    ours = jitter(images.clone(), {name: torch.tensor(value, dtype=torch.float32) for name, value in amounts.items()}, torch.tensor(orders))
+    columns = torch.stack([torch.tensor(value, dtype=torch.float32) for value in amounts.values()], dim=1)
+    ours = jitter(images.clone(), columns, torch.tensor(orders), names)
     for number, order in enumerate(orders):
         image = images[number].permute(1, 2, 0).double().numpy() / 255
         expected = reference_jitter(image, {name: value[number] for name, value in amounts.items()}, [names[place] for place in order])
@@ -188,8 +198,7 @@ def test_jitter_is_the_reference_in_every_order(names):
 def test_jitter_that_changes_nothing():
     images = random_images(4, 8)
     order = torch.rand(4, 4).argsort(dim=1)
-    ones = torch.ones(4)
-    unchanged = jitter(images.clone(), {"brightness": ones, "contrast": ones, "saturation": ones, "hue": 0 * ones}, order)
+    unchanged = jitter(images.clone(), torch.tensor([1.0, 1.0, 1.0, 0.0]).expand(4, 4), order)
     assert (unchanged - images).abs().max() < 1e-3
 
 
@@ -229,22 +238,26 @@ def test_blur_is_near_pillows():
 # The random numbers
 
 
+def numbers_of(samples: torch.Tensor, columns: int, *key: int) -> torch.Tensor:
+    return uniform(samples, columns, torch.tensor(hash_words(*key)))
+
+
 def test_uniform_depends_on_key_sample_and_column_only():
     samples = torch.tensor([5, 0, 2**31 + 7, 5 + 2**32])
-    numbers = uniform(samples, 12, 1, 2)
+    numbers = numbers_of(samples, 12, 1, 2)
     assert numbers.dtype == torch.float32 and numbers.shape == (4, 12)
-    assert torch.equal(uniform(samples.flip(0), 12, 1, 2), numbers.flip(0))
-    assert torch.equal(uniform(samples[1:2], 3, 1, 2), numbers[1:2, :3])
+    assert torch.equal(numbers_of(samples.flip(0), 12, 1, 2), numbers.flip(0))
+    assert torch.equal(numbers_of(samples[1:2], 3, 1, 2), numbers[1:2, :3])
     assert numbers[0].ne(numbers[3]).all()
     for key in ((1, 3), (2, 1), (12,), (1, 2, 0), (-1, 2), (1, 2 + 2**64), (1, 2 + 2**32)):
-        assert uniform(samples, 12, *key).ne(numbers).sum() >= 46
+        assert numbers_of(samples, 12, *key).ne(numbers).sum() >= 46
     # A run that goes on on another machine must meet the same numbers.
-    assert (uniform(torch.tensor([3]), 2, 7, 10**30)[0] * 2**24).tolist() == [11363492, 15348230]
+    assert (numbers_of(torch.tensor([3]), 2, 7, 10**30)[0] * 2**24).tolist() == [11363492, 15348230]
 
 
 def test_uniform_is_uniform_and_independent():
     count = 4096
-    tables = [uniform(torch.arange(count) + first, 16, key).double() for first, key in ((0, 0), (0, 1), (10**6, 0), (0, 2**40))]
+    tables = [numbers_of(torch.arange(count) + first, 16, key).double() for first, key in ((0, 0), (0, 1), (10**6, 0), (0, 2**40))]
     numbers = torch.cat(tables, dim=1)  # (4096, 64)
     assert numbers.min() >= 0 and numbers.max() < 1
     # Chi-square of 64 bins in each of the 64 columns: 63 expected, a standard deviation of 11.2; then of all columns together.
@@ -269,16 +282,19 @@ def test_uniform_is_uniform_and_independent():
 
 def test_uniform_changes_half_of_its_bits_with_any_bit_of_the_sample():
     samples = torch.arange(2000) * 977
-    words = (uniform(samples, 4, 3) * 2**24).long()
+    words = (numbers_of(samples, 4, 3) * 2**24).long()
     for bit in (0, 1, 7, 20, 31, 40):
-        changed = words ^ (uniform(samples ^ (1 << bit), 4, 3) * 2**24).long()
+        changed = words ^ (numbers_of(samples ^ (1 << bit), 4, 3) * 2**24).long()
         shares = torch.stack([(changed >> place & 1).double().mean() for place in range(24)])
         assert (shares - 0.5).abs().max() < 0.03
 
 
 def boxes_of(sizes: torch.Tensor, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3), padding=0.0, seed=0) -> torch.Tensor:
-    numbers = uniform(torch.arange(len(sizes)), 2 * TRIES + 2, seed)
-    return draw_boxes(sizes, scale, ratio, padding, *numbers.split([TRIES, TRIES, 2], dim=1))
+    numbers = numbers_of(torch.arange(len(sizes)), 2 * TRIES + 2, seed)
+    areas, ratios, corners = numbers.split([TRIES, TRIES, 2], dim=1)
+    low, high = map(math.log, ratio)
+    areas, log_ratios = scale[0] + areas * (scale[1] - scale[0]), low + ratios * (high - low)
+    return draw_boxes(sizes, areas, log_ratios, corners, torch.tensor(ratio), torch.tensor([padding]) if padding else None)
 
 
 def test_boxes_have_the_right_areas_ratios_and_places():
@@ -430,7 +446,7 @@ def test_jitter_draws_from_its_range():
 
 
 def test_both_orders_of_two_operations_are_equally_likely():
-    order = uniform(torch.arange(4800), 4, 0).argsort(dim=1)
+    order = numbers_of(torch.arange(4800), 4, 0).argsort(dim=1)
     counts = torch.bincount(order @ torch.tensor([64, 16, 4, 1]))
     assert ((counts[counts > 0] - 200).abs() < 60).all() and (counts > 0).sum() == 24
     image = np.zeros((2, 2, 3), np.uint8)
@@ -474,30 +490,46 @@ class Operations(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def dispatched(view: View, device: str = "meta") -> dict[str, int]:
-    pixels, sizes, samples = (
-        torch.zeros(4, 3, 20, 30, dtype=torch.uint8, device=device),
-        torch.full((4, 2), 20, device=device),
-        torch.arange(4, device=device),
-    )
+def inputs(device: str, count: int = 4, height: int = 20, width: int = 30) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Pixels, sizes and samples of black images."""
+    pixels = torch.zeros(count, 3, height, width, dtype=torch.uint8, device=device)
+    return pixels, torch.full((count, 2), min(height, width), device=device), torch.arange(count, device=device)
+
+
+def dispatched(views: list[View], device: str = "meta") -> dict[str, int]:
+    """What rendering on a GPU dispatches, from the second batch on."""
+    renderer = Renderer(views, seed=0)
+    renderer.render(*inputs(device), renderer.words(epoch=0))
     with Operations() as operations:
-        (result,) = Renderer([view], seed=0)(pixels, sizes, samples, epoch=0)
-    assert result.shape == (4, 3, 16, 16) and result.device.type == device
+        results = renderer.render(*inputs(device), renderer.words(epoch=0))
+    expected = [(4, 3, view.size, view.size) for view in views for _ in range(view.count)]
+    assert [result.shape for result in results] == expected and results[0].device.type == device
     return operations.counts
 
 
 def test_unused_operations_are_not_dispatched():
-    plain = dispatched(View(16))
+    plain = dispatched([View(16)])
     assert plain["bmm"] == 2
     assert not {"lerp_", "floor_", "mean", "sort"} & set(plain)
     # A probability without a strength or a strength without a probability is nothing.
-    assert dispatched(View(16, jitter=0.8)) == dispatched(View(16, brightness=0.4, hue=0.1)) == plain
-    assert dispatched(View(16, blur=0.5))["bmm"] == 4
-    assert dispatched(View(16, jitter=0.8, contrast=0.4))["mean"] == 1
-    no_hue = dispatched(View(16, **{**STRONG, "hue": 0}))
+    assert dispatched([View(16, jitter=0.8)]) == dispatched([View(16, brightness=0.4, hue=0.1)]) == plain
+    assert dispatched([View(16, blur=0.5)])["bmm"] == 4
+    assert dispatched([View(16, jitter=0.8, contrast=0.4)])["mean"] == 1
+    no_hue = dispatched([View(16, **{**STRONG, "hue": 0})])
     assert no_hue["mean"] == 3 and "floor_" not in no_hue
-    assert dispatched(View(16, **STRONG))["mean"] == 6
-    assert "mean" not in dispatched(View(16, jitter=0.8, brightness=0.4, saturation=0.4))
+    assert dispatched([View(16, **STRONG)])["mean"] == 6
+    assert "mean" not in dispatched([View(16, jitter=0.8, brightness=0.4, saturation=0.4)])
+
+
+@pytest.mark.parametrize("method, most", [(SimCLR, 340), (DINO, 570)])
+def test_all_views_of_a_size_are_rendered_at_once(method, most):
+    views = list(method.views(48).values())
+    counts = dispatched(views)
+    assert sum(counts.values()) <= most
+    sizes = len({view.size for view in views})
+    assert counts["bmm"] == 4 * sizes and counts["sort"] == sizes  # two axes of the crop, two of the blur
+    more = dispatched([replace(view, count=view.count + 2) for view in views])
+    assert more == counts | {"unbind": counts["unbind"]}
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
@@ -505,25 +537,104 @@ def test_nothing_waits_for_the_device(interpolation):
     # Tensors on meta have no values, so whatever would read one fails; on the CPU such a read is an operation of its own.
     view = replace(FULL, size=16, interpolation=interpolation)
     for device in ("meta", "cpu"):
-        assert not {"_local_scalar_dense", "nonzero", "index", "masked_select", "item"} & set(dispatched(view, device))
-    pixels, sizes = torch.zeros(2, 3, 9, 9, dtype=torch.uint8, device="meta"), torch.ones(2, 2, dtype=torch.long, device="meta")
-    assert center_crop(pixels, sizes, 8, 8, interpolation).shape == (2, 3, 8, 8)
+        assert not {"_local_scalar_dense", "nonzero", "index", "masked_select", "item"} & set(dispatched([view], device))
+    pixels, sizes, samples = inputs("meta")
+    assert Renderer([view], seed=0)(pixels, sizes, samples, epoch=0)[0].shape == (4, 3, 16, 16)
+    assert center_crop(pixels, sizes, 8, 8, interpolation).shape == (4, 3, 8, 8)
+
+
+@pytest.mark.parametrize("views", [[*DINO.views(48).values()], [replace(FULL, solarize_first=True)]])
+def test_rendering_is_one_graph_for_every_epoch(views):
+    renderer = Renderer(views, seed=0)
+    torch._dynamo.reset()
+    counter = CompileCounter()
+    compiled = torch.compile(renderer.render, backend=counter, fullgraph=True)  # which raises where the graph breaks
+    for epoch in range(3):
+        compiled(*inputs("cpu"), renderer.words(epoch))
+    assert counter.frame_count == 1
+    torch._dynamo.reset()
 
 
 def test_large_canvases_are_taken_a_few_at_a_time_and_show_the_same(monkeypatch):
     images = [photo_like(40, 51, 0), photo_like(60, 30, 1), photo_like(20, 64, 2)]
     pixels, sizes = batch(images)
-    renderer, samples = Renderer([View(16, count=2, jitter=0.5, brightness=0.4)], seed=0), torch.arange(3)
-    whole, centres = renderer(pixels, sizes, samples, epoch=0), center_crop(pixels, sizes, 20, 16)
+    centres = center_crop(pixels, sizes, 20, 16)
     held = []
-    monkeypatch.setattr("sslzoo.views.render._MOST", 1)
     monkeypatch.setattr("sslzoo.views.center._BLOCK", 1)
-    for module in ("render", "center"):
-        monkeypatch.setattr(f"sslzoo.views.{module}.to_canvas", lambda some: held.append(len(some)) or to_canvas(some))
-    for one, other in zip(whole, renderer(pixels, sizes, samples, epoch=0), strict=True):
-        torch.testing.assert_close(one, other)
+    monkeypatch.setattr("sslzoo.views.center.to_canvas", lambda some: held.append(len(some)) or to_canvas(some))
     torch.testing.assert_close(center_crop(pixels, sizes, 20, 16), centres)
-    assert held == [1] * 6
+    assert held == [1] * 3
+
+
+# On a CPU: images of more than 64 px one by one
+
+
+@pytest.mark.parametrize("size", [32, 96, 224])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_crops_of_single_images_are_pillows(size, interpolation):
+    draw, resampling = np.random.default_rng(size), getattr(Image.Resampling, interpolation.upper())
+    view, differences = View(size, interpolation=interpolation), []
+    for image in photos() * 3:
+        box = random_box(image, draw)
+        ours = crop_one(torch.from_numpy(image.copy()).permute(2, 0, 1), list(image.shape[:2]), box, [False, False], view)
+        top, left, height, width = box
+        theirs = Image.fromarray(image).crop((left, top, left + width, top + height)).resize((size, size), resampling, reducing_gap=None)
+        differences.append((ours.permute(1, 2, 0).double() - torch.from_numpy(np.array(theirs)).double()).abs().flatten())
+    difference = torch.cat(differences)
+    assert difference.max() <= (1 if interpolation == "bilinear" else 2)
+    assert difference.mean() < 0.006 and (difference == 0).double().mean() > 0.994
+
+
+def test_borders_and_flips_of_single_images():
+    image, view = photo_like(80, 120, 1), View(48)
+    canvas = torch.randint(0, 256, (3, 90, 130), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    canvas[:, :80, :120] = torch.from_numpy(image.copy()).permute(2, 0, 1)
+    for box in ([-20, -30, 120, 180], [-20, 40, 60, 100], [10, 100, 80, 50]):
+        straight = crop_one(canvas, [80, 120], box, [False, False], view)
+        assert (straight - pillow_crop(image, box, 48, Image.Resampling.BILINEAR)).abs().max() <= 1
+        for flips, dims in (([True, False], (1,)), ([False, True], (2,)), ([True, True], (1, 2))):
+            assert torch.equal(crop_one(canvas, [80, 120], box, flips, view), straight.flip(dims))
+
+
+@pytest.mark.parametrize("solarize_first", [False, True])
+def test_single_images_have_the_colours_of_a_batch(solarize_first):
+    """Where the crop is the image, only colours can differ: by float32's rounding and the ends of the blur's kernel."""
+    pixels, sizes = batch([photo_like(72, 72, seed) for seed in range(20)])
+    view = View(72, **{**PLAIN, "horizontal_flip": 0.5}, vertical_flip=0.5, jitter=0.8, brightness=0.8, contrast=0.8, saturation=0.8,
+                hue=0.2, grayscale=0.2, blur=0.5, solarize=0.3, solarize_first=solarize_first)  # fmt: skip
+    renderer, samples = Renderer([view, replace(view, jitter=1.0, count=2)], seed=0), torch.arange(20) * 3
+    for one, together in zip(renderer(pixels, sizes, samples, 4), renderer.render(pixels, sizes, samples, renderer.words(4)), strict=True):
+        # Where a value is 128 but for rounding, one may be inverted and the other not.
+        difference = (levels(one) - levels(together)).abs()
+        assert difference.quantile(0.9999) < 0.05 and (difference > 0.05).flatten(1).any(dim=1).sum() <= 2
+
+
+@pytest.mark.parametrize("size, sigma", [(224, 2.0), (224, 0.1), (97, 0.7), (64, 2.0), (40, 2.0), (7, 1.3), (1, 0.5)])
+def test_blur_of_a_single_image_ends_at_four_sigma(size, sigma):
+    images = random_images(1, size)
+    assert (blur_one(images[0], sigma) - blur(images, torch.tensor([sigma]))[0]).abs().max() < 0.03
+
+
+def test_images_of_all_sizes_meet_the_same_views_in_any_batch():
+    images = [photo_like(*shape, 0) for shape in ((20, 30), (64, 64), (65, 20), (120, 90), (30, 150), (12, 12))]
+    pixels, sizes = batch(images)
+    samples, views = torch.arange(6) + 2**35, [replace(FULL, size=70, count=2, padding=0.0), replace(FULL, size=24)]
+    together = Renderer(views, seed=2)(pixels, sizes, samples, epoch=3)
+    for place in range(6):
+        alone = Renderer(views, seed=2)(*batch(images[place : place + 1], seed=5), samples[place : place + 1], epoch=3)
+        for one, other in zip(together, alone, strict=True):
+            torch.testing.assert_close(one[place : place + 1], other, atol=1e-4, rtol=0)
+
+
+def test_crops_of_a_run_never_change():
+    """A run that goes on with a newer sslzoo must meet the same crops."""
+    views = [View(32, vertical_flip=0.5, padding=0.125, scale=(0.5, 1.2)), View(16, scale=(0.05, 0.14))]
+    sizes = torch.tensor([[375, 500], [32, 32], [7, 900]])
+    found = Renderer(views, seed=5).crops(sizes, torch.tensor([0, 1, 2**33]), epoch=11)
+    assert [crops.tolist() for crops in found] == [
+        [[-29, 66, 341, 367, 0, 0], [-2, 10, 26, 25, 0, 1], [-1, 444, 9, 12, 0, 0]],
+        [[265, 110, 93, 117, 0, 0], [15, 1, 11, 10, 0, 1], [0, 445, 7, 9, 0, 1]],
+    ]
 
 
 def test_extreme_images():
@@ -619,7 +730,7 @@ def test_crops_tell_where_each_view_was_cut():
     views, places = renderer(pixels, sizes, samples, 2), renderer.crops(sizes, samples, 2)
     assert [len(place) for place in places] == [64, 64, 64] and not torch.equal(places[0], places[1])
     for view, place in zip(views, places, strict=True):
-        again = crop(to_canvas(pixels), sizes, place[:, :4], place[:, 4:].bool(), view.shape[-1], "bilinear", 0.0)
+        again = crop_of(to_canvas(pixels), sizes, place[:, :4], place[:, 4:].bool(), view.shape[-1], "bilinear", 0.0)
         assert torch.allclose(normalize(again.float()), view, atol=1e-5)
         assert 0 < place[:, 5].sum() < 64
 

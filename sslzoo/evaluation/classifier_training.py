@@ -20,7 +20,7 @@ from sslzoo.encoders import blocks, drop_path
 from sslzoo.errors import InputError, TrainingError, first_line
 from sslzoo.optim import ParameterGroup, decay_groups, lr_factor, make_optimizer, peak_lr, set_learning_rates
 from sslzoo.processes import all_or_none, broadcast_from_main
-from sslzoo.views import TrainingCrops, View, uniform
+from sslzoo.views import TrainingCrops, View, hash_words, uniform
 
 from .classifier_network import ClassifierNetwork
 from .evaluation_data import Data
@@ -158,7 +158,8 @@ class ClassifierTraining:
         encoder, rate = self.network.encoder, self.protocol.drop_path
         if not rate:
             return nullcontext()
-        return drop_path(encoder, rate, uniform(samples, 2 * len(blocks(encoder)), self.session.seed, epoch, _DROP_PATH))
+        words = torch.tensor(hash_words(self.session.seed, epoch, _DROP_PATH))
+        return drop_path(encoder, rate, uniform(samples, 2 * len(blocks(encoder)), words))
 
     def _positions(self, epoch: int) -> Iterator[Tensor]:
         """This process's images at each step. A step has the same images on any number of processes.

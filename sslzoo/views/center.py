@@ -33,21 +33,22 @@ def center_crop(
     block = max(1, _BLOCK // (pixels.shape[2] * pixels.shape[3]))
     for start in range(0, len(pixels), block):
         some = slice(start, start + block)
-        result[some] = normalize(_cropped(pixels[some], sizes[some], resize, size, interpolation, squash).float(), mean, std)
+        result[some] = _cropped(pixels[some], sizes[some], resize, size, interpolation, squash)
+        normalize(result[some], mean, std)
     return result
 
 
 def _cropped(pixels: Tensor, sizes: Tensor, resize: int, size: int, interpolation: str, squash: bool) -> Tensor:
     """The centres, (n, 3, size, size), 0..255."""
     resized = torch.full_like(sizes, resize) if squash else sizes * resize // sizes.amin(dim=1, keepdim=True)
-    outputs = torch.arange(size, device=pixels.device)
+    canvas = to_canvas(pixels)
     axes = []
     for axis in (0, 1):
         before, after = sizes[:, axis, None], resized[:, axis, None]
-        places = outputs + (after - size) // 2
-        step = before / after
+        outputs = torch.arange(size, device=pixels.device) + (after - size) // 2
         # Where the resized image does not reach any finite weights do, they are multiplied by zero.
-        centers = (torch.minimum(places.clamp(min=0), after - 1) + 0.5) * step
-        weights = axis_weights(centers, step, torch.zeros_like(before), before, pixels.shape[2 + axis], interpolation)
-        axes.append(weights * ((places >= 0) & (places < after))[:, :, None])
-    return resample(to_canvas(pixels), *axes, clamp=interpolation == "bicubic")
+        nearest = torch.minimum(outputs.clamp(min=0), after - 1) + 0.5
+        inputs = torch.arange(0.5, pixels.shape[2 + axis], device=pixels.device)
+        weights = axis_weights(inputs, nearest, before / after, before, interpolation, canvas.dtype)
+        axes.append((weights * ((outputs >= 0) & (outputs < after))[:, :, None])[:, None])
+    return resample(canvas, *axes, clamp=interpolation == "bicubic")[:, 0]

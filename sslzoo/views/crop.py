@@ -12,60 +12,66 @@ def to_canvas(pixels: Tensor) -> Tensor:
 
 
 def crop(canvas: Tensor, sizes: Tensor, boxes: Tensor, mirrored: Tensor, size: int, interpolation: str, padding: float = 0.0) -> Tensor:
-    """Each image's box as (n, 3, size, size), 0..255, of the canvas' type: what Pillow's crop().resize() gives, without its rounding.
+    """Several boxes of each image as (n, boxes, 3, size, size), 0..255, of the canvas' type: Pillow's crop().resize() without its rounding.
+
+    In memory each image is (size, 3, size), column by column, which is how the second product gives it.
 
     canvas: (n, 3, H, W), 0..255, floating point.
     sizes: int64 (n, 2), heights and widths; only this part of the canvas shows, what a box takes from outside is black.
-    boxes: int64 (n, 4), top, left, height, width in px.
-    mirrored: bool (n, 2), whether the rows and the columns come in reverse order.
+    boxes: int64 (n, boxes, 4), top, left, height, width in px.
+    mirrored: bool (n, boxes, 2), whether the rows and the columns come in reverse order.
     padding: no box reaches further out of its image than this share of its height and width.
     """
-    outputs = torch.arange(size, device=canvas.device)
-    axes = []
-    for axis in (0, 1):
-        start, extent = boxes[:, axis, None], boxes[:, axis + 2, None]
-        step = extent / size
-        places = torch.where(mirrored[:, axis, None], size - 1 - outputs, outputs)
-        centers = start + (places + 0.5) * step
-        length = canvas.shape[2 + axis]
-        margin = math.ceil(length * padding)
-        weights = axis_weights(centers, step, start, start + extent, length, interpolation, margin)
-        if margin:
-            weights = weights * (torch.arange(length, device=canvas.device) < sizes[:, axis, None])[:, None]
-        axes.append(weights)
-    return resample(canvas, *axes, clamp=interpolation == "bicubic")
+    height, width = canvas.shape[2:]
+    length = max(height, width)  # of both axes, so that their weights are computed together
+    margin = math.ceil(length * padding)
+    start, extent = boxes.unsqueeze(-1).split(2, dim=2)  # (n, boxes, axes, 1)
+    pixels = torch.arange(0.5 - margin, length + margin, device=canvas.device) - start
+    outputs = torch.arange(0.5, size, device=canvas.device)
+    outputs = torch.where(mirrored.unsqueeze(-1), size - outputs, outputs)
+    weights = axis_weights(pixels, outputs, extent / size, extent, interpolation, canvas.dtype)
+    if margin:
+        inside = torch.arange(length, device=canvas.device) < sizes[:, None, :, None]
+        weights = weights[..., margin : margin + length] * inside.unsqueeze(-2)
+    down, across = weights.unbind(2)
+    return resample(canvas, down[..., :height], across[..., :width], clamp=interpolation == "bicubic")
 
 
-def axis_weights(centers: Tensor, step: Tensor, low: Tensor, high: Tensor, length: int, interpolation: str, margin: int = 0) -> Tensor:
-    """How much each px along one axis of the canvas counts in each px of the result: float32 (n, outputs, length), each row's sum is 1.
+def axis_weights(pixels: Tensor, outputs: Tensor, step: Tensor, extent: Tensor, interpolation: str, dtype: torch.dtype) -> Tensor:
+    """How much each px along an axis of the canvas counts in each px of the result: (..., outputs, pixels), each row's sum is 1.
 
-    centers: (n, outputs), where the result's px lie on the canvas, in px.
-    step: (n, 1), how many px of the canvas one px of the result stands for.
-    low, high: (n, 1), only canvas px between them are used.
-    margin: px before and after the canvas that take part in the sum, and so darken the result, though nothing is there.
+    pixels: (..., pixels), places of the canvas' px from where the box starts, in px of the canvas; only those from 0 to `extent` count.
+    outputs: (..., outputs), places of the result's px from there, in px of the result.
+    step: (..., 1), how many px of the canvas one px of the result stands for. extent: (..., 1), px.
     """
-    pixels = torch.arange(-margin, length + margin, device=centers.device) + 0.5
-    weights = (pixels - centers[:, :, None]).mul_((1 / step.clamp(min=1))[:, :, None]).abs_()
-    weights = _triangle(weights) if interpolation == "bilinear" else _cubic(weights)
-    weights.mul_(((pixels > low) & (pixels < high)).float()[:, None])
-    weights.div_(weights.sum(dim=2, keepdim=True))
-    return weights[:, :, margin : margin + length] if margin else weights
+    # Where the result is smaller, the kernel is as wide as its px. Scaled and masked before the large tensor is made.
+    pixels = (pixels / step.clamp(min=1)).masked_fill_((pixels < 0) | (pixels > extent), torch.inf)
+    outputs = outputs * step.clamp(max=1)
+    # The cubic kernel's products would lose too much in half precision.
+    exact = outputs.dtype
+    distance = pixels.new_empty(*outputs.shape, pixels.shape[-1], dtype=dtype if interpolation == "bilinear" else exact)
+    torch.sub(pixels.unsqueeze(-2), outputs.unsqueeze(-1), out=distance).abs_()
+    weights = _triangle(distance) if interpolation == "bilinear" else _cubic(distance)
+    return weights.div_(weights.sum(dim=-1, keepdim=True, dtype=exact)).to(dtype)
 
 
 def resample(canvas: Tensor, down: Tensor, across: Tensor, clamp: bool) -> Tensor:
-    """(n, 3, height, width), of the canvas' type, from the canvas (n, 3, H, W) and the weights (n, height, H) and (n, width, W).
+    """(n, boxes, 3, height, width), of the canvas' type, from the canvas (n, 3, H, W).
 
+    down, across: weights (n, boxes, height, H) and (n, boxes, width, W).
     clamp: keep to 0..255 after each axis, as Pillow does, which matters where weights are negative.
     """
-    down, across = down.to(canvas.dtype), across.to(canvas.dtype)
-    rows = (canvas.flatten(1, 2) @ across.transpose(1, 2)).unflatten(1, canvas.shape[1:3])
-    if not clamp:
-        return down[:, None] @ rows
-    return (down[:, None] @ rows.clamp_(0, 255)).clamp_(0, 255)
+    count, boxes, width = across.shape[:3]
+    # The width first, as Pillow. Each product's result is the next one's operand as it lies in memory.
+    columns = torch.bmm(across.flatten(1, 2), canvas.flatten(1, 2).transpose(1, 2))
+    columns = columns.clamp_(0, 255) if clamp else columns
+    images = torch.bmm(columns.view(count * boxes, width * 3, -1), down.flatten(0, 1).transpose(1, 2))
+    images = images.clamp_(0, 255) if clamp else images
+    return images.view(count, boxes, width, 3, -1).permute(0, 1, 3, 4, 2)
 
 
 def _triangle(distance: Tensor) -> Tensor:
-    return distance.neg_().add_(1).clamp_(min=0)
+    return (1 - distance).clamp_(min=0)
 
 
 def _cubic(distance: Tensor) -> Tensor:

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from .boxes import TRIES, draw_boxes
-from .random import uniform
-from .render import blocks
+from .random import hash_words, uniform
 
 _KEY, _NOISE = -3, -4  # as in rand_augment.py
+_BLOCK = 2**21  # values for which noise is drawn at once
 
 
 @dataclass(frozen=True)
@@ -31,18 +31,23 @@ class RandomErasing:
         A pure function of seed, epoch and sample (int64 (n,); copied to the host if they are not there, to make noise only where needed).
         """
         samples = samples.cpu()
-        chosen, areas, ratios, corners = uniform(samples, 3 + 2 * TRIES, seed, epoch, _KEY).split([1, TRIES, TRIES, 2], dim=1)
+        words, noise_words = (torch.tensor(hash_words(seed, epoch, key)) for key in (_KEY, _NOISE))
+        chosen, areas, ratios, corners = uniform(samples, 3 + 2 * TRIES, words).split([1, TRIES, TRIES, 2], dim=1)
         erased = (chosen[:, 0] < self.probability).nonzero()[:, 0]
         size = torch.tensor(images.shape[2:]).expand(len(erased), 2)
-        boxes = draw_boxes(size, self.area, self.ratio, 0.0, areas[erased], ratios[erased], corners[erased]).to(images.device)
+        areas = self.area[0] + areas * (self.area[1] - self.area[0])
+        low, high = map(math.log, self.ratio)
+        log_ratios = low + ratios * (high - low)
+        boxes = draw_boxes(size, areas[erased], log_ratios[erased], corners[erased], torch.tensor(self.ratio)).to(images.device)
         samples, erased = samples[erased].to(images.device), erased.to(images.device)
         rows, columns = (
             (places >= boxes[:, axis, None]) & (places < boxes[:, axis, None] + boxes[:, axis + 2, None])
             for axis, places in enumerate(torch.arange(length, device=images.device) for length in images.shape[2:])
         )
         inside = (rows[:, :, None] & columns[:, None])[:, None]
-        for some in blocks(erased, images.shape[3]):
-            noise = _normal(uniform(samples[some], images[0].numel(), seed, epoch, _NOISE)).view(-1, *images.shape[1:])
+        block = max(1, _BLOCK // images[0].numel())
+        for some in (slice(start, start + block) for start in range(0, len(erased), block)):
+            noise = _normal(uniform(samples[some], images[0].numel(), noise_words)).view(-1, *images.shape[1:])
             images.index_copy_(0, erased[some], torch.where(inside[some], noise, images.index_select(0, erased[some])))
         return images
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .color import IMAGENET_MEAN, jitter
-from .random import uniform
+from .random import hash_words, uniform
 
 _KEY = -2  # where views have their index and the loss has -1, so that the numbers are others
 _FILL = tuple(round(255 * mean) for mean in IMAGENET_MEAN)
@@ -48,8 +48,8 @@ class RandAugment:
 
     def drawn(self, samples: Tensor, seed: int, epoch: int) -> list[tuple[Tensor, Tensor]]:
         """For each of the `count` operations: which of OPERATIONS, int64 (n,), their number for none; its level, (n,), -1..1."""
-        rounds = []
-        for numbers in uniform(samples, 4 * self.count, seed, epoch, _KEY).double().split(4, dim=1):
+        rounds, words = [], torch.tensor(hash_words(seed, epoch, _KEY))
+        for numbers in uniform(samples, 4 * self.count, words).double().split(4, dim=1):
             kind, applied, spread, sign = numbers.unbind(1)
             kinds = torch.where(applied < self.probability, (kind * len(OPERATIONS)).long(), len(OPERATIONS))
             # Half a step of `uniform` further, since the deviation at 0 is infinite.
@@ -154,7 +154,7 @@ def _transform(images: Tensor, row_x: tuple[Tensor, ...], row_y: tuple[Tensor, .
 
 
 def _enhance(images: Tensor, levels: Tensor, name: str) -> Tensor:
-    return jitter(images, {name: 1 + 0.9 * levels}, torch.zeros(len(images), 1, dtype=torch.long, device=images.device))
+    return jitter(images, 1 + 0.9 * levels[:, None], torch.zeros(len(images), 1, dtype=torch.long, device=images.device), [name])
 
 
 def _wide(values: Tensor) -> Tensor:

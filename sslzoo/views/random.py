@@ -6,21 +6,28 @@ import torch
 from torch import Tensor
 
 _WORD = 0xFFFFFFFF
+_STEP = 0x9E3779B1
 
 
-def uniform(samples: Tensor, columns: int, *key: int) -> Tensor:
-    """Numbers in [0, 1), float32 (n, columns) on the samples' device: a pure function of the key, the sample and the column.
+def hash_words(*key: int) -> tuple[int, int, int]:
+    """Three 32-bit words that stand for the key: integers of any size, such as seed, epoch and view."""
+    digest = hashlib.blake2b(repr([int(part) for part in key]).encode(), digest_size=12).digest()
+    return tuple(int.from_bytes(digest[start : start + 4], "little") for start in (0, 4, 8))
+
+
+def uniform(samples: Tensor, columns: int, words: Tensor) -> Tensor:
+    """Numbers in [0, 1), float32 (n, columns) on the samples' device: a pure function of the words, the sample and the column.
 
     samples: int64 (n,), row numbers in the data set. So a sample meets the same numbers in any batch, on any device, in any process.
-    key: integers of any size, such as seed, epoch and view.
+    words: int64 (3,), of `hash_words`; those of several keys, (keys, 3), give (n, keys, columns).
     """
-    digest = hashlib.blake2b(repr([int(part) for part in key]).encode(), digest_size=12).digest()
-    first, second, third = (int.from_bytes(digest[start : start + 4], "little") for start in (0, 4, 8))
+    first, second, third = words.to(samples.device, non_blocking=True).unbind(-1)
+    samples = samples.view(-1, *[1] * first.ndim)
     rows = _scramble(_scramble((samples & _WORD) ^ first) ^ ((samples >> 32) & _WORD) ^ second)
     # An odd multiplier: its multiples modulo 2**32 are all different.
-    steps = (torch.arange(columns, device=samples.device) * 0x9E3779B1) & _WORD
-    words = _scramble(_scramble(rows[:, None] ^ steps) ^ third)
-    return (words >> 8).to(torch.float32) * 2.0**-24
+    steps = torch.arange(0, columns * _STEP, _STEP, device=samples.device) & _WORD
+    numbers = _scramble(_scramble(rows.unsqueeze(-1) ^ steps) ^ third.unsqueeze(-1))
+    return (numbers >> 8).to(torch.float32) * 2.0**-24
 
 
 def _scramble(words: Tensor) -> Tensor:

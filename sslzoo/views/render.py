@@ -1,50 +1,56 @@
-"""The random views of a batch, rendered on its device. Nothing here waits for the device: it all runs on `meta` tensors too."""
+"""The random views of a batch, rendered on its device. On a GPU nothing waits for it: it all runs on `meta` tensors too."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from sslzoo.errors import InputError
 
-from .blur import blur
-from .boxes import TRIES, draw_boxes
-from .color import JITTER, grayscale, jitter, normalize, solarize
-from .crop import crop, to_canvas
-from .random import uniform
+from .by_image import render_by_image
+from .color import IMAGENET_MEAN, IMAGENET_STD, normalization
+from .crop import to_canvas
+from .draws import draw, tabulate
+from .joint import paint_jointly, render_jointly
+from .random import hash_words
 from .view import View
 
-# How many random numbers each part of a view takes; new ones go last, so that the others keep theirs.
-_NUMBERS = {
-    "areas": TRIES, "ratios": TRIES, "corners": 2, "flips": 2, "jitter": 1, "amounts": len(JITTER), "order": len(JITTER),
-    "grayscale": 1, "blur": 1, "sigma": 1, "solarize": 1,
-}  # fmt: skip
-_COLUMNS = sum(_NUMBERS.values())
-
-# On a CPU as many images are rendered at a time as make so many px of the largest view. What is computed in between stays in its caches
-# and in memory that the process already has: writing to new memory costs more than the arithmetic.
-_BLOCK = 2**17
-_MOST = 2**22  # px of canvases that are in memory as floating-point numbers at once, of which one image may have more
+_SMALL = 64  # px; images no larger are cropped together, which is quicker for them on a CPU too
+_BLOCK = 2**17  # px of views that a CPU renders at a time: what is computed in between stays in its caches
 
 
 class Renderer:
     """Makes the views of a batch. Random numbers are keyed by seed, epoch, sample and view: no batch, device or worker changes them.
 
+    On a CPU the crops of images of more than 64 px are rounded to whole grey levels, as Pillow's are.
+
     views: what to make of each image.
-    compile: compile the colours of each different view on first use, some 5 to 15 s each, and again for a batch of another size.
+    compile: compile the colours of views that are rendered jointly, on first use and again for a batch of another size.
+    mean, std: of the channels, 0..1, with which to normalise.
     """
 
-    def __init__(self, views: Sequence[View], seed: int, compile: bool = False):
+    def __init__(
+        self, views: Sequence[View], seed: int, compile: bool = False, mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+    ):  # fmt: skip
         self._seed = seed
-        self._views = [view for view in views for _ in range(view.count)]
-        if not self._views:
+        views = [view for view in views for _ in range(view.count)]
+        if not views:
             raise InputError("no views: at least one is needed")
-        self._largest = max(view.size for view in views)
+        groups: dict[tuple, list[int]] = {}
+        for index, view in enumerate(views):
+            groups.setdefault((view.size, view.interpolation, view.padding, view.solarize_first), []).append(index)
+        # Views that are rendered together stand next to each other from here on, and are put in order at the end.
+        self._indices = [index for group in groups.values() for index in group]
+        self._groups = [[views[index] for index in group] for group in groups.values()]
+        self._table = tabulate([views[index] for index in self._indices])
+        self._padded = any(view.padding > 0 for view in views)
+        self._normalization = normalization(mean, std)
         # Static shapes: what is compiled does not see the canvas, whose size changes from batch to batch in a streamed data set.
-        self._paint = torch.compile(paint, dynamic=False) if compile else paint
+        self._paint = torch.compile(paint_jointly, dynamic=False) if compile else paint_jointly
 
     def __call__(self, pixels: Tensor, sizes: Tensor, samples: Tensor, epoch: int) -> list[Tensor]:
-        """One float32 (n, 3, size, size) for each view, normalised with ImageNet's mean and standard deviation.
+        """One float32 (n, 3, size, size) for each view, normalised.
 
         pixels: uint8 (n, 3, H, W), each image in the top-left corner.
         sizes: int64 (n, 2), heights and widths in px; nothing else of the canvas is read.
@@ -52,80 +58,54 @@ class Renderer:
 
         Call it outside of autocast, which would multiply the images in too low a precision.
         """
-        numbers = [draw(samples, self._seed, epoch, index) for index in range(len(self._views))]
-        results = [torch.empty(len(pixels), 3, view.size, view.size, device=pixels.device) for view in self._views]
-        for some in blocks(pixels, self._largest, pixels.shape[2] * pixels.shape[3]):
-            canvas = to_canvas(pixels[some])
-            for view, drawn, result in zip(self._views, numbers, results, strict=True):
-                its = {name: columns[some] for name, columns in drawn.items()}
-                self._paint(view, cut(view, canvas, sizes[some], its), its, result[some])
-        return results
+        render = self._render_on_cpu if pixels.device.type == "cpu" else self.render
+        return render(pixels, sizes, samples, self.words(epoch))
 
+    def words(self, epoch: int) -> Tensor:
+        """The keys of the views' random numbers in an epoch, int64 (views, 3) on the CPU."""
+        return torch.tensor([hash_words(self._seed, epoch, index) for index in self._indices])
+
+    def render(self, pixels: Tensor, sizes: Tensor, samples: Tensor, words: Tensor) -> list[Tensor]:
+        """What `__call__` gives on a GPU, as one graph: it branches on the shapes alone."""
+        drawn = draw(self._table.to(pixels.device, non_blocking=True), words, sizes, samples, self._padded)
+        canvas, constants = to_canvas(pixels), self._normalization.to(pixels.device, non_blocking=True)
+        groups = zip(self._groups, drawn.split([len(views) for views in self._groups]), strict=True)
+        return self._in_order([render_jointly(views, canvas, sizes, its, constants, self._paint) for views, its in groups])
 
     def crops(self, sizes: Tensor, samples: Tensor, epoch: int) -> list[Tensor]:
         """Where `__call__` cuts each view, int64 (n, 6): top, left, height, width in px, and 1 where flipped vertically, horizontally."""
-        places = []
-        for index, view in enumerate(self._views):
-            boxes, mirrored = _place(view, sizes, draw(samples, self._seed, epoch, index))
-            places.append(torch.cat([boxes, mirrored.long()], dim=1))
-        return places
+        drawn = draw(self._table.to(sizes.device, non_blocking=True), self.words(epoch), sizes, samples, self._padded)
+        return self._in_order([torch.cat([drawn.boxes, drawn.mirrored.long()], dim=2).transpose(0, 1)])
 
+    def _render_on_cpu(self, pixels: Tensor, sizes: Tensor, samples: Tensor, words: Tensor) -> list[Tensor]:
+        small = sizes.amax(dim=1) <= _SMALL
+        if small.any() and not small.all():
+            # Each image as its own size says, so that it meets the same view in any batch and on any canvas.
+            results = self._in_order(self._empty(pixels))
+            for rows in (small.nonzero()[:, 0], (~small).nonzero()[:, 0]):
+                parts = self._render_on_cpu(pixels[rows], sizes[rows], samples[rows], words)
+                for result, part in zip(results, parts, strict=True):
+                    result[rows] = part
+            return results
+        drawn = draw(self._table.to(pixels.device, non_blocking=True), words, sizes, samples, self._padded)
+        results = self._empty(pixels)
+        for views, its, result in zip(self._groups, drawn.split([len(views) for views in self._groups]), results, strict=True):
+            block = max(1, _BLOCK // (len(views) * views[0].size ** 2))
+            for start in range(0, len(pixels), block):
+                rows = slice(start, start + block)
+                if small.all():
+                    canvas = to_canvas(pixels[rows, :, :_SMALL, :_SMALL])
+                    result[:, rows] = render_jointly(views, canvas, sizes[rows], its.rows(rows), self._normalization, self._paint)
+                else:
+                    render_by_image(views, pixels[rows], sizes[rows], its.rows(rows), self._normalization, result[:, rows])
+        return self._in_order(results)
 
-def draw(samples: Tensor, *key: int) -> dict[str, Tensor]:
-    """The random numbers in [0, 1) of a view, (n, _NUMBERS[name]) for each name. samples, key: as for `uniform`."""
-    return dict(zip(_NUMBERS, uniform(samples, _COLUMNS, *key).split(list(_NUMBERS.values()), dim=1), strict=True))
+    def _empty(self, pixels: Tensor) -> list[Tensor]:
+        """Of each group, float32 (views, n, 3, size, size)."""
+        shapes = [(len(views), len(pixels), 3, views[0].size, views[0].size) for views in self._groups]
+        return [torch.empty(shape, device=pixels.device) for shape in shapes]
 
-
-def blocks(rows: Tensor, size: int, canvas: int = 1) -> Iterator[slice]:
-    """Which of the rows, one for each image, to take at a time on their device. size: px of the largest view. canvas: its px in all."""
-    block = max(1, min(_BLOCK // size**2, _MOST // canvas) if rows.device.type == "cpu" else len(rows))
-    return (slice(start, start + block) for start in range(0, len(rows), block))
-
-
-def cut(view: View, canvas: Tensor, sizes: Tensor, drawn: dict[str, Tensor]) -> Tensor:
-    """The view's part of each image, flipped: (n, 3, size, size), 0..255, of the canvas' type.
-
-    canvas: as `to_canvas` gives it. sizes: int64 (n, 2). drawn: as `draw` gives them.
-    """
-    boxes, mirrored = _place(view, sizes, drawn)
-    return crop(canvas, sizes, boxes, mirrored, view.size, view.interpolation, view.padding)
-
-
-def paint(view: View, images: Tensor, drawn: dict[str, Tensor], result: Tensor) -> None:
-    """Writes the images, (n, 3, size, size), 0..255, with the view's colours to `result`, float32 of the same shape, normalised."""
-    result.copy_(normalize(colors(view, images, drawn)))
-
-
-def colors(view: View, images: Tensor, drawn: dict[str, Tensor]) -> Tensor:
-    """The images, (n, 3, size, size), 0..255, with the view's colours: float32 of the same shape and range; may work in place."""
-    dtype, images = images.dtype, images.float()
-    used = [name for name in JITTER if getattr(view, name) > 0] if view.jitter > 0 else []
-    if used:
-        columns = [JITTER.index(name) for name in used]
-        chosen = drawn["jitter"][:, 0] < view.jitter
-        amounts = [_amount(JITTER[column], getattr(view, JITTER[column]), drawn["amounts"][:, column], chosen) for column in columns]
-        order = torch.stack([drawn["order"][:, column] for column in columns], dim=1).argsort(dim=1)
-        images = jitter(images, dict(zip(used, amounts, strict=True)), order)
-    if view.grayscale > 0:
-        images = grayscale(images, drawn["grayscale"][:, 0] < view.grayscale)
-    if view.solarize > 0 and view.solarize_first:
-        images = solarize(images, drawn["solarize"][:, 0] < view.solarize)
-    if view.blur > 0:
-        low, high = view.blur_sigma
-        sigmas = torch.where(drawn["blur"] < view.blur, low + drawn["sigma"] * (high - low), 0)[:, 0]
-        images = blur(images, sigmas, dtype)
-    if view.solarize > 0 and not view.solarize_first:
-        images = solarize(images, drawn["solarize"][:, 0] < view.solarize)
-    return images
-
-
-def _place(view: View, sizes: Tensor, drawn: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Boxes int64 (n, 4) and whether they are flipped vertically and horizontally, bool (n, 2)."""
-    boxes = draw_boxes(sizes, view.scale, view.ratio, view.padding, drawn["areas"], drawn["ratios"], drawn["corners"])
-    return boxes, torch.stack([drawn["flips"][:, 0] < view.vertical_flip, drawn["flips"][:, 1] < view.horizontal_flip], dim=1)
-
-
-def _amount(name: str, strength: float, numbers: Tensor, chosen: Tensor) -> Tensor:
-    """What `jitter` shall do, (n,): drawn by the random numbers where `chosen`, else what changes nothing."""
-    low, high, none = (-strength, strength, 0.0) if name == "hue" else (max(0.0, 1 - strength), 1 + strength, 1.0)
-    return torch.where(chosen, low + numbers * (high - low), none)
+    def _in_order(self, results: list[Tensor]) -> list[Tensor]:
+        """The groups' results, (views, n, ...) each, as one (n, ...) for each view."""
+        found = dict(zip(self._indices, [view for result in results for view in result.unbind()], strict=True))
+        return [found[index] for index in range(len(found))]

@@ -2,16 +2,14 @@
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from sslzoo.errors import InputError
 
 from .color import IMAGENET_MEAN, IMAGENET_STD, normalize
-from .crop import to_canvas
 from .erasing import RandomErasing
 from .rand_augment import RandAugment
-from .render import blocks, colors, cut, draw
+from .render import Renderer
 from .view import View
 
 
@@ -28,9 +26,10 @@ class TrainingCrops:
     ):  # fmt: skip
         if view.count != 1:
             raise InputError(f"view count {view.count}: a classifier is trained on one view of each image, so must be 1")
-        self._view, self._seed = view, seed
-        self._rand_augment, self._erasing = rand_augment, erasing
-        self._mean, self._std = mean, std
+        self._seed, self._rand_augment, self._erasing, self._mean, self._std = seed, rand_augment, erasing, mean, std
+        if rand_augment:  # which works on grey levels
+            mean, std = (0.0,) * 3, (1 / 255,) * 3
+        self._renderer = Renderer([view], seed, mean=mean, std=std)
 
     def __call__(self, pixels: Tensor, sizes: Tensor, samples: Tensor, epoch: int) -> Tensor:
         """float32 (n, 3, size, size), normalised.
@@ -41,14 +40,9 @@ class TrainingCrops:
 
         Call it outside of autocast, as a `Renderer`.
         """
-        images = torch.empty(len(pixels), 3, self._view.size, self._view.size, device=pixels.device)
-        drawn = draw(samples, self._seed, epoch, 0)
-        for some in blocks(pixels, self._view.size, pixels.shape[2] * pixels.shape[3]):
-            its = {name: columns[some] for name, columns in drawn.items()}
-            images[some] = colors(self._view, cut(self._view, to_canvas(pixels[some]), sizes[some], its), its)
+        (images,) = self._renderer(pixels, sizes, samples, epoch)
         if self._rand_augment or self._erasing:
             samples = samples.cpu()
         if self._rand_augment:
-            images = self._rand_augment(images, samples, self._seed, epoch)
-        images = normalize(images, self._mean, self._std)
+            images = normalize(self._rand_augment(images, samples, self._seed, epoch), self._mean, self._std)
         return self._erasing(images, samples, self._seed, epoch) if self._erasing else images
