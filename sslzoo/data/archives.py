@@ -1,4 +1,4 @@
-"""Images in tar shards, WebDataset's among them, and in zip files: read from where they lie, nothing is unpacked."""
+"""Images in tar files, such as WebDataset shards, and in zip files, read in place without unpacking."""
 
 import os
 import tarfile
@@ -21,13 +21,13 @@ from .raw_split import RawSplit, Request
 from .rows import MAX_BYTES
 
 _LABEL = "cls"  # WebDataset: the label of 0001.jpg is in 0001.cls
-_LONGEST_LABEL = 1000  # bytes
-_MOST_COLUMNS = 8
+_MAX_LABEL_BYTES = 1000
+_MAX_COLUMNS = 8  # images in a sample; with more, the dots in names do not separate extensions
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
 
 class _Tar:
-    """Members of an uncompressed tar file by path: where each begins and its bytes."""
+    """The offset and size of each member of an uncompressed tar file, by path."""
 
     def __init__(self, file: str):
         self.members: dict[str, tuple[int, int]] = {}
@@ -37,11 +37,11 @@ class _Tar:
                 while (member := opened.next()) is not None:
                     if member.isreg() and not member.issparse():
                         self.members[member.name] = (member.offset_data, member.size)
-                    elif member.islnk() and member.linkname in self.members:  # what is the same file twice
+                    elif member.islnk() and member.linkname in self.members:  # the same file under another name
                         self.members[member.name] = self.members[member.linkname]
                     elif not member.isdir():
                         links.append(member.name)
-                    opened.members = []  # else a kilobyte of memory for each
+                    opened.members = []  # tarfile keeps a kilobyte for each
             if links:
                 self.note = f"links and the like in {os.path.basename(file)}, not read: {first_few(links)}"
         except (tarfile.TarError, OSError, ValueError) as error:
@@ -54,7 +54,7 @@ class _Tar:
         return self.members[path][1]
 
     def read(self, path: str) -> bytes:
-        """Raises `BrokenImage`. Safe to use from several threads."""
+        """The member's content. Thread-safe. Raises `BrokenImage`."""
         start, size = self.members[path]
         try:
             content = os.pread(self._handle, size, start)
@@ -70,7 +70,7 @@ class _Tar:
 
 
 class _Zip:
-    """Members of a zip file by path."""
+    """The members of a zip file, by path."""
 
     def __init__(self, file: str):
         self.note = ""
@@ -84,17 +84,20 @@ class _Zip:
         return self.members[path].file_size
 
     def read(self, path: str) -> bytes:
-        """Raises `BrokenImage`. Safe to use from several threads."""
+        """The member's content. Thread-safe. Raises `BrokenImage`."""
         try:
             return self._opened.read(self.members[path])
         except (zipfile.BadZipFile, zlib.error, OSError, RuntimeError, NotImplementedError, EOFError) as error:
             raise BrokenImage(first_line(error)[:100]) from error
 
 
-class ArchiveRows:
-    """The image files of archives, as `TableRows` are those of a table. members: of each image, its archive and its path there."""
+Member = tuple[_Tar | _Zip, str]  # an archive and a path in it
 
-    def __init__(self, members: list[tuple[_Tar | _Zip, str]]):
+
+class ArchiveRows:
+    """Images in archives. members: the archive of each image, and its path there."""
+
+    def __init__(self, members: list[Member]):
         self._members = members
 
     def __len__(self) -> int:
@@ -117,7 +120,7 @@ class ArchiveRows:
 
 
 def is_archive(file: str) -> bool:
-    """Whether the file is a tar or zip file by its name. Raises `InputError` for a tar file that is compressed as a whole."""
+    """Whether the file is a tar or zip file, by its name. Raises `InputError` for a compressed tar file, which has no random access."""
     if file.lower().endswith(_COMPRESSED):
         name = display_name(file)
         raise InputError(f"'{name}' is compressed as a whole, so its images cannot be read one by one: unpack it and give the folder")
@@ -125,11 +128,47 @@ def is_archive(file: str) -> bool:
 
 
 def open_archives(files: list[str], requested: Request, named: bool) -> RawSplit:
-    """The images in archives, of all of them together. Raises `InputError`.
+    """The images in several archives together. Raises `InputError`.
 
-    named: the archives' own names have said the split. Labels are WebDataset's, in the file beside the image that ends in .cls
-    (label_column names another ending); else class folders are. image_column: the ending, where samples have several images.
+    named: the split is in the archives' own names. Labels are WebDataset's, from the file next to each image that ends in .cls
+    (label_column: in another extension), or else class folders. image_column: the extension, if samples have several images.
     """
+    archives, notes = _open_all(files)
+    members: dict[str, list[Member]] = {}
+    for archive in archives:
+        for path in archive.members:
+            members.setdefault(_normalized(archive, path), []).append((archive, path))
+    listing = list_paths(members)
+    layout = Layout(listing)
+    if not layout.splits:
+        raise InputError("; ".join(filter(None, [f"no images in '{display_name(files[0])}'", *notes, listing.skipped()])))
+    split = layout.splits[0] if named and len(layout.splits) == 1 else requested.split
+    images = layout.images_of(split, requested.label_column == "label")
+    if named and len(layout.splits) > 1:
+        notes.append(f"of the splits in the archive, {first_few(layout.splits)}, '{display_name(split)}' alone is read")
+    found = [member for path in images.paths for member in members[path]]
+    extension = requested.label_column or (_LABEL if f".{_LABEL}" in listing.others else "label")
+    if extension != "label":
+        texts = [_sibling_text(archive, path, extension) for archive, path in found]
+        if requested.label_column and not any(texts):
+            raise InputError(
+                f"label_column is '{extension}', but no file beside an image in '{display_name(files[0])}' ends in .{extension}"
+            )
+        labels = label_column(texts, extension, requested.label_column is not None)
+        listing.others.pop(f".{extension}", None)
+    else:
+        labels = Labels(images.labels, images.label_names, images.unlabelled)
+        if labels.values is not None:
+            counts = torch.tensor([len(members[path]) for path in images.paths])
+            labels = labels._replace(values=labels.values.repeat_interleave(counts))
+    rows = _rows_with_extension(found, requested.image_column)
+    values = None if labels.values is None else labels.values[torch.tensor(rows)]
+    notes += [*images.notes, *filter(None, [listing.skipped()])]
+    return RawSplit(ArchiveRows([found[row] for row in rows]), values, labels.names, layout.splits, notes, labels.reason)
+
+
+def _open_all(files: list[str]) -> tuple[list[_Tar | _Zip], list[str]]:
+    """The readable archives, and notes on the others. Raises `InputError` if none is readable."""
     archives, damaged = [], []
     for file in files:
         try:
@@ -138,67 +177,46 @@ def open_archives(files: list[str], requested: Request, named: bool) -> RawSplit
             damaged.append(error)
     if not archives:
         raise damaged[0]
-    places: dict[str, list[tuple[_Tar | _Zip, str]]] = {}
-    for archive in archives:
-        for member in archive.members:
-            # Old Windows programs write "ant\\1.png" into zip files.
-            path = member.replace("\\", "/") if isinstance(archive, _Zip) else member
-            places.setdefault("/".join(part for part in path.split("/") if part not in ("", ".")), []).append((archive, member))
-    listing = list_paths(places)
-    notes = [*map(str, damaged), *(archive.note for archive in archives if archive.note)]
-    layout = Layout(listing)
-    if not layout.splits:
-        raise InputError("; ".join(filter(None, [f"no images in '{display_name(files[0])}'", *notes, listing.skipped()])))
-    inner = layout.splits[0] if named and len(layout.splits) == 1 else requested.split
-    images = layout.arrange(inner, requested.label_column == "label")
-    if named and len(layout.splits) > 1:
-        notes.append(f"of the splits in the archive, {first_few(layout.splits)}, '{display_name(inner)}' alone is read")
-    members = [place for path in images.paths for place in places[path]]
-    labels = Labels(images.labels, images.label_names, images.unlabelled)
-    if labels.values is not None:
-        counts = torch.tensor([len(places[path]) for path in images.paths])
-        labels = labels._replace(values=labels.values.repeat_interleave(counts))
-    beside = requested.label_column or (_LABEL if f".{_LABEL}" in listing.others else "label")
-    if beside != "label":
-        values = [_beside(archive, member, beside) for archive, member in members]
-        if requested.label_column and not any(values):
-            raise InputError(f"label_column is '{beside}', but no file beside an image in '{display_name(files[0])}' ends in .{beside}")
-        labels = label_column(values, beside, requested.label_column is not None)
-        listing.others.pop(f".{beside}", None)
-    rows = _of_one_ending(members, requested.image_column)
-    members = [members[row] for row in rows]
-    values = None if labels.values is None else labels.values[torch.tensor(rows)]
-    said = [*notes, *images.notes, *filter(None, [listing.skipped()])]
-    return RawSplit(ArchiveRows(members), values, labels.names, layout.splits, said, labels.reason)
+    return archives, [*map(str, damaged), *(archive.note for archive in archives if archive.note)]
 
 
-def _sample(member: str) -> tuple[str, str]:
-    """WebDataset's name of a sample, up to the first dot of the file's name, and the ending, all that follows."""
-    folder, slash, name = member.rpartition("/")
-    key, _, ending = name.partition(".")
-    return folder + slash + key, ending
+def _normalized(archive: _Tar | _Zip, path: str) -> str:
+    # Old Windows programs write "ant\\1.png" into zip files.
+    path = path.replace("\\", "/") if isinstance(archive, _Zip) else path
+    return "/".join(part for part in path.split("/") if part not in ("", "."))
 
 
-def _beside(archive: _Tar | _Zip, member: str, ending: str) -> str | None:
-    """What the file of the same sample with this ending says."""
-    other = f"{_sample(member)[0]}.{ending}"
-    if other not in archive.members or archive.size(other) > _LONGEST_LABEL:
+def _split_extension(path: str) -> tuple[str, str]:
+    """WebDataset's sample name, up to the first dot in the file's name, and everything after it, the extension."""
+    folder, slash, name = path.rpartition("/")
+    key, _, extension = name.partition(".")
+    return folder + slash + key, extension
+
+
+def _sibling_text(archive: _Tar | _Zip, path: str, extension: str) -> str | None:
+    """The text in the file of the same sample with this extension."""
+    sibling = f"{_split_extension(path)[0]}.{extension}"
+    if sibling not in archive.members or archive.size(sibling) > _MAX_LABEL_BYTES:
         return None
     try:
-        return archive.read(other).decode("utf-8", "replace").strip()
+        return archive.read(sibling).decode("utf-8", "replace").strip()
     except BrokenImage:
         return None
 
 
-def _of_one_ending(members: list[tuple[_Tar | _Zip, str]], requested: str | None) -> list[int]:
-    """The rows of the images that end in `requested`, "jpg" or "seg.png"; all of them without it, unless samples have several images."""
-    samples = [(id(archive), *_sample(member)) for archive, member in members]
-    endings = Counter(ending for *_, ending in samples)
+def _rows_with_extension(members: list[Member], requested: str | None) -> list[int]:
+    """The rows of the images with the requested extension, "jpg" or "seg.png"; all rows without a request.
+
+    Raises `InputError` for an extension that no image has, and without a request if samples have several images.
+    """
+    samples = [(id(archive), *_split_extension(path)) for archive, path in members]
+    extensions = Counter(extension for *_, extension in samples)
     if requested is None or requested == "image":
         several = len({sample[:2] for sample in samples}) < len(samples)
-        if several and len(endings) <= _MOST_COLUMNS and max(endings.values()) > 1:  # else names merely hold dots
-            raise InputError(f"samples have several images; choose their ending as image_column: {', '.join(sorted(endings))}")
+        # If no extension occurs twice, the dots are merely part of the names.
+        if several and len(extensions) <= _MAX_COLUMNS and max(extensions.values()) > 1:
+            raise InputError(f"samples have several images; choose their ending as image_column: {', '.join(sorted(extensions))}")
         return list(range(len(members)))
-    if requested not in endings:
-        raise unknown("image column", requested, endings)
-    return [row for row, (*_, ending) in enumerate(samples) if ending == requested]
+    if requested not in extensions:
+        raise unknown("image column", requested, extensions)
+    return [row for row, (*_, extension) in enumerate(samples) if extension == requested]

@@ -1,4 +1,4 @@
-"""Data sets that Hugging Face `datasets` opens: Parquet files, what `save_to_disk` left, and the Hub's."""
+"""Data sets opened by Hugging Face `datasets`: Parquet files, `save_to_disk` folders and the Hub."""
 
 import contextlib
 import glob
@@ -16,49 +16,49 @@ from .split_names import choose
 
 
 def open_parquet(folder: str, files: list[str], requested: Request) -> RawSplit:
-    """The rows of Parquet files, relative to `folder`, one after the other. Raises `InputError`."""
+    """The rows of Parquet files, relative to `folder`. Files without images and damaged ones are skipped. Raises `InputError`."""
     from datasets import Features
     from pyarrow import ArrowException, parquet
 
-    places, others, damaged = [], [], []
+    readable, others, damaged = [], [], []
     for file in files:
         try:
             metadata = parquet.read_metadata(os.path.join(folder, file))
-            if metadata.num_rows == 0:  # such as the last shard of an uneven export, on which the builder fails
+            if metadata.num_rows == 0:  # such as the last shard of an uneven export; the builder fails on it
                 continue
             find_image_column(Features.from_arrow_schema(metadata.schema.to_arrow_schema()), requested.image_column)
-        except InputError:  # such as the features that `sslzoo embed` writes
+        except InputError:  # such as the output of `sslzoo embed`
             others.append(file)
         except (ArrowException, OSError, ValueError):
             damaged.append(file)
         else:
-            places.append(os.path.abspath(os.path.join(folder, file)))
-    notes = [f"{said}, not read: {first_few(found)}" for said, found in (("no images", others), ("damaged", damaged)) if found]
-    if not places and not others and not damaged:
+            readable.append(os.path.abspath(os.path.join(folder, file)))
+    notes = [f"{problem}, not read: {first_few(found)}" for problem, found in (("no images", others), ("damaged", damaged)) if found]
+    if not readable and not others and not damaged:
         return RawSplit(FileRows("", []), None, None, [], [])
-    # Where no file can be read, the loader has the better message.
-    places = places or [os.path.abspath(os.path.join(folder, file)) for file in [*others, *damaged]]
+    # If no file is readable, the loader raises the better message.
+    readable = readable or [os.path.abspath(os.path.join(folder, file)) for file in [*others, *damaged]]
     source = folder if len(files) > 1 else os.path.join(folder, files[0])
-    dataset = _load_local(source, "parquet", data_files={"data": [glob.escape(_plain(place)) for place in places]})["data"]
-    opened = _opened(dataset, requested, (), [])
+    dataset = _load_local(source, "parquet", data_files={"data": [glob.escape(_unambiguous(path)) for path in readable]})["data"]
+    opened = _split_from(dataset, requested, (), [])
     return opened._replace(notes=[*opened.notes, *notes])
 
 
-def _plain(place: str) -> str:
-    """The path, or a link to it where `datasets` would take it for more than a path: a variable, or a file in an archive."""
+def _unambiguous(path: str) -> str:
+    """The path, or a link to it if `datasets` would interpret it: "$" as a variable, "::" as a file in an archive."""
     from datasets import config
 
-    if "$" not in place and "::" not in place:
-        return place
-    link = os.path.join(config.HF_DATASETS_CACHE, "links", hashlib.sha256(os.fsencode(place)).hexdigest() + ".parquet")
+    if "$" not in path and "::" not in path:
+        return path
+    link = os.path.join(config.HF_DATASETS_CACHE, "links", hashlib.sha256(os.fsencode(path)).hexdigest() + ".parquet")
     os.makedirs(os.path.dirname(link), exist_ok=True)
     with contextlib.suppress(FileExistsError):
-        os.symlink(place, link)
+        os.symlink(path, link)
     return link
 
 
-def open_saved(place: str, folders: list[str], requested: Request) -> RawSplit:
-    """What `save_to_disk` has left in one folder, or in several of which each is a split. Raises `InputError`."""
+def open_saved(parent: str, folders: list[str], requested: Request) -> RawSplit:
+    """A data set written by `save_to_disk`, in one folder or in one folder for each split. Raises `InputError`."""
     import datasets
 
     found = {}
@@ -70,19 +70,19 @@ def open_saved(place: str, folders: list[str], requested: Request) -> RawSplit:
         if isinstance(saved, datasets.DatasetDict):
             found |= saved
         else:
-            found[os.path.basename(folder) if folder != place else str(saved.split or "train")] = saved
-    return _opened(_one_of(found, requested.split), requested, (), list(found))
+            found[os.path.basename(folder) if folder != parent else str(saved.split or "train")] = saved
+    return _split_from(_select(found, requested.split), requested, (), list(found))
 
 
-def _one_of(splits, requested: str):
+def _select(splits, requested: str):
     names = choose(requested, splits)
     if len(names) > 1:
         raise unknown("split", requested, splits)
     return splits[names[0]]
 
 
-def _opened(dataset, requested: Request, folders: tuple[str, ...], splits: list[str]) -> RawSplit:
-    """A data set of `datasets`, whose rows' paths may lead into `folders`."""
+def _split_from(dataset, requested: Request, folders: tuple[str, ...], splits: list[str]) -> RawSplit:
+    """A split from a loaded data set. folders: those that its rows' paths may lead into."""
     if len(dataset) == 0:
         return RawSplit(FileRows("", []), None, None, [], [])
     image_column = find_image_column(dataset.features, requested.image_column)
@@ -98,7 +98,7 @@ def _opened(dataset, requested: Request, folders: tuple[str, ...], splits: list[
 
 
 def _inner_splits(dataset) -> list[str]:
-    """A note where a column "split" tells the rows apart, as nothing here looks at it."""
+    """A note if a column "split" distinguishes rows, as it is not used."""
     if getattr(dataset.features.get("split"), "dtype", None) not in ("string", "large_string"):
         return []
     found = sorted(value for value in dataset.unique("split") if value)
@@ -112,17 +112,17 @@ def open_hub(source: str, requested: Request) -> RawSplit:
 
     name, _, configuration = source.partition("@")
     splits = _load(source, name, name=configuration or None)
-    dataset = _one_of(splits, requested.split)
-    # A Hub folder of image files is downloaded file by file; the rows hold the files' places in the cache.
+    dataset = _select(splits, requested.split)
+    # The rows of an image folder on the Hub hold paths into the cache.
     cache = (str(config.HF_CACHE_HOME), constants.HF_HUB_CACHE) if dataset.builder_name == "imagefolder" else ()
-    return _opened(dataset, requested, cache, list(splits))
+    return _split_from(dataset, requested, cache, list(splits))
 
 
 def _load_local(source: str, path: str, **arguments):
     from datasets import config
 
     count_downloads = config.HF_UPDATE_DOWNLOAD_COUNTS
-    config.HF_UPDATE_DOWNLOAD_COUNTS = False  # else a server is asked, and waited for, although all the files are here
+    config.HF_UPDATE_DOWNLOAD_COUNTS = False  # otherwise a server is contacted although all files are local
     try:
         return _load(source, path, **arguments)
     finally:
@@ -139,7 +139,7 @@ def _load(source: str, path: str, **arguments):
         except RuntimeError as error:
             if "scripts are no longer supported" not in str(error):
                 raise
-            # The Hub keeps a copy in Parquet of many data sets that are made by a script.
+            # The Hub converts many data sets that are made by a script to Parquet.
             return load_dataset(path, **arguments, revision="refs/convert/parquet")
     except Exception as error:  # the builders, Arrow, the Hub and the network each raise their own
         hint = "" if os.path.exists(os.path.expanduser(source)) else "; a local folder or Parquet file works too, and 'digits' is built in"

@@ -1,4 +1,4 @@
-"""From what the user calls a data set to the rows of one split, wherever and however it is stored."""
+"""Opening a split of whatever the user names: a folder, a file or a Hub data set."""
 
 import logging
 import os
@@ -22,18 +22,18 @@ _log = logging.getLogger(__name__)
 
 
 def open_source(source: str, split: str, image_column: str | None, label_column: str | None) -> RawSplit:
-    """Opens `split` of a local folder or file or of a Hub data set; decodes nothing, and logs what it found. Raises `InputError`.
+    """Opens a split of a local folder or file, or of a Hub data set, without decoding; logs what was found. Raises `InputError`.
 
-    label_column "none": no labels are wanted.
+    label_column "none": no labels.
     """
     requested = Request(split, image_column, label_column)
-    place = os.path.expanduser(source)
-    if os.path.isdir(place):
-        opened = _open_folder(place, requested)
-    elif os.path.exists(place):
-        opened = _open_files(os.path.dirname(place), [os.path.basename(place)], requested)
+    path = os.path.expanduser(source)
+    if os.path.isdir(path):
+        opened = _open_folder(path, requested)
+    elif os.path.exists(path):
+        opened = _open_files(os.path.dirname(path), [os.path.basename(path)], requested)
     elif source.startswith((".", "/", "~")) or is_data_file(source) or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?(@[^/@]+)?", source):
-        raise unknown("folder or file", source, _neighbours(place))
+        raise unknown("folder or file", source, _siblings(path))
     else:
         opened = open_hub(source, requested)
     if len(opened.rows) == 0:
@@ -49,70 +49,71 @@ def open_source(source: str, split: str, image_column: str | None, label_column:
     splits = [f"splits: {display_name(', '.join(opened.splits))}"] if len(opened.splits) > 1 else []
     unlabelled = [opened.unlabelled] if opened.unlabelled else []
     found = "; ".join([f"{pluralize(len(opened.rows), 'image')}{classes}", *splits, *unlabelled, *opened.notes])
-    strange = len(opened.splits) > 1 and any(keyword_of(name) is None for name in opened.splits)  # which a user may not know for splits
-    _log.log(logging.WARNING if opened.notes or unlabelled or strange else logging.INFO, "%s (%s): %s", display_name(source), split, found)
-    # A folder's name need not be UTF-8, and the names of classes are written into files.
+    # Folders that the user may not have meant as splits.
+    unusual = len(opened.splits) > 1 and any(keyword_of(name) is None for name in opened.splits)
+    _log.log(logging.WARNING if opened.notes or unlabelled or unusual else logging.INFO, "%s (%s): %s", display_name(source), split, found)
+    # Class names are written to files, and a folder's name need not be UTF-8.
     return opened._replace(label_names=opened.label_names and [utf8_path(name) for name in opened.label_names])
 
 
-def _neighbours(place: str) -> list[str]:
-    """What lies where `place` should."""
-    parent = os.path.dirname(place)
+def _siblings(path: str) -> list[str]:
+    """The files and folders that exist where `path` was expected."""
+    parent = os.path.dirname(path)
     try:
         return [os.path.join(parent, name) for name in os.listdir(parent or ".")]
     except (OSError, ValueError):
         return []
 
 
-def _open_folder(place: str, requested: Request) -> RawSplit:
-    if os.path.isfile(os.path.join(place, "dataset_dict.json")) or os.path.isfile(os.path.join(place, "state.json")):
-        return open_saved(place, [place], requested)
-    listing = list_folder(place)
+def _open_folder(folder: str, requested: Request) -> RawSplit:
+    if any(os.path.isfile(os.path.join(folder, name)) for name in ("dataset_dict.json", "state.json")):
+        return open_saved(folder, [folder], requested)
+    listing = list_folder(folder)
     layout = Layout(listing)
     if layout.splits:
-        return _open_images(place, listing, layout, requested)
-    saved = [os.path.join(place, *folder.parts) for folder in listing.folders[1:] if len(folder.parts) == 1]
-    saved = [folder for folder in saved if os.path.isfile(os.path.join(folder, "state.json"))]
+        return _open_images(folder, listing, layout, requested)
+    subfolders = [os.path.join(folder, *found.parts) for found in listing.folders if len(found.parts) == 1]
+    saved = [path for path in subfolders if os.path.isfile(os.path.join(path, "state.json"))]
     if saved:
-        return open_saved(place, saved, requested)
-    for endings in ((".parquet",), (".tar",), (".zip",), TABLES):
-        files = [file for ending in endings for file in listing.others.pop(ending, [])]
+        return open_saved(folder, saved, requested)
+    for extensions in ((".parquet",), (".tar",), (".zip",), TABLES):
+        files = [file for extension in extensions for file in listing.others.pop(extension, [])]
         if files:
-            opened = _open_files(place, files, requested)
+            opened = _open_files(folder, files, requested)
             return opened._replace(notes=[*opened.notes, *filter(None, [listing.skipped()])])
-    raise InputError("; ".join(filter(None, [f"no images and no Parquet files in '{display_name(place)}'", listing.skipped()])))
+    raise InputError("; ".join(filter(None, [f"no images and no Parquet files in '{display_name(folder)}'", listing.skipped()])))
 
 
-def _open_images(place: str, listing: Listing, layout: Layout, requested: Request) -> RawSplit:
+def _open_images(folder: str, listing: Listing, layout: Layout, requested: Request) -> RawSplit:
     requested = requested.without_none()
-    if requested.image_column not in (None, "image", "file_name"):  # the names that `datasets` gives
+    if requested.image_column not in (None, "image", "file_name"):  # as `datasets` calls it
         raise unknown("image column", requested.image_column, ["image"])
-    empty = layout.without_images(requested.split)
+    empty = layout.empty_folder(requested.split)
     if empty is not None:
-        raise InputError("; ".join(filter(None, [f"no images in '{display_name(os.path.join(place, empty))}'", listing.skipped()])))
-    images = layout.arrange(requested.split)
+        raise InputError("; ".join(filter(None, [f"no images in '{display_name(os.path.join(folder, empty))}'", listing.skipped()])))
+    images = layout.images_of(requested.split)
     if requested.label_column is not None:
-        opened = open_metadata(os.path.abspath(place), listing, images, requested.label_column)
+        opened = open_metadata(os.path.abspath(folder), listing, images, requested.label_column)
         if opened is not None:
             return opened._replace(splits=layout.splits)
         if images.labels is None:
-            images = layout.arrange(requested.split, innermost=True)
-    rows = FileRows(place, images.paths)
-    repeated = rows.duplicates() if listing.has_links else 0
+            images = layout.images_of(requested.split, innermost=True)
+    rows = FileRows(folder, images.paths)
+    duplicates = rows.duplicates() if listing.has_links else 0
     notes = [*images.notes, *filter(None, [listing.skipped()])]
-    if repeated:
-        notes.append(f"{pluralize(repeated, 'image')} there more than once, by links")
+    if duplicates:
+        notes.append(f"{pluralize(duplicates, 'image')} there more than once, by links")
     return RawSplit(rows, images.labels, images.label_names, layout.splits, notes, images.unlabelled)
 
 
 def _open_files(folder: str, files: list[str], requested: Request) -> RawSplit:
     """Data files of one kind, `files` relative to `folder`."""
-    gone = [file for file in files if not os.path.isfile(os.path.join(folder, file))]  # a pipe, a link to nowhere
-    if len(gone) == len(files):
+    missing = [file for file in files if not os.path.isfile(os.path.join(folder, file))]  # a pipe, a dangling link
+    if len(missing) == len(files):
         raise InputError(f"'{display_name(os.path.join(folder, files[0]))}' is no file")
-    splits = splits_of_files({*files} - {*gone})
+    splits = splits_of_files({*files} - {*missing})
     archives, tables = is_archive(files[0]), ending_of(files[0]) in TABLES
-    # Where no file's name says a split, folders in archives and a column of tables may.
+    # If no file's name contains a split, folders inside of archives or a column of tables may.
     named = not (archives or tables) or len(splits) > 1 or any(says_split(file) for file in files)
     chosen = [file for name in (choose(requested.split, splits) if named else splits) for file in splits[name]]
     if archives:
@@ -124,7 +125,7 @@ def _open_files(folder: str, files: list[str], requested: Request) -> RawSplit:
     else:
         file = display_name(os.path.join(folder, files[0]))
         raise InputError(f"'{file}' is neither a folder nor a .parquet, .csv, .tsv, .jsonl, .tar or .zip file")
-    unused = sorted({*files} - {*gone} - {file for shards in splits.values() for file in shards})
+    unused = sorted({*files} - {*missing} - {file for shards in splits.values() for file in shards})
     notes = [f"{pluralize(len(unused), 'file')} deeper down not read: {first_few(unused)}"] if unused else []
-    notes += [f"not read, as they are no files: {first_few(gone)}"] if gone else []
+    notes += [f"not read, as they are no files: {first_few(missing)}"] if missing else []
     return opened._replace(splits=list(splits) if named else opened.splits, notes=[*notes, *opened.notes])

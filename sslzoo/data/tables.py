@@ -1,4 +1,4 @@
-"""Tables of paths: CSV and JSON lines, by themselves or as the metadata.csv of a folder of images."""
+"""Tables of image paths: CSV and JSON lines, on their own or as the metadata.csv of a folder of images."""
 
 import csv
 import json
@@ -20,16 +20,16 @@ from .rows import TableRows
 from .split_names import choose, is_keyword
 
 TABLES = (".csv", ".tsv", ".jsonl")
-_SPLIT = "split"  # a column
-_FILE_NAME = "file_name"  # of metadata files, as `datasets` has it
-Table = dict[str, list]  # values by column, all of one length; None where there is none
+_SPLIT = "split"  # the column that names each row's split
+_FILE_NAME = "file_name"  # the column of paths in metadata files of `datasets`
+Table = dict[str, list]  # values by column, all of the same length; None for a missing value
 
 
 def open_tables(folder: str, files: list[str], requested: Request, named: bool) -> RawSplit:
-    """The images that the tables `files`, relative to `folder`, name by paths relative to themselves. Raises `InputError`.
+    """The images listed in the tables `files`, relative to `folder`. Raises `InputError`.
 
-    No path leads out of `folder`. Labels are the column that is requested, else the one that its name tells for it.
-    named: the files' own names have said the split; else a column "split" of keywords says which rows are read.
+    Paths in a table are relative to it, and never lead out of `folder`. Labels are in the requested column, or else in the only one whose
+    name says so. named: the split is in the files' own names; otherwise a column "split" of keywords decides which rows are read.
     """
     tables = {file: _read(os.path.join(folder, file)) for file in files}
     images = {file: requested.image_column or _path_column(table, file) for file, table in tables.items()}
@@ -38,36 +38,36 @@ def open_tables(folder: str, files: list[str], requested: Request, named: bool) 
             if name is not None and name not in table:
                 raise unknown(f"{kind} column", name, table)
     others = dict.fromkeys(column for file, table in tables.items() for column in table if column != images[file])
-    labels_at, reason = (requested.label_column, "") if requested.label_column else label_column_by_name(others)
+    label_name, reason = (requested.label_column, "") if requested.label_column else label_column_by_name(others)
     paths, values, splits = [], [], []
     for file, table in tables.items():
         empty = [None] * len(table[images[file]])
         paths += [_join(folder, file, path) for path in table[images[file]]]
-        values += table.get(labels_at, empty)
+        values += table.get(label_name, empty)
         splits += table.get(_SPLIT, empty)
-    rows, names, notes = _rows_of(requested.split, splits, named)
-    # All the splits' labels are numbered together.
-    opened = _opened(folder, paths, label_column(values, labels_at or "", requested.label_column is not None), rows)
+    rows, names, notes = _rows_of_split(requested.split, splits, named)
+    # Numbered over all splits together.
+    opened = _split_from(folder, paths, label_column(values, label_name or "", requested.label_column is not None), rows)
     return opened._replace(splits=names, notes=notes, unlabelled=reason or opened.unlabelled)
 
 
-def _rows_of(requested: str, column: list, named: bool) -> tuple[Sequence[int], list[str], list[str]]:
-    """The rows that the column "split" gives to the split `requested`, the names of the splits, and notes for the user."""
+def _rows_of_split(requested: str, column: list, named: bool) -> tuple[Sequence[int], list[str], list[str]]:
+    """The rows of the requested split according to the column "split", the names of all splits, and notes for the user."""
     names = sorted({str(value) for value in column if value is not None})
     if named or not names or not all(map(is_keyword, names)):
         if not named:
             choose(requested, ["train"])
         notes = [f"column '{_SPLIT}' is not looked at, the rows of all are read: {first_few(names)}"] if len(names) > 1 else []
         return range(len(column)), ["train"], notes
-    chosen, without = choose(requested, names), column.count(None)
-    notes = [f"{pluralize(without, 'row')} without a split, left out"] if without else []
+    chosen, missing = choose(requested, names), column.count(None)
+    notes = [f"{pluralize(missing, 'row')} without a split, left out"] if missing else []
     return [row for row, value in enumerate(column) if value is not None and str(value) in chosen], names, notes
 
 
 def open_metadata(folder: str, listing: Listing, images: ImageFiles, column: str) -> RawSplit | None:
-    """The images of a split in the order of the folder's metadata files, with the labels of their column.
+    """The images of a split in the order of the folder's metadata files, with the labels in `column`.
 
-    None where that is "label" and no metadata file has it. Rows of images of other splits are passed over. Raises `InputError`.
+    None if that is "label" and no metadata file has such a column. Rows of other splits are skipped. Raises `InputError`.
     """
     files = [file for ending in (*TABLES, ".parquet") for file in listing.others.get(ending, []) if PurePosixPath(file).stem == "metadata"]
     paths, values, columns = [], [], {"label"}
@@ -82,19 +82,19 @@ def open_metadata(folder: str, listing: Listing, images: ImageFiles, column: str
         return None
     if not paths:
         raise unknown("label column", column, columns)
-    # All the splits' labels are numbered together.
+    # Numbered over all splits together.
     labels = label_column(values, column, required=True)
-    here = {os.path.join(folder, path) for path in images.paths}
-    elsewhere = {os.path.join(folder, *one.parts, name) for one in listing.folders for name in one.images} - here
-    rows = [row for row, path in enumerate(paths) if path not in elsewhere]
-    unlisted = sorted(here - {paths[row] for row in rows})
-    shorter = [os.path.relpath(path, folder) for path in unlisted]
-    notes = [f"{pluralize(len(unlisted), 'image')} not in {first_few(files)}, left out: {first_few(shorter)}"] if unlisted else []
-    return _opened(folder, paths, labels, rows)._replace(notes=notes)
+    own = {os.path.join(folder, path) for path in images.paths}
+    other_splits = {os.path.join(folder, *found.parts, name) for found in listing.folders for name in found.images} - own
+    rows = [row for row, path in enumerate(paths) if path not in other_splits]
+    unlisted = sorted(own - {paths[row] for row in rows})
+    relative = [os.path.relpath(path, folder) for path in unlisted]
+    notes = [f"{pluralize(len(unlisted), 'image')} not in {first_few(files)}, left out: {first_few(relative)}"] if unlisted else []
+    return _split_from(folder, paths, labels, rows)._replace(notes=notes)
 
 
-def _opened(folder: str, paths: list[str | None], labels: Labels, rows: Sequence[int]) -> RawSplit:
-    """The images of these rows of all that the tables hold."""
+def _split_from(folder: str, paths: list[str | None], labels: Labels, rows: Sequence[int]) -> RawSplit:
+    """The split that consists of these rows of the tables."""
     import pyarrow as arrow
 
     chosen = [paths[row] for row in rows]
@@ -108,19 +108,19 @@ def _opened(folder: str, paths: list[str | None], labels: Labels, rows: Sequence
 
 
 def _join(folder: str, table: str, path: object) -> str | None:
-    """Where a path in a table leads to, as far as its text says; what leads out of the folder is refused when it is read."""
+    """The absolute path of an image in a table, without resolving links. `TableRows` refuses those that lead out of the folder."""
     if path is None:
         return None
     try:
-        place = os.path.normpath(os.path.join(folder, os.path.dirname(table), str(path)))
-        place.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:  # half a letter, which JSON can hold and no path can
+        joined = os.path.normpath(os.path.join(folder, os.path.dirname(table), str(path)))
+        joined.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # half of a surrogate pair, which JSON can hold but a path cannot
         return None
-    return place
+    return joined
 
 
 def _path_column(table: Table, file: str) -> str:
-    """The column of paths to images: the one that is called so by `datasets`, else the only one whose first path ends like an image."""
+    """The column of image paths: "file_name", as in `datasets`, or else the only one whose first value ends like an image file."""
     if _FILE_NAME in table:
         return _FILE_NAME
     if any(ending_of(column) in image_endings() for column in table):
@@ -136,7 +136,7 @@ def _path_column(table: Table, file: str) -> str:
 
 
 def _read(file: str) -> Table:
-    """Texts of a CSV file, values of a file of JSON lines or Parquet. A line that is no JSON is a row without values."""
+    """The texts of a CSV file, or the values of a JSON lines or Parquet file. A line that is not JSON is a row without values."""
     try:
         if file.endswith(".parquet"):
             from pyarrow import parquet
@@ -154,7 +154,7 @@ def _read(file: str) -> Table:
         return {column: [None if row.get(column) == "" else row.get(column) for row in rows] for column in columns}
     except InputError:
         raise
-    except (OSError, ValueError, csv.Error) as error:  # ValueError: Arrow's, too
+    except (OSError, ValueError, csv.Error) as error:  # Arrow's errors are ValueErrors
         raise InputError(f"cannot read '{display_name(file)}': {first_line(error)}") from error
 
 
