@@ -1,4 +1,4 @@
-"""A small Hub for the tests: what `huggingface_hub` asks of a server, on loopback, kept in memory.
+"""A small Hub for the tests: serves the requests of `huggingface_hub` on loopback, from memory.
 
     with HubServer({"hf_ada": ("ada", "sslzoo")}) as server:  # ada is a member of the organisation sslzoo
         server.add("sslzoo/tiny", {"README.md": card})
@@ -312,24 +312,24 @@ class HubServer:
 
     @_route("POST", "/api/repos/create")
     async def _create(self, call: Call) -> Response:
-        asked = await call.request.json()
-        kind, namespace = (asked.get("type") or "model") + "s", asked.get("organization") or next(iter(call.account), None)
-        name = f"{namespace}/{asked['name']}"
+        body = await call.request.json()
+        kind, namespace = (body.get("type") or "model") + "s", body.get("organization") or next(iter(call.account), None)
+        name = f"{namespace}/{body['name']}"
         url = f"{self.url}/{Repository(kind, name).address}"
         if namespace not in call.account:
             raise Refused(403 if call.account else 401, f'You don\'t have the rights to create a model under the namespace "{namespace}"')
         if (kind, name) in self.repositories:
             raise Refused(409, "You already created this repo", url=url)
-        if not re.fullmatch(r"\w[\w.-]{0,95}", asked["name"]):
-            raise Refused(400, f"Invalid repository name: {asked['name']}")
+        if not re.fullmatch(r"\w[\w.-]{0,95}", body["name"]):
+            raise Refused(400, f"Invalid repository name: {body['name']}")
         attributes = "".join(f"*{suffix} filter=lfs diff=lfs merge=lfs -text\n" for suffix in _LFS_SUFFIXES)
-        self.add(name, {".gitattributes": attributes}, kind, asked.get("visibility") == "private")
+        self.add(name, {".gitattributes": attributes}, kind, body.get("visibility") == "private")
         return Json({"url": url, "name": name, "id": name})
 
     @_route("PUT", "/api/{kind}/{name}/settings", "write")
     async def _settings(self, call: Call) -> Response:
-        asked = await call.request.json()
-        call.repository.private = asked.get("visibility", call.repository.private) in ("private", True)
+        body = await call.request.json()
+        call.repository.private = body.get("visibility", call.repository.private) in ("private", True)
         return Json({"private": call.repository.private})
 
     @_route("POST", "/api/validate-yaml")
@@ -341,8 +341,8 @@ class HubServer:
     @_route("POST", "/api/{kind}/{name}/preupload/{revision}", "write")
     async def _preupload(self, call: Call) -> Response:
         files, rows = call.repository.at(call.revision).files, []
-        for asked in (await call.request.json())["files"]:
-            path, lfs = asked["path"], _is_lfs(asked["path"], asked["size"], base64.b64decode(asked["sample"]))
+        for file in (await call.request.json())["files"]:
+            path, lfs = file["path"], _is_lfs(file["path"], file["size"], base64.b64decode(file["sample"]))
             oid = files[path].etag if path in files else None
             rows.append({"path": path, "uploadMode": "lfs" if lfs else "regular", "shouldIgnore": False, "oid": oid})
         return Json({"files": rows})
@@ -350,8 +350,8 @@ class HubServer:
     @_route("POST", "/{prefix}{name}[.]git/info/lfs/objects/batch", "write")
     async def _batch(self, call: Call) -> Response:
         address, rows = f"{self.url}/{call.repository.address}.git/info/lfs", []
-        for asked in (await call.request.json())["objects"]:
-            oid, row = asked["oid"], {"oid": asked["oid"], "size": asked["size"]}
+        for requested in (await call.request.json())["objects"]:
+            oid, row = requested["oid"], {"oid": requested["oid"], "size": requested["size"]}
             if oid not in self.objects:
                 # The client sends no token with the upload itself.
                 upload = f"{address}/objects/{oid}?signature={self._signature(call.repository, oid)}"
@@ -370,8 +370,8 @@ class HubServer:
 
     @_route("POST", "/{prefix}{name}[.]git/info/lfs/verify", "write")
     async def _verify(self, call: Call) -> Response:
-        asked = await call.request.json()
-        if len(self.objects.get(asked["oid"], b"")) != asked["size"]:
+        body = await call.request.json()
+        if len(self.objects.get(body["oid"], b"")) != body["size"]:
             raise Refused(422, "the object was not uploaded")
         return Json({})
 
@@ -382,7 +382,7 @@ class HubServer:
         if call.revision not in call.repository.branches:
             raise Refused(404, f"Invalid rev id: {call.revision}", "RevisionNotFound")
         lines = [json.loads(line) for line in (await call.request.body()).splitlines() if line.strip()]
-        # From here on nothing awaits: commits happen one after the other, whole or not at all.
+        # Nothing awaits from here on, so commits are atomic and happen one after the other.
         header = next(line["value"] for line in lines if line["key"] == "header")
         head = call.repository.at(call.revision)
         if header.get("parentCommit") not in (None, head.sha):
@@ -456,8 +456,8 @@ class HubServer:
 
     @_route("POST", "/api/{kind}/{name}/paths-info/{revision}")
     async def _paths_info(self, call: Call) -> Response:
-        asked = parse_qs((await call.request.body()).decode()).get("paths", [])
-        return Json([row for row in _rows(call.repository.at(call.revision).files) if row["path"] in asked])
+        requested = parse_qs((await call.request.body()).decode()).get("paths", [])
+        return Json([row for row in _rows(call.repository.at(call.revision).files) if row["path"] in requested])
 
     @_route("GET|HEAD", "/{prefix}{name}/resolve/{revision}/{path}")
     async def _resolve(self, call: Call) -> Response:

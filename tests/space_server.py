@@ -1,6 +1,6 @@
 """The Space as a process of its own: `python space_server.py CARDS` prints one address a line until its input ends.
 
-The first page asks the Hub of HF_ENDPOINT; the second has the cards in the folder CARDS, as its Hub never answers.
+The first page lists the models of the Hub at HF_ENDPOINT; the second shows the cards in the folder CARDS, as its Hub never answers.
 """
 
 import sys
@@ -12,12 +12,12 @@ from app import serve
 from board import Board
 
 
-def away():
+def no_hub():
     raise ConnectionError("no Hub here")
 
 
 cards = Path(sys.argv[1])
-for board in (Board(), Board(away, cards)):
+for board in (Board(), Board(no_hub, cards)):
     address = serve(board, server_name="127.0.0.1", prevent_thread_lock=True)
     print(address, flush=True)
 sys.stdin.read()

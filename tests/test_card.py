@@ -1,4 +1,4 @@
-"""The model card says what is in the run folder, is read back by the Hub's client, and refuses numbers of other weights."""
+"""The model card describes the run folder, can be read by the Hub's client, and is refused for numbers of other weights."""
 
 import ast
 import copy
@@ -34,7 +34,7 @@ FOREVER = "0" * 64  # the digest of no file
 
 
 def make_run(folder: Path, **changes) -> Run:
-    """A finished run of a few kilobytes that nobody trained."""
+    """A finished run of a few kilobytes, without training."""
     recipe = read_recipe("digits/simclr", {**SIMCLR, **changes})
     return finish(folder, recipe)
 
@@ -114,7 +114,7 @@ def test_leaderboard_block_survives_the_hubs_client(card, tmp_path):
     assert block["numbers"][2]["arguments"]["epoch"] == 2 and len(block["weights_sha256"]) == 64
 
 
-def test_card_tells_what_it_is_how_to_load_it_and_its_numbers(card):
+def test_card_says_what_the_model_is_how_to_load_it_and_its_numbers(card):
     idea = Path(__import__("sslzoo.methods.simclr", fromlist=["_"]).__file__).read_text().split('"""')[1].splitlines()[0]
     assert idea in card
     paper = method_class("simclr").paper
@@ -162,7 +162,7 @@ def test_texts_come_from_the_methods_file(tmp_path):
     assert ModelCard(text).data.tags[2:] == ["mae", "arxiv:2111.06377"]
 
 
-@pytest.mark.parametrize("values, said", [
+@pytest.mark.parametrize("values, message", [
     ({"provenance": {"weights_sha256": FOREVER}}, "was measured on weights 000000000000..., but"),
     ({"provenance": {}}, "was measured on weights that it does not name"),
     ({"value": 76.5}, "is 76.5: must be a fraction"),
@@ -173,15 +173,15 @@ def test_texts_come_from_the_methods_file(tmp_path):
     ({"provenance": {"train_fingerprint": 5}}, "has train_fingerprint: 5, must be text"),
     ({"value": 10**400}, "is a huge number: must be a fraction"),
 ])  # fmt: skip
-def test_wrong_numbers_are_refused_before_anything_is_written(tmp_path, values, said):
+def test_wrong_numbers_are_refused_before_anything_is_written(tmp_path, values, message):
     run = make_run(tmp_path)
     change(run, **values)
     before = sorted(tmp_path.iterdir())
-    with pytest.raises(InputError, match=re.escape(said)) as caught:
+    with pytest.raises(InputError, match=re.escape(message)) as caught:
         write_card(run.folder)
-    message = str(caught.value)
-    assert "results.json" in message and "\n" not in message
-    assert "kNN top-1 (k=20, T=0.1)" in message or "arguments" in values
+    error = str(caught.value)
+    assert "results.json" in error and "\n" not in error
+    assert "kNN top-1 (k=20, T=0.1)" in error or "arguments" in values
     assert sorted(tmp_path.iterdir()) == before
 
 
@@ -217,7 +217,7 @@ def test_a_run_without_numbers_gets_a_card_that_says_so(tmp_path):
     assert ModelCard(text).data.eval_results is None and "model-index" not in text
 
 
-def test_text_from_outside_breaks_neither_markdown_nor_metadata(tmp_path):
+def test_untrusted_text_breaks_neither_markdown_nor_metadata(tmp_path):
     def parsed(dataset: str, hardware: str) -> tuple[list[str], dict, str]:
         run = make_run(tmp_path / f"run{len(list(tmp_path.iterdir()))}", dataset=dataset, name="same")
         results = run.results()
@@ -235,10 +235,10 @@ def test_text_from_outside_breaks_neither_markdown_nor_metadata(tmp_path):
     assert evil[0] == harmless[0], "the same headings, tables, links and code, whatever the names are"
     assert "html_inline" not in evil[0] and "html_block" not in evil[0]
     shown = " ".join(EVIL.split())
-    assert f"{shown}, 2 processes" in map(_text, _tokens(evil[2])), "a cell of a table shows the whole name as it is"
+    assert f"{shown}, 2 processes" in map(_text, _tokens(evil[2])), "a cell of a table shows the complete name literally"
     assert evil[1].keys() == harmless[1].keys() and evil[1]["sslzoo"].keys() == harmless[1]["sslzoo"].keys()
     assert evil[1]["sslzoo"]["hardware"] == shown
-    assert "/nowhere" not in harmless[2] and "/nowhere" not in str(harmless[1]), "where a local folder lies is not told"
+    assert "/nowhere" not in harmless[2] and "/nowhere" not in str(harmless[1]), "the path of a local folder is not in the card"
 
 
 def _tokens(markdown: str) -> list:
@@ -249,7 +249,7 @@ def _text(token) -> str:
     return "".join(child.content for child in token.children or [])
 
 
-def test_a_data_set_of_the_hub_is_named_and_one_that_is_gone_costs_a_picture(tmp_path, caplog):
+def test_a_data_set_of_the_hub_is_named_and_a_missing_one_costs_pictures(tmp_path, caplog):
     run = make_run(tmp_path, dataset="someone/pictures@small", name="gone")
     with caplog.at_level(logging.WARNING, "sslzoo"):
         text = write_card(run.folder).read_text()
@@ -273,7 +273,7 @@ def test_writing_again_changes_no_byte_and_other_weights_another_picture(tmp_pat
     drawn = (run.folder / "neighbours.png").stat().st_mtime_ns
     assert written() == first and (run.folder / "neighbours.png").stat().st_mtime_ns == drawn, "not drawn again"
     (run.folder / "neighbours.png").unlink()
-    assert written() == first, "drawing again gives the same bytes"
+    assert written() == first, "drawn again, it has the same bytes"
     (run.folder / "metrics.jsonl").unlink()
     finish(run.folder, run.recipe, seed=1)
     other = written()
@@ -284,13 +284,13 @@ def test_writing_again_changes_no_byte_and_other_weights_another_picture(tmp_pat
     assert leftovers == []
 
 
-def test_a_picture_of_other_weights_does_not_stay(tmp_path):
+def test_a_picture_of_other_weights_is_removed(tmp_path):
     run = make_run(tmp_path / "run", dataset="someone/gone", name="gone")
     Image.new("RGB", (8, 8)).save(run.folder / "neighbours.png")
     assert "neighbours.png" not in write_card(run.folder).read_text() and not (run.folder / "neighbours.png").exists()
 
 
-def test_images_of_a_folder_are_shown_when_that_is_asked_for(tmp_path, caplog):
+def test_images_of_a_folder_are_shown_on_request(tmp_path, caplog):
     _paint(tmp_path / "data/train", {"red": "a", "blue": "b"}, 4)
     _paint(tmp_path / "data/test", {"red": "a", "blue": "b"}, 2)
     run = make_run(tmp_path / "run", dataset=str(tmp_path / "data"), name="colours")
@@ -303,10 +303,10 @@ def test_images_of_a_folder_are_shown_when_that_is_asked_for(tmp_path, caplog):
     text = (run.folder / "README.md").read_text()
     assert "(neighbours.png)" in text and "(maps.png)" in text and (run.folder / "maps.png").is_file()
     assert main(["card", str(run.folder)]) == 0
-    assert ".png" not in (run.folder / "README.md").read_text().replace("(curves.png)", ""), "what is left from before is not shown"
+    assert ".png" not in (run.folder / "README.md").read_text().replace("(curves.png)", ""), "an earlier picture is not shown"
 
 
-def test_the_card_says_how_small_resnets_start(card, tmp_path):
+def test_the_card_says_how_small_resnets_are_initialised(card, tmp_path):
     assert "| Initialisation | transformers' own, whose convolutions start about 2.45 times as large" in card
     assert "2.45" not in card_text(make_run(tmp_path, encoder="vit-xs4"), "ada/vit", {})
 
@@ -318,27 +318,27 @@ def test_curves_need_a_loss(tmp_path):
         write_card(run.folder)
 
 
-def places(value, at: tuple = ()) -> Iterator[tuple]:
-    """The ways to all values of nested lists and mappings."""
+def paths(value, at: tuple = ()) -> Iterator[tuple]:
+    """The paths to all values of nested lists and mappings."""
     for key in value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ():
         yield (*at, key)
-        yield from places(value[key], (*at, key))
+        yield from paths(value[key], (*at, key))
 
 
 NONSENSE = (None, [], {}, [[1]], {"a": [{}]}, 10**30, 10**4000, -1, float("nan"), float("inf"), True, "x" * 5000, "a\nb", "\ud800", 0.5)
 
 
-def test_whatever_results_and_metrics_hold_is_a_card_or_one_line(tmp_path):
+def test_arbitrary_results_and_metrics_give_a_card_or_a_one_line_error(tmp_path):
     run = make_run(tmp_path / "run")
     results = run.results()
     results["numbers"][0]["provenance"]["environment"] = {"hardware": "x"}
     results["numbers"] = results["numbers"][::2]
-    ways, refused = [way for way in places(results) if "files" not in way], 0
-    assert len(ways) > 50
-    for count, (*way, last) in enumerate(ways):
+    all_paths, refused = [path for path in paths(results) if "files" not in path], 0
+    assert len(all_paths) > 50
+    for count, (*path, last) in enumerate(all_paths):
         for value in NONSENSE[count % 3 :: 3]:
             values = inside = copy.deepcopy(results)
-            for key in way:
+            for key in path:
                 inside = inside[key]
             inside[last] = value
             (run.folder / "results.json").write_text(json.dumps(values))
@@ -376,7 +376,7 @@ def _paint(folder: Path, names: dict[str, str], copies: int) -> None:
             Image.new("RGB", (16, 16), COLOURS[colour]).save(folder / name / f"{colour}{index}.png")
 
 
-def test_neighbours_are_the_nearest_and_frames_tell_their_class(tmp_path):
+def test_neighbours_are_the_nearest_and_frames_show_their_class(tmp_path):
     areas = {}
     for case, test in (("right", {"red": "a", "blue": "b"}), ("swapped", {"red": "b", "blue": "a"})):
         _paint(tmp_path / case / "data/train", {"red": "a", "blue": "b"}, 7)
@@ -400,5 +400,5 @@ def test_without_labels_an_image_is_not_its_own_neighbour(tmp_path):
     text = write_card(run.folder, with_images=True).read_text()
     assert "(neighbours.png)" in text and "(maps.png)" in text and (run.folder / "maps.png").is_file(), "maps need no labels either"
     for colour in colours.values():
-        assert 2.5 < _area(run.folder, colour) < 3, "asked about once, and once the neighbour of each of the other two"
+        assert 2.5 < _area(run.folder, colour) < 3, "once a query, and once the neighbour of each of the other two"
     assert _area(run.folder, neighbours.SAME_CLASS) == _area(run.folder, neighbours.OTHER_CLASS) == 0

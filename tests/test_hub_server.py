@@ -1,4 +1,4 @@
-"""The test Hub is held against the real client: what the other tests find out through it has to be true."""
+"""The test Hub works with the real client, so that the other tests can rely on it."""
 
 import json
 import textwrap
@@ -49,9 +49,9 @@ def client(server, tmp_path):
     """Runs code that sets `result` and returns it."""
 
     def run(code: str, token: str | None = "hf_ada", before: str = PUBLISH):
-        # The client's waits between two tries are its own affair.
+        # Without the client's delays between two attempts.
         head = f"import json, os, time\ntime.sleep = lambda seconds: None\nCARD = {CARD!r}\n"
-        # Threads of a streamed data set abort the interpreter's end now and then: what is asked for is over by then.
+        # Threads of a streamed data set sometimes abort the interpreter while it exits; the result is printed by then.
         end = "print(json.dumps(result), flush=True)\nos._exit(0)"
         done = server.run_python(f"{head}{before}\n{textwrap.dedent(code)}\n{end}", tmp_path, token)
         assert done.returncode == 0, done.stderr
@@ -156,11 +156,11 @@ def test_list_across_pages_shows_what_the_account_may_see(server, client):
         except Exception as error:
             result.append(type(error).__name__)
     """
-    seen = [[f"sslzoo/m{number}", number, 91.5, True] for number in (4, 3, 2, 1, 0)]
+    public = [[f"sslzoo/m{number}", number, 91.5, True] for number in (4, 3, 2, 1, 0)]
     for token in ("hf_eve", None):
-        assert client(code, token, before="") == [*seen, "RepositoryNotFoundError"]
+        assert client(code, token, before="") == [*public, "RepositoryNotFoundError"]
     assert sum(path == "/api/models" for _, path in server.log) == 4, "two pages each"
-    assert client(code, before="") == [["sslzoo/secret", 9, 91.5, True], *seen]
+    assert client(code, before="") == [["sslzoo/secret", 9, 91.5, True], *public]
 
 
 def test_refusals(server, client):

@@ -1,4 +1,4 @@
-"""The leaderboard believes no metadata: what sslzoo writes is read whole, all else is put aside with a reason and costs nobody else."""
+"""The leaderboard trusts no metadata: what sslzoo writes is read in full, anything else is quarantined and affects no other model."""
 
 import copy
 import sys
@@ -32,7 +32,7 @@ def with_number(metadata: dict, **values) -> dict:
 
 
 def counted(models: list[ListedModel]) -> tuple[tuple[list, list], int]:
-    """What `read_entries` makes of them, and how many calls of Python and C functions that takes: a measure of the work without a clock."""
+    """The result of `read_entries`, and the number of Python and C function calls it takes: a measure of work without a clock."""
     calls = 0
 
     def count(frame, event, argument):
@@ -48,9 +48,9 @@ def counted(models: list[ListedModel]) -> tuple[tuple[list, list], int]:
     return found, calls
 
 
-def test_what_sslzoo_writes_is_read_whole(metadata):
-    (entry,), broken = read_entries([ListedModel("sslzoo/simclr-res6-digits", metadata, 12, "2026-11-24T00:00:00.000Z")])
-    assert broken == []
+def test_what_sslzoo_writes_is_read_in_full(metadata):
+    (entry,), quarantined = read_entries([ListedModel("sslzoo/simclr-res6-digits", metadata, 12, "2026-11-24T00:00:00.000Z")])
+    assert quarantined == []
     block = metadata["sslzoo"]
     for key in ("method", "encoder", "dataset", "image_size", "epochs", "batch_size", "images", "processes", "hardware", "weights_sha256"):
         assert getattr(entry, key) == block[key]
@@ -74,7 +74,7 @@ def test_only_own_test_numbers_of_the_published_weights_are_compared(metadata):
     assert len(entry.measurements) == 5 and entry.comparable == entry.measurements[:1]
     chosen = {**first, "metric": "linear_top1", "arguments": {"selected_lr": 0.1, "augment": True}}
     (entry,), _ = read_entries([ListedModel("a/b", changed(metadata, "a/b", numbers=[chosen]))])
-    assert entry.measurements[0].setting == (("augment", True),), "what a protocol chose by itself makes no other setting"
+    assert entry.measurements[0].setting == (("augment", True),), "what a protocol selected itself is not part of the setting"
 
 
 LONG = "x" * 10_000_000
@@ -123,31 +123,31 @@ BLOCKS = {
 
 
 @pytest.mark.parametrize("case", BLOCKS)
-def test_broken_and_hostile_metadata_is_put_aside_and_costs_nobody_else(metadata, case):
+def test_malformed_or_hostile_metadata_is_quarantined_and_affects_no_other_model(metadata, case):
     make, reason = BLOCKS[case]
     models = [ListedModel(name, changed(metadata, name)) for name in ("ada/before", "ada/after")]
     models.insert(1, ListedModel("eve/bad", make(metadata)))
-    (sound, broken), calls = counted(models)
-    # A sound text takes some 30,000, a block already read a hundredth of it.
+    (valid, quarantined), calls = counted(models)
+    # Valid YAML takes about 30,000 calls, metadata that is already parsed a hundredth of that.
     assert calls < 10 * max(counted([ListedModel("ada/text", yaml.safe_dump(metadata))])[1], counted(models[:1])[1])
-    assert [entry.name for entry in sound] == ["ada/before", "ada/after"]
-    assert [one.name for one in broken] == ["eve/bad"] and reason in broken[0].reason
-    assert len(broken[0].reason) <= 200 and "\n" not in broken[0].reason and "\u202e" not in broken[0].reason
+    assert [entry.name for entry in valid] == ["ada/before", "ada/after"]
+    assert [one.name for one in quarantined] == ["eve/bad"] and reason in quarantined[0].reason
+    assert len(quarantined[0].reason) <= 200 and "\n" not in quarantined[0].reason and "\u202e" not in quarantined[0].reason
 
 
-def test_imported_weights_are_no_entries_and_no_mistakes(metadata):
+def test_imported_weights_are_neither_listed_nor_quarantined(metadata):
     block = {"encoder": "res50", "imported": {"source": "x"}, "numbers": []}
     assert read_entries([ListedModel("sslzoo/imported", {"sslzoo": block})]) == ([], [])
 
 
 @pytest.mark.parametrize("name", ["no-namespace", "a/b/c", "../b", "a/<b>", "a/b\n", "ssIzоo/b", None, 5, "a/" + "b" * 1000])
-def test_names_that_are_none_are_put_aside(metadata, name):
-    sound, broken = read_entries([ListedModel(name, metadata)])
-    assert not sound and "not a model name on the Hub" in broken[0].reason and len(broken[0].name) <= 200
+def test_invalid_names_are_quarantined(metadata, name):
+    valid, quarantined = read_entries([ListedModel(name, metadata)])
+    assert not valid and "not a model name on the Hub" in quarantined[0].reason and len(quarantined[0].name) <= 200
 
 
-def test_nobody_passes_for_another_or_puts_another_aside(metadata):
-    """The digest of weights that a card tells of is anybody's to write: an older model that claims it costs the real one nothing."""
+def test_no_model_impersonates_or_quarantines_another(metadata):
+    """Anyone can write any digest into a card: an older model that claims the weights of another has no effect on it."""
     def listed(name, created, repository=None, **block):
         return ListedModel(name, changed(metadata, repository or name, **block), 0, created)
 
@@ -156,11 +156,11 @@ def test_nobody_passes_for_another_or_puts_another_aside(metadata):
         listed("eve/copy-of-ours", "2020", "sslzoo/ours"), listed("ada/real", "2027", images=7), listed("Ada/real", "2024"),
         listed("eve/sslzoo", "2020", "sslzoo/sslzoo"), listed("Eve/Renamed", "2020", "eve/renamed"),
     ]  # fmt: skip
-    sound, broken = read_entries(models)
-    assert len({entry.weights_sha256 for entry in sound}) == 1
-    assert [entry.name for entry in sound] == ["eve/older", "sslzoo/ours", "ada/real", "eve/better", "Ada/real", "Eve/Renamed"]
-    assert [entry.name for entry in sound if entry.own] == ["sslzoo/ours"]
-    assert [tuple(one) for one in broken] == [
+    valid, quarantined = read_entries(models)
+    assert len({entry.weights_sha256 for entry in valid}) == 1
+    assert [entry.name for entry in valid] == ["eve/older", "sslzoo/ours", "ada/real", "eve/better", "Ada/real", "Eve/Renamed"]
+    assert [entry.name for entry in valid if entry.own] == ["sslzoo/ours"]
+    assert [tuple(one) for one in quarantined] == [
         ("eve/copy-of-ours", "its card is that of sslzoo/ours"), ("eve/sslzoo", "its card is that of sslzoo/sslzoo"),
         ("ada/real", "an older model has the name ada/real"),
     ]  # fmt: skip
@@ -169,28 +169,28 @@ def test_nobody_passes_for_another_or_puts_another_aside(metadata):
 VALUES = (None, [], {}, [None], {"a": {"b": []}}, 10**30, -1, float("nan"), float("inf"), True, "x" * 5000, "<b>", "\ud800", 2**70 + 0.5)
 
 
-def test_whatever_stands_in_a_card_takes_nobody_down(metadata):
-    """Every value of the metadata replaced by every kind of nonsense: each model is listed or put aside in a line."""
-    def places(value, at=()):
+def test_no_card_takes_the_board_down(metadata):
+    """Every value of the metadata is replaced by every kind of nonsense: each model is listed, or quarantined with a one-line reason."""
+    def paths(value, at=()):
         if at:
             yield at
         for key in value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ():
-            yield from places(value[key], (*at, key))
+            yield from paths(value[key], (*at, key))
 
     models = []
-    for *way, last in places(metadata):
+    for *path, last in paths(metadata):
         for value in VALUES:
             values = inside = changed(metadata, "eve/bad")
-            for key in way:
+            for key in path:
                 inside = inside[key]
             inside[last] = value
             name = f"eve/bad{len(models)}"
             if isinstance(values["sslzoo"], dict):
                 values |= {"sslzoo": {**values["sslzoo"], "repository": name}}
             models.append(ListedModel(name, values))
-    sound, broken = read_entries(models)
-    assert len(sound) + len(broken) == len(models) > 500 and not any("cannot be read" in one.reason for one in broken)
-    assert all(len(one.reason) <= 200 and "\n" not in one.reason for one in broken)
+    valid, quarantined = read_entries(models)
+    assert len(valid) + len(quarantined) == len(models) > 500 and not any("cannot be read" in one.reason for one in quarantined)
+    assert all(len(one.reason) <= 200 and "\n" not in one.reason for one in quarantined)
 
 
 def test_ten_times_as_many_models_take_ten_times_the_work(metadata):
@@ -200,8 +200,8 @@ def test_ten_times_as_many_models_take_ten_times_the_work(metadata):
         for index in range(600)
     ]
     _, few = counted(models[:60])
-    (sound, broken), many = counted(models)
-    assert (len(sound), len(broken)) == (300, 300) and many < 12 * few
+    (valid, quarantined), many = counted(models)
+    assert (len(valid), len(quarantined)) == (300, 300) and many < 12 * few
 
 
 def test_catalogue_has_the_cards_numbers(metadata, tmp_path, monkeypatch):

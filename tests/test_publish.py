@@ -1,4 +1,4 @@
-"""Publishing against a Hub on loopback: one whole commit or none, and what is published loads in plain transformers."""
+"""Publishing to a Hub on loopback: one complete commit or none, and what is published loads in plain transformers."""
 
 import json
 import os
@@ -33,12 +33,12 @@ FILES = {
     "preprocessor_config.json", "recipe.yaml", "results.json", "ssl_heads.safetensors",
 }  # fmt: skip
 CODE = {"configuration_sslzoo_resnet.py", "modeling_sslzoo_resnet.py"}
-# One process publishes for all the tests, as the client is slow to import. A line is a call's arguments, the answer is a line.
+# One process publishes for all the tests, as the client is slow to import: arguments and answers are JSON lines.
 CLIENT = """
 import contextlib, io, json, sys, time, traceback
 from sslzoo.hub import publish
 slept = []
-time.sleep = slept.append  # the waits between two tries are long
+time.sleep = slept.append  # skips the delays between two attempts
 print("ready", flush=True)
 for line in sys.stdin:
     out, answer = io.StringIO(), {}
@@ -60,7 +60,7 @@ def server():
 
 @pytest.fixture(scope="module")
 def client(server, tmp_path_factory):
-    """Publishes a folder; what it returns says how that went. No token is in any of it, nor in what the process printed."""
+    """Publishes a folder and returns the outcome. No token is in it, nor in what the process printed."""
     home = tmp_path_factory.mktemp("home")
     with open(home / "stderr", "w") as errors:
         process = subprocess.Popen(
@@ -87,7 +87,7 @@ def client(server, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> dict[str, Path]:
-    """Finished runs by the name of their encoder, the ViT's with more than 10 MB of heads; each with what does not belong on the Hub."""
+    """Finished runs by encoder, the ViT's with more than 10 MB of heads; each with files that must not be published."""
     runs = {}
     for encoder, wide in (("vit-xs4", {"hidden_dim": 4096, "projection_dim": 640}), ("res6", {})):
         folder = make_run(tmp_path_factory.mktemp("runs") / encoder, encoder=encoder, **wide).folder
@@ -101,7 +101,7 @@ def made(tmp_path_factory) -> dict[str, Path]:
 
 @pytest.fixture
 def run(made, tmp_path, request, server):
-    """A copy of the small run of `encoder` under a name of its own: a repository no other test has."""
+    """A copy of the small run of `encoder` under its own name: no other test has this repository."""
 
     def copied(encoder: str = "res6", name: str | None = None):
         name = name or re.sub(r"[^a-z0-9]+", "-", request.node.name.lower())[:90].strip("-")
@@ -113,14 +113,14 @@ def run(made, tmp_path, request, server):
 
 
 def named(folder: Path, name: str) -> Path:
-    """The run, as if it had been trained under this name."""
+    """Renames the run as if it had been trained under this name."""
     recipe = (folder / "recipe.yaml").read_text().splitlines()
     (folder / "recipe.yaml").write_text("\n".join(f"name: {name}" if line.startswith("name:") else line for line in recipe) + "\n")
-    return left_by_training(folder)
+    return record_digests(folder)
 
 
-def left_by_training(folder: Path) -> Path:
-    """Its files as they are now are those that the training left."""
+def record_digests(folder: Path) -> Path:
+    """Records the digests of the files as they are now, as the training does."""
     run = Run(folder)
     results = run.results()
     results["training"]["files"] = run.digests()
@@ -129,16 +129,16 @@ def left_by_training(folder: Path) -> Path:
 
 
 def train_on(folder: Path) -> None:
-    """Other heads, of bytes that no Hub has seen: it would not ask for those it knows."""
+    """Changes the heads, so that the Hub has not stored these bytes yet and requests their upload."""
     heads = load_file(folder / "ssl_heads.safetensors")
     for value in heads.values():
         value += sum(map(ord, folder.name))
     save_file(heads, folder / "ssl_heads.safetensors", metadata={"format": "pt"})
-    left_by_training(folder)
+    record_digests(folder)
 
 
 def commits(server, repository: str) -> int:
-    """Without the one that creates the repository."""
+    """Commits after the one that creates the repository."""
     return len(server.repository(repository).history()) - 1
 
 
@@ -146,7 +146,7 @@ def published(server, repository: str) -> dict[str, bytes]:
     return {name: data for name, data in server.files(repository).items() if name != ".gitattributes"}
 
 
-def asked(server, method: str, part: str) -> int:
+def request_count(server, method: str, part: str) -> int:
     return sum(sent == method and part in path for sent, path in server.log)
 
 
@@ -187,13 +187,13 @@ print(json.dumps({
 """
 
 
-def test_what_is_published_loads_in_plain_transformers_and_whole_in_sslzoo(server, client, run, tmp_path):
+def test_a_published_run_loads_in_plain_transformers_and_completely_in_sslzoo(server, client, run, tmp_path):
     folder, repository = run("vit-xs4", "plain")
     assert (folder / "ssl_heads.safetensors").stat().st_size > 10_000_000
     answer = client(folder)
     assert answer.get("url") == f"{server.url}/{repository}", answer
     files = published(server, repository)
-    assert files.keys() == FILES, "neither checkpoints nor code nor anybody's notes"
+    assert files.keys() == FILES, "no checkpoints, other code or notes"
     assert files == {name: (folder / name).read_bytes() for name in FILES}
     assert commits(server, repository) == 1
     done = server.run_python(PLAIN.replace("FOLDER", repr(str(folder))), tmp_path / "plain", timeout=600)
@@ -204,22 +204,22 @@ def test_what_is_published_loads_in_plain_transformers_and_whole_in_sslzoo(serve
     }  # fmt: skip
 
 
-def test_a_second_time_makes_no_commit_and_a_new_version_one(server, client, run):
+def test_publishing_again_makes_no_commit_and_a_new_version_makes_one(server, client, run):
     folder, repository = run()
     client(folder)
-    files, puts = published(server, repository), asked(server, "PUT", repository)
+    files, puts = published(server, repository), request_count(server, "PUT", repository)
     assert files.keys() == FILES | CODE
     server.add(repository, {"examples/notebook.ipynb": "{}"})  # by hand, on the Hub
     before = commits(server, repository)
     assert "url" in client(folder)
-    assert commits(server, repository) == before and asked(server, "PUT", repository) == puts
+    assert commits(server, repository) == before and request_count(server, "PUT", repository) == puts
     vit, _ = run("vit-xs4", repository.removeprefix("sslzoo/"))
     assert "url" in client(vit)
     assert commits(server, repository) == before + 1
-    assert published(server, repository).keys() == FILES | {"examples/notebook.ipynb"}, "the code is gone, what is not ours stays"
+    assert published(server, repository).keys() == FILES | {"examples/notebook.ipynb"}, "our code files are deleted, other files stay"
 
 
-def test_dry_run_asks_the_hub_nothing(server, client, run):
+def test_a_dry_run_does_not_contact_the_hub(server, client, run):
     folder, repository = run()
     before = len(server.log)
     answer = client(folder, dry_run=True)
@@ -228,13 +228,13 @@ def test_dry_run_asks_the_hub_nothing(server, client, run):
     assert {name: int(size.replace(",", "")) for size, _, name, _ in rows} == {
         name: (folder / name).stat().st_size for name in FILES | CODE
     }
-    shows = {name: what for _, _, name, what in rows}
-    assert shows["neighbours.png"] == "56 images of digits and the names of their classes"
-    assert shows["maps.png"] == "8 images of digits and maps of their features"
-    assert "2 names of images that were left out" in shows["results.json"] and "'digits'" in shows["recipe.yaml"]
+    reveals = {name: what for _, _, name, what in rows}
+    assert reveals["neighbours.png"] == "56 images of digits and the names of their classes"
+    assert reveals["maps.png"] == "8 images of digits and maps of their features"
+    assert "2 names of images that were left out" in reveals["results.json"] and "'digits'" in reveals["recipe.yaml"]
 
 
-def test_unfit_folders_are_refused_before_the_hub_is_asked(server, client, run):
+def test_invalid_folders_are_refused_before_the_hub_is_contacted(server, client, run):
     folder, _ = run()
     before = len(server.log)
     heads, code = (folder / "ssl_heads.safetensors").read_bytes(), (folder / "modeling_sslzoo_resnet.py").read_bytes()
@@ -255,11 +255,11 @@ def test_unfit_folders_are_refused_before_the_hub_is_asked(server, client, run):
     assert len(server.log) == before
 
 
-def test_tokens_without_the_right_are_told_what_to_do(server, client, run):
+def test_errors_about_tokens_say_what_to_do(server, client, run):
     folder, repository = run()
     answer = client(folder, token="hf_nobodys_secret")
     assert answer["error"] == "PublishError" and "`hf auth login`" in answer["message"] and str(folder) in answer["message"]
-    assert answer["slept"] == 0, "another try would not help"
+    assert answer["slept"] == 0, "retrying would not help"
     answer = client(folder, token=EVE)
     assert answer["error"] == "PublishError" and "may not write" in answer["message"] and answer["slept"] == 0
     assert ("models", repository) not in server.repositories
@@ -278,14 +278,14 @@ def test_a_token_revoked_between_two_versions_leaves_the_first(server, client, r
 
 
 @pytest.mark.parametrize("method, path, status, times", [
-    ("POST", "/repos/create", 503, 2),  # which the client itself does not try again
+    ("POST", "/repos/create", 503, 2),  # which the client itself does not retry
     ("GET", "/api/models/sslzoo/", 502, 2),
     ("POST", "/preupload/", 503, 2),
     ("POST", "/commit/main", 503, 2),
-    ("POST", "/commit/main", 412, 1),  # somebody else's commit came first
-    ("PUT", "/lfs/objects/", 500, 7),  # more often than the client tries
+    ("POST", "/commit/main", 412, 1),  # after a concurrent commit
+    ("PUT", "/lfs/objects/", 500, 7),  # more often than the client retries
 ])  # fmt: skip
-def test_a_hub_that_is_unwell_for_a_while_is_asked_again(server, client, run, method, path, status, times):
+def test_transient_errors_are_retried(server, client, run, method, path, status, times):
     folder, repository = run(name=f"unwell-{status}-{times}-{method.lower()}-{path.strip('/').replace('/', '-')}"[:90].rstrip("-"))
     train_on(folder)
     server.fail(method, path, status, times)
@@ -294,7 +294,7 @@ def test_a_hub_that_is_unwell_for_a_while_is_asked_again(server, client, run, me
     assert not server._faults and commits(server, repository) == 1 and published(server, repository).keys() == FILES | CODE
 
 
-def test_a_hub_that_stays_unwell_keeps_the_version_it_has(server, client, run):
+def test_lasting_errors_keep_the_previous_version(server, client, run):
     folder, repository = run()
     client(folder)
     before = published(server, repository)
@@ -308,10 +308,10 @@ def test_a_hub_that_stays_unwell_keeps_the_version_it_has(server, client, run):
     assert "url" in client(folder) and commits(server, repository) == 2 and published(server, repository) != before
 
 
-def test_an_interrupted_upload_is_taken_up_again(server, client, run):
+def test_an_interrupted_upload_can_be_repeated(server, client, run):
     folder, repository = run("vit-xs4")
     server.cut("PUT", "/lfs/objects/", times=200)
-    # Other bytes than what another test has uploaded: the Hub would know them already.
+    # Otherwise the Hub has these bytes already, from another test.
     train_on(folder)
     answer = client(folder)
     assert answer["error"] == "PublishError" and "publish again" in answer["message"], answer
@@ -322,7 +322,7 @@ def test_an_interrupted_upload_is_taken_up_again(server, client, run):
     assert commits(server, repository) == 1 and published(server, repository) == {name: (folder / name).read_bytes() for name in FILES}
 
 
-def test_a_refused_upload_is_told_without_its_signed_address(server, client, run):
+def test_the_error_of_a_refused_upload_has_no_signed_address(server, client, run):
     folder, repository = run()
     train_on(folder)
     server.fail("PUT", "/lfs/objects/", 400, times=20, message="Bad request for url 'http://storage.example/key?signature=abc&expires=9'")
@@ -331,7 +331,7 @@ def test_a_refused_upload_is_told_without_its_signed_address(server, client, run
     assert answer["slept"] == 0 and commits(server, repository) == 0
 
 
-def test_a_hub_without_xet_is_told_the_way_around_it():
+def test_the_error_of_a_hub_without_xet_names_the_workaround():
     error = ConnectionError("HTTP status client error (404 Not Found), domain: http://hub/api/models/a/b/xet-write-token/main")
     assert "HF_HUB_DISABLE_XET=1" in explain(error)
 
@@ -347,10 +347,10 @@ def test_a_lost_answer_does_not_commit_twice(server, client, run):
     assert commits(server, repository) == 2 and published(server, repository).keys() == FILES
 
 
-def test_private_stays_private_and_public_is_not_taken_for_it(server, client, run):
+def test_visibility_is_never_changed_and_private_refuses_a_public_repository(server, client, run):
     folder, repository = run()
     assert "url" in client(folder, private=True) and server.repository(repository).private
-    assert "url" in client(folder) and server.repository(repository).private, "a second time makes nothing public"
+    assert "url" in client(folder) and server.repository(repository).private, "publishing again does not change the visibility"
     server.repository(repository).private = False
     before = published(server, repository)
     train_on(folder)
@@ -364,7 +364,7 @@ PRIVATE = "maria.png"
 
 @pytest.fixture(scope="module")
 def private(tmp_path_factory) -> Path:
-    """A run on somebody's photographs, one of them broken."""
+    """A run on private photographs, one of them broken."""
     place = tmp_path_factory.mktemp("home-of-ada")
     for index in range(9):
         (place / "pets" / "train" / "maria").mkdir(parents=True, exist_ok=True)
@@ -378,59 +378,59 @@ def private(tmp_path_factory) -> Path:
     return place
 
 
-def test_images_of_private_data_and_what_tells_of_them_are_not_published(server, client, private, tmp_path):
+def test_images_names_and_paths_of_private_data_are_not_published(server, client, private, tmp_path):
     folder, repository = shutil.copytree(private / "run", tmp_path / "run"), "sslzoo/on-pets"
     write_card(folder, with_images=True)
     assert "(neighbours.png)" in (folder / "README.md").read_text() and "(maps.png)" in (folder / "README.md").read_text()
-    said = client(folder, dry_run=True)["output"]
-    assert "png" not in said.replace("curves.png", "").replace("not neighbours.png and maps.png: 'pets' is not known to be public", "")
-    assert "name of the data set, 'pets'" in said and "numbers on 'pets'" in said and "names of images" not in said
+    output = client(folder, dry_run=True)["output"]
+    assert "png" not in output.replace("curves.png", "").replace("not neighbours.png and maps.png: 'pets' is not known to be public", "")
+    assert "name of the data set, 'pets'" in output and "numbers on 'pets'" in output and "names of images" not in output
     assert client(folder)["url"].endswith(repository)
     files = published(server, repository)
     assert files.keys() == (FILES | CODE) - {"neighbours.png", "maps.png"}
     card = files["README.md"].decode()
     assert "neighbours.png" not in card and "maps.png" not in card
-    assert (folder / "neighbours.png").is_file(), "on this machine it stays"
+    assert (folder / "neighbours.png").is_file(), "the local file stays"
     assert b"dataset: pets\n" in files["recipe.yaml"]
     results = json.loads(files["results.json"])
-    assert results["training"].pop("skipped_images") == ["name not published"], "how many is told"
+    assert results["training"].pop("skipped_images") == ["name not published"], "only their number is published"
     own = Run(folder).results()
     own["training"].pop("skipped_images")
     assert results == own
-    for told in (str(private), PRIVATE, "maria", "paul"):
-        assert not any(told.encode() in data for data in files.values()), told
-    assert str(private) in (folder / "recipe.yaml").read_text(), "here it is needed"
+    for secret in (str(private), PRIVATE, "maria", "paul"):
+        assert not any(secret.encode() in data for data in files.values()), secret
+    assert str(private) in (folder / "recipe.yaml").read_text(), "the local recipe needs it"
 
 
-def test_with_images_publishes_them_and_without_takes_them_back(server, client, private, tmp_path):
+def test_with_images_publishes_pictures_and_publishing_without_deletes_them(server, client, private, tmp_path):
     folder = named(shutil.copytree(private / "run", tmp_path / "run"), "taken-back")
-    said = client(folder, with_images=True, dry_run=True)["output"]
-    assert "56 images of pets and the names of their classes" in said and "8 images of pets" in said
+    output = client(folder, with_images=True, dry_run=True)["output"]
+    assert "56 images of pets and the names of their classes" in output and "8 images of pets" in output
     client(folder, with_images=True)
     files = published(server, "sslzoo/taken-back")
     assert {"neighbours.png", "maps.png"} <= files.keys() and b"(neighbours.png)" in files["README.md"]
-    assert PRIVATE.encode() not in files["results.json"], "a name says more than the picture"
+    assert PRIVATE.encode() not in files["results.json"], "a file name may reveal more than the picture"
     client(folder)
     assert not {"neighbours.png", "maps.png"} & published(server, "sslzoo/taken-back").keys()
 
 
-@pytest.mark.parametrize("seen", ["public", "private", "gated", "gone"])
-def test_images_of_a_data_set_of_the_hub_are_published_where_anybody_may_see_it(server, client, tmp_path, seen):
-    data = f"ada/pictures-{seen}"
-    folder = make_run(tmp_path / "run", dataset=data, name=f"on-{seen}").folder
+@pytest.mark.parametrize("visibility", ["public", "private", "gated", "gone"])
+def test_images_of_a_data_set_of_the_hub_are_published_if_anyone_may_see_it(server, client, tmp_path, visibility):
+    data = f"ada/pictures-{visibility}"
+    folder = make_run(tmp_path / "run", dataset=data, name=f"on-{visibility}").folder
     for name in ("neighbours.png", "maps.png"):
         pictures.save_picture(Figure(), folder / name, Run(folder).weights_sha256)
-    if seen != "gone":
-        server.add(data, {"README.md": ""}, kind="datasets", private=seen == "private")
-        server.repository(data, "datasets").gated = "auto" if seen == "gated" else False
-    said = client(folder, dry_run=True)["output"]
-    assert f"56 images of {data} and the names of their classes, unless the Hub does not show" in said
+    if visibility != "gone":
+        server.add(data, {"README.md": ""}, kind="datasets", private=visibility == "private")
+        server.repository(data, "datasets").gated = "auto" if visibility == "gated" else False
+    output = client(folder, dry_run=True)["output"]
+    assert f"56 images of {data} and the names of their classes, unless the Hub does not show" in output
     client(folder)
-    there = {"neighbours.png", "maps.png"} & published(server, f"sslzoo/on-{seen}").keys()
-    assert there == ({"neighbours.png", "maps.png"} if seen == "public" else set())
+    there = {"neighbours.png", "maps.png"} & published(server, f"sslzoo/on-{visibility}").keys()
+    assert there == ({"neighbours.png", "maps.png"} if visibility == "public" else set())
 
 
-def test_a_picture_that_holds_more_than_ours_is_drawn_again(run):
+def test_a_picture_with_other_metadata_is_drawn_again(run):
     folder, _ = run()
     before = (folder / "maps.png").read_bytes()
     about = PngInfo()
@@ -445,15 +445,15 @@ def test_a_picture_that_holds_more_than_ours_is_drawn_again(run):
     ("results.json", lambda text, place: text.replace('"hardware": "', f'"hardware": "{place}/')),
     ("metrics.jsonl", lambda text, place: text.replace('{"step": 10,', f'{{"step": 10, "log": "{place}",')),
 ])  # fmt: skip
-def test_what_tells_of_a_place_on_this_machine_is_refused(client, run, name, change):
+def test_local_paths_are_refused(client, run, name, change):
     folder, _ = run()
     (folder / name).write_text(change((folder / name).read_text(), Path.home()))
-    left_by_training(folder)
+    record_digests(folder)
     answer = client(folder)
     assert answer["error"] == "InputError" and name in answer["message"] + "README.md" and "a place on this machine" in answer["message"]
 
 
-def test_links_and_what_is_no_file_are_refused(server, client, run, tmp_path):
+def test_links_folders_and_pipes_are_refused(server, client, run, tmp_path):
     folder, repository = run()
     secret = tmp_path / "secret"
     before = len(server.log)
@@ -479,11 +479,11 @@ def test_links_and_what_is_no_file_are_refused(server, client, run, tmp_path):
             (folder / name).rmdir() if (folder / name).is_dir() else (folder / name).unlink()
         (folder / name).write_bytes(kept)
     assert len(server.log) == before and ("models", repository) not in server.repositories
-    beside = folder / ".README.md.new"
-    beside.symlink_to(secret)
+    temporary = folder / ".README.md.new"
+    temporary.symlink_to(secret)
     kept = secret.read_bytes()
     write_card(folder)
-    assert secret.read_bytes() == kept, "nor is one written through"
+    assert secret.read_bytes() == kept, "a link at the temporary file's path is not followed"
 
 
 def other_code(folder: Path) -> None:
@@ -495,7 +495,7 @@ def configured(**values) -> Callable[[Path], None]:
         config = json.loads((folder / "config.json").read_text())
         config |= values
         (folder / "config.json").write_text(json.dumps(config))
-        left_by_training(folder)
+        record_digests(folder)
 
     return change
 
@@ -517,7 +517,7 @@ def edited(name: str, before: str, after: str) -> Callable[[Path], None]:
 
 def processed(folder: Path) -> None:
     edited("preprocessor_config.json", "{", '{"auto_map": {"AutoImageProcessor": "evil.Evil"},')(folder)
-    left_by_training(folder)
+    record_digests(folder)
 
 
 def other_heads(folder: Path) -> None:
@@ -532,9 +532,9 @@ CHANGES = {
     "pipelines": (configured(custom_pipelines={"x": {"impl": "evil.Evil"}}), "config.json: custom_pipelines is"),
     "the processor's code": (processed, "preprocessor_config.json: auto_map is"),
     "another encoder": (configured(hidden_sizes=[32, 128]), "config.json.hidden_sizes is"),
-    "a name of a path": (configured(note="x"), "config.json.note is 'x', sslzoo writes nothing"),
+    "an unknown key": (configured(note="x"), "config.json.note is 'x', sslzoo writes nothing"),
     "other settings of the method": (configured(sslzoo={"model_type": "sslzoo-simclr"}), "config.json: sslzoo."),
-    "settings of no kind": (configured(hidden_sizes="x"), "config.json"),
+    "settings of another type": (configured(hidden_sizes="x"), "config.json"),
     "heads": (other_heads, "ssl_heads.safetensors is not the file that the training left"),
     "curves": (edited("metrics.jsonl", '"loss": 5.0', '"loss": 1.0'), "metrics.jsonl is not the file"),
     "recipe": (edited("recipe.yaml", "epochs: 4", "epochs: 400"), "recipe.yaml is not the file"),
@@ -545,18 +545,18 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("case", CHANGES)
-def test_what_sslzoo_did_not_leave_is_refused(server, client, run, case):
-    change, said = CHANGES[case]
+def test_what_sslzoo_did_not_write_is_refused(server, client, run, case):
+    change, message = CHANGES[case]
     folder, repository = run()
     change(folder)
     before = len(server.log)
     for arguments in ({}, {"dry_run": True}):
         answer = client(folder, **arguments)
-        assert answer["error"] == "InputError" and said in answer["message"], answer
+        assert answer["error"] == "InputError" and message in answer["message"], answer
     assert len(server.log) == before and ("models", repository) not in server.repositories
 
 
-def test_a_namespace_that_is_none_of_yours_is_told_the_nearest(server, client, run):
+def test_the_error_of_an_unknown_namespace_names_the_nearest(server, client, run):
     folder, _ = run()
     answer = client(folder, namespace="sslzo")
     assert answer["error"] == "PublishError" and "did you mean 'sslzoo'?" in answer["message"] and answer["slept"] == 0, answer
@@ -567,7 +567,7 @@ def test_a_namespace_that_is_none_of_yours_is_told_the_nearest(server, client, r
     assert "does not find it (404" in answer["message"] and "did you mean 'ada'?" in answer["message"]
 
 
-def test_numbers_on_data_sets_of_the_hub_go_where_it_collects_them(server, client, tmp_path):
+def test_eval_results_are_published_on_request(server, client, tmp_path):
     make_run(tmp_path / "run", dataset="someone/pictures", name="collected")
     client(tmp_path / "run", eval_results=True)
     file = ".eval_results/sslzoo.yaml"
@@ -575,11 +575,11 @@ def test_numbers_on_data_sets_of_the_hub_go_where_it_collects_them(server, clien
     assert [(entry.dataset_id, entry.value) for entry in entries] == [("someone/pictures", 76.54), ("someone/pictures", 50.0)]
     assert all("knn-instdisc-v2" in entry.notes and entry.source_url.endswith("/sslzoo/collected") for entry in entries)
     client(tmp_path / "run")
-    assert file not in published(server, "sslzoo/collected"), "not asked for any more"
+    assert file not in published(server, "sslzoo/collected"), "deleted without the option"
 
 
 def imported(folder: Path) -> Run:
-    """What `sslzoo import` leaves, of a small encoder, with one number measured here."""
+    """What `sslzoo import` writes for a small encoder, with one number measured here."""
     to_plain(build_encoder(encoder_config("res6", 96))).save_pretrained(folder)
     Preprocessing(110, 96).write(folder)
     run = Run(folder)
@@ -596,7 +596,7 @@ def imported(folder: Path) -> Run:
     return run
 
 
-def test_weights_of_others_are_published_as_such(server, client, tmp_path):
+def test_imported_weights_are_published_as_such(server, client, tmp_path):
     run = imported(tmp_path / "simclr-of-others")
     assert "the weights' source, 'https://example.org/simclr.ckpt'" in client(run.folder, "ada", dry_run=True)["output"]
     answer = client(run.folder, "ada")
@@ -607,7 +607,7 @@ def test_weights_of_others_are_published_as_such(server, client, tmp_path):
     assert "others trained" in card and "https://example.org/simclr.ckpt" in card and "Reported by lightly" in card
     assert "| linear top-1 | 63.20 |" in card and "| kNN top-1 | k=20, T=0.1 | 25.00 |" in card
     data = ModelCard(card).data
-    assert [result.metric_value for result in data.eval_results] == [25.0], "what others report is no number of ours"
+    assert [result.metric_value for result in data.eval_results] == [25.0], "what others report is not among our numbers"
     assert [number["value"] for number in data["sslzoo"]["numbers"]] == [0.25] and data.license == "other"
     assert all(comparison.found == comparison.expected for comparison in check_card(run))
 
@@ -623,22 +623,22 @@ def other_weights(folder: Path) -> None:
     save_file({name: value + 1 for name, value in weights.items()}, folder / "model.safetensors", metadata={"format": "pt"})
 
 
-@pytest.mark.parametrize("change, said", [
+@pytest.mark.parametrize("change, message", [
     (other_weights, "model.safetensors is not the file that the import left"),
     (edited("preprocessor_config.json", '"shortest_edge": 110', '"shortest_edge": 96'), "preprocessor_config.json is not the file"),
     (edited("config.json", '"relu"', '"gelu"'), "config.json is not the file that the import left"),
     (without_digests_of_the_import, "results.json has no digests of the files that the import left: import again"),
     (lambda folder: (folder / "metrics.jsonl").write_text('{"step": 1}\n'), "metrics.jsonl is not the file that the import left"),
 ])  # fmt: skip
-def test_imported_weights_that_were_changed_are_refused(tmp_path, capsys, change, said):
+def test_imported_weights_that_were_changed_are_refused(tmp_path, capsys, change, message):
     run = imported(tmp_path / "simclr-of-others")
     assert main(["publish", str(run.folder), "--to", "ada", "--dry-run"]) == 0
     change(run.folder)
     assert main(["publish", str(run.folder), "--to", "ada", "--dry-run"]) == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
-def test_a_zoo_is_published_whole_but_for_what_is_not_fit(made, tmp_path):
+def test_publish_all_publishes_every_valid_run(made, tmp_path):
     names = ("fit", "broken", "unfinished", "odd", "group/run")
     folders = [named(shutil.copytree(made["res6"], tmp_path / name), name.replace("/", "-")) for name in names]
     change(Run(folders[1]), provenance={"weights_sha256": FOREVER})
@@ -648,11 +648,11 @@ def test_a_zoo_is_published_whole_but_for_what_is_not_fit(made, tmp_path):
     others = imported(tmp_path / "of-others")
     elsewhere = named(shutil.copytree(made["res6"], tmp_path.parent / f"{tmp_path.name}-elsewhere"), "linked")
     (tmp_path / "link").symlink_to(elsewhere)
-    said = publish_all(tmp_path, "ada", dry_run=True)
-    assert said.keys() == {"fit", "broken", "unfinished", "odd", "group", "link", others.folder.name}
-    assert said["fit"].endswith("/ada/fit") and said["unfinished"] is None and said["link"].endswith("/ada/linked")
-    assert said["of-others"].endswith("/ada/of-others") and "holds runs itself" in said["group"]
-    assert said["broken"].startswith("error: ") and "weights" in said["broken"] and said["odd"].startswith("error: cannot read")
+    outcomes = publish_all(tmp_path, "ada", dry_run=True)
+    assert outcomes.keys() == {"fit", "broken", "unfinished", "odd", "group", "link", others.folder.name}
+    assert outcomes["fit"].endswith("/ada/fit") and outcomes["unfinished"] is None and outcomes["link"].endswith("/ada/linked")
+    assert outcomes["of-others"].endswith("/ada/of-others") and "holds runs itself" in outcomes["group"]
+    assert outcomes["broken"].startswith("error: ") and "weights" in outcomes["broken"] and outcomes["odd"].startswith("error: cannot read")
     with pytest.raises(InputError, match="no finished run"):
         publish_all(tmp_path / "no-run", "ada", dry_run=True)
     with pytest.raises(InputError, match="is a run itself"):
@@ -663,8 +663,8 @@ def test_a_zoo_is_published_whole_but_for_what_is_not_fit(made, tmp_path):
 
 
 @pytest.mark.parametrize("second", ["the same name", "another case", "a link to it"])
-def test_two_runs_that_lead_to_one_repository_are_refused_both(made, tmp_path, monkeypatch, second):
-    monkeypatch.setattr(sys.modules["sslzoo.hub.publish"], "publish", None)  # nothing may be asked of it
+def test_two_runs_for_one_repository_are_both_refused(made, tmp_path, monkeypatch, second):
+    monkeypatch.setattr(sys.modules["sslzoo.hub.publish"], "publish", None)  # must not be called
     named(shutil.copytree(made["res6"], tmp_path / "before"), "before")
     one = named(shutil.copytree(made["res6"], tmp_path / "one"), "mine")
     if second == "a link to it":

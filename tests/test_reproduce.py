@@ -1,4 +1,4 @@
-"""What a run claims, measured again: an honest run holds, and whatever is changed in it is found."""
+"""`reproduce` confirms an honest run and finds every change to it."""
 
 import copy
 import json
@@ -37,7 +37,7 @@ def make_pets(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def honest(tmp_path_factory) -> Path:
-    """A run on a local data set, measured on another one too, with its card."""
+    """A run on a local data set, also measured on another one, with its card."""
     place = tmp_path_factory.mktemp("honest")
     make_pets(place / "pets")
     (place / "beasts").symlink_to(place / "pets")
@@ -50,7 +50,7 @@ def honest(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def copied(honest, tmp_path) -> Path:
-    """Of the run and its data, to be changed."""
+    """A copy of the run and its data, to be changed."""
     shutil.copytree(honest / "run", tmp_path / "run")
     shutil.copytree(honest / "pets", tmp_path / "pets")
     (tmp_path / "beasts").symlink_to(tmp_path / "pets")
@@ -82,7 +82,7 @@ def replace(file: Path, before: str, after: str) -> None:
     file.write_text(text.replace(before, after, 1))
 
 
-def test_an_honest_run_holds(copied, capsys):
+def test_an_honest_run_is_confirmed(copied, capsys):
     code, verdicts = reproduce(copied, capsys)
     assert code == 0 and set(verdicts.values()) == {"equal", "cannot be repeated"}
     measured = [what for what in verdicts if what.endswith(", knn-instdisc-v2")]
@@ -91,7 +91,7 @@ def test_an_honest_run_holds(copied, capsys):
     assert len(repeated) == 4 and all("weights are not kept" in what for what in repeated)
 
 
-def test_lines_for_people_say_both_values(copied, capsys):
+def test_the_text_output_has_both_values(copied, capsys):
     assert main(["reproduce", str(copied / "run"), "--cpu", "--on", str(copied / "pets"), str(copied / "beasts")]) == 0
     value = next(number["value"] for number in json.loads((copied / "run/results.json").read_text())["numbers"])
     assert f": {value} -> {value}" in capsys.readouterr().out
@@ -157,7 +157,7 @@ def test_changed_data_are_noticed(copied, capsys):
     assert {"pets: test_fingerprint", "beasts: test_fingerprint"} <= different(copied, capsys)
 
 
-def test_a_data_set_that_is_not_here_is_asked_for(copied, capsys):
+def test_the_error_of_a_missing_data_set_says_how_to_name_it(copied, capsys):
     assert main(["reproduce", str(copied / "run"), "--cpu", "--on", str(copied / "pets")]) == 2
     error = capsys.readouterr().err
     assert "'beasts'" in error and "--on .../beasts" in error
@@ -169,13 +169,13 @@ def test_a_folder_without_numbers_claims_nothing(copied, capsys):
     assert "claims no numbers" in capsys.readouterr().err
 
 
-def test_where_local_data_lie_is_in_no_claim(honest):
+def test_local_paths_are_in_no_claim(honest):
     assert str(honest) not in (honest / "run/results.json").read_text() + (honest / "run/README.md").read_text()
 
 
 @pytest.fixture
 def measured_once(monkeypatch):
-    """Loading and measuring give what they gave the first time: the tests below change nothing that they depend on."""
+    """Caches loading and measuring: the tests below change nothing that they depend on."""
     for name in ("load_data", "measure_stored"):
         known, real = {}, getattr(reproduction, name)
 
@@ -190,7 +190,7 @@ def measured_once(monkeypatch):
 
 @pytest.fixture
 def made_once(monkeypatch):
-    """The card that the folder gives is made once for each name and choice of pictures: the tests below change the card alone."""
+    """Caches the expected card by name and pictures: the tests below change only the card."""
     real = card_check.card_text
 
     @cache
@@ -209,17 +209,17 @@ def dumped(metadata: dict) -> str:
     return yaml.dump(metadata, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper))
 
 
-def places(value, at: tuple = ()) -> Iterator[tuple]:
-    """The ways to all values that hold no others."""
+def paths(value, at: tuple = ()) -> Iterator[tuple]:
+    """The paths to all values that contain no others."""
     if isinstance(value, (dict, list)) and value:
         for key in value if isinstance(value, dict) else range(len(value)):
-            yield from places(value[key], (*at, key))
+            yield from paths(value[key], (*at, key))
     else:
         yield at
 
 
-def at(values, way: tuple):
-    for key in way:
+def at(values, path: tuple):
+    for key in path:
         values = values[key]
     return values
 
@@ -236,27 +236,27 @@ def other(value):
 NONSENSE = (None, [], {"a": [{}]}, [[1]], 10**30, float("nan"), True, -1, "x" * 5000, "")
 
 
-def changed(values, way: tuple, value):
+def changed(values, path: tuple, value):
     values = copy.deepcopy(values)
-    at(values, way[:-1])[way[-1]] = value
+    at(values, path[:-1])[path[-1]] = value
     return values
 
 
 @pytest.mark.slow
-def test_every_value_of_the_cards_metadata_is_held_against_the_run(copied, made_once):
+def test_every_value_of_the_cards_metadata_is_compared_with_the_run(copied, made_once):
     card, run = copied / "run/README.md", Run(copied / "run")
     original = card.read_text()
     metadata = yaml.safe_load(original.split("---\n")[1])
     body = original.split("\n---\n", 1)[1]
     assert all(comparison.found == comparison.expected for comparison in check_card(run))
-    ways = list(places(metadata))
-    assert len(ways) > 200 and ("sslzoo", "epochs") in ways and ("sslzoo", "reference") in ways
-    for count, way in enumerate(ways):
+    all_paths = list(paths(metadata))
+    assert len(all_paths) > 200 and ("sslzoo", "epochs") in all_paths and ("sslzoo", "reference") in all_paths
+    for count, path in enumerate(all_paths):
         nonsense = NONSENSE[count // 4 % len(NONSENSE) :][:1] if count % 4 == 0 else ()
-        for value in (other(at(metadata, way)), *nonsense):
-            card.write_text(f"---\n{dumped(changed(metadata, way, value))}---\n{body}")
+        for value in (other(at(metadata, path)), *nonsense):
+            card.write_text(f"---\n{dumped(changed(metadata, path, value))}---\n{body}")
             wrong = different_in_card(run)
-            assert wrong, f"{way}: {value!r}"
+            assert wrong, f"{path}: {value!r}"
             assert all(len(json.dumps(comparison)) < 1500 and "\n" not in comparison.what for comparison in wrong)
     for key in metadata:
         card.write_text(f"---\n{dumped({one: value for one, value in metadata.items() if one != key})}---\n{body}")
@@ -265,7 +265,7 @@ def test_every_value_of_the_cards_metadata_is_held_against_the_run(copied, made_
     assert [one.what for one in different_in_card(run)] == ["metadata: base_model"]
 
 
-def test_every_line_of_the_cards_text_is_held_against_the_run(copied, made_once):
+def test_every_line_of_the_cards_text_is_compared_with_the_run(copied, made_once):
     card, run = copied / "run/README.md", Run(copied / "run")
     head, lines = card.read_text().partition("\n---\n")[:2], card.read_text().partition("\n---\n")[2].split("\n")
     assert len(lines) > 80
@@ -285,42 +285,42 @@ def test_every_line_of_the_cards_text_is_held_against_the_run(copied, made_once)
 
 
 @pytest.mark.slow
-def test_every_fact_of_the_training_is_held_against_something(copied, measured_once, capsys):
-    """Time, memory, hardware and versions are recorded once and leave no trace but the card: changed in both, nothing can know."""
+def test_every_fact_of_the_training_is_checked(copied, measured_once, capsys):
+    """Time, memory, hardware and versions can only be compared with the card: a change in both places cannot be noticed."""
     file = copied / "run/results.json"
     results = json.loads(file.read_text())
     assert different(copied, capsys) == set()
-    ways = [("training", *way) for way in places(results["training"])]
-    assert {("training", "steps"), ("training", "skipped_images"), ("training", "environment", "datasets")} <= set(ways)
-    for way in ways:
-        file.write_text(json.dumps(changed(results, way, other(at(results, way)))))
-        assert different(copied, capsys), way
-    for way in ways:
-        value = NONSENSE[len(str(way)) % len(NONSENSE)]
-        file.write_text(json.dumps(changed(results, way, value)))
-        assert main(ask(copied)) in (1, 2), (way, value)
+    all_paths = [("training", *path) for path in paths(results["training"])]
+    assert {("training", "steps"), ("training", "skipped_images"), ("training", "environment", "datasets")} <= set(all_paths)
+    for path in all_paths:
+        file.write_text(json.dumps(changed(results, path, other(at(results, path)))))
+        assert different(copied, capsys), path
+    for path in all_paths:
+        value = NONSENSE[len(str(path)) % len(NONSENSE)]
+        file.write_text(json.dumps(changed(results, path, value)))
+        assert main(ask(copied)) in (1, 2), (path, value)
     (copied / "run/README.md").unlink()
     for key, said in (("steps", "training: steps"), ("images", "training: images of pets"), ("skipped_images", "training: skipped_images")):
-        way = ("training", key)
-        file.write_text(json.dumps(changed(results, way, other(at(results, way)))))
+        path = ("training", key)
+        file.write_text(json.dumps(changed(results, path, other(at(results, path)))))
         assert any(what.startswith(said) for what in different(copied, capsys)), "without the card"
 
 
 @pytest.mark.slow
-def test_every_fact_of_a_number_is_held_against_something(copied, measured_once, capsys):
-    """But for the code, the machine and the date of a measurement, which only the card repeats."""
+def test_every_fact_of_a_number_is_checked(copied, measured_once, capsys):
+    """Code, machine and date of a measurement can only be compared with the card."""
     file = copied / "run/results.json"
     results = json.loads(file.read_text())
     place = next(place for place, number in enumerate(results["numbers"]) if number["when"] == "last")
-    for way in places(results["numbers"][place]):
-        if way[:2] == ("provenance", "environment") and way[-1] != "hardware":
-            continue  # the versions of a measurement; nothing repeats them
-        file.write_text(json.dumps(changed(results, ("numbers", place, *way), other(at(results["numbers"][place], way)))))
-        assert main(ask(copied)) in (1, 2), way
+    for path in paths(results["numbers"][place]):
+        if path[:2] == ("provenance", "environment") and path[-1] != "hardware":
+            continue  # a measurement's versions are recorded nowhere else
+        file.write_text(json.dumps(changed(results, ("numbers", place, *path), other(at(results["numbers"][place], path)))))
+        assert main(ask(copied)) in (1, 2), path
     capsys.readouterr()
 
 
-def test_a_card_that_is_gone_is_noticed(copied, measured_once, capsys):
+def test_a_missing_card_is_noticed(copied, measured_once, capsys):
     (copied / "run/README.md").unlink()
     assert different(copied, capsys) == {"README.md"}
     (copied / "run/curves.png").unlink()
@@ -328,7 +328,7 @@ def test_a_card_that_is_gone_is_noticed(copied, measured_once, capsys):
     assert code == 0 and verdicts["README.md, which was never written or is gone (`sslzoo card` writes it)"] == "cannot be repeated"
 
 
-def test_code_that_readers_are_told_to_trust_is_compared(copied, measured_once, capsys):
+def test_code_for_trust_remote_code_is_compared(copied, measured_once, capsys):
     run = copied / "run"
     for name in ("configuration_sslzoo_resnet.py", "modeling_sslzoo_resnet.py"):
         kept = (run / name).read_text()
@@ -343,10 +343,10 @@ def test_code_that_readers_are_told_to_trust_is_compared(copied, measured_once, 
     results = Run(run).results()
     results["training"]["files"] = Run(run).digests()
     Run(run).write_results(results)
-    assert different(copied, capsys) == {"config.json: auto_map"}, "whatever the digests say"
+    assert different(copied, capsys) == {"config.json: auto_map"}, "even if the digests match"
 
 
-def test_a_card_may_name_any_namespace_but_only_all_over(copied):
+def test_a_card_may_name_any_namespace_consistently(copied):
     card, run = copied / "run/README.md", Run(copied / "run")
     write_card(run.folder, "eve", with_images="(maps.png)" in card.read_text())
     assert all(comparison.found == comparison.expected for comparison in check_card(run))
@@ -355,7 +355,7 @@ def test_a_card_may_name_any_namespace_but_only_all_over(copied):
     assert "card: repository" in wrong
 
 
-def test_pipes_and_folders_in_the_place_of_files_are_told(copied, capsys):
+def test_pipes_in_the_place_of_files_are_refused(copied, capsys):
     for name in ("results.json", "README.md", "metrics.jsonl"):
         (copied / "run" / name).unlink()
         os.mkfifo(copied / "run" / name)

@@ -1,4 +1,4 @@
-"""The Space in a browser, against a Hub on loopback that also holds hostile models."""
+"""The Space in a browser, with a Hub on loopback that also holds hostile models."""
 
 import dataclasses
 import json
@@ -37,8 +37,8 @@ from uploads import open_upload  # noqa: E402
 
 CHROMIUM = Path("/usr/bin/chromium")
 RES, VIT, ADA, TAMPERED = "sslzoo/simclr-res6-digits", "sslzoo/simclr-vit-xs4-digits", "ada/dino-res6-digits", "ada/tampered"
-CARDS = 500  # beside a Hub that does not answer
-WAIT = 600_000  # ms for what shall come at once: on a busy machine it may not
+CARDS = 500  # shown while the Hub does not answer
+WAIT = 600_000  # ms; on a busy machine even the immediate takes a while
 EVIL = "<img src=x onerror=alert(1)>"
 expect.set_options(timeout=WAIT)
 
@@ -57,7 +57,7 @@ def runs(tmp_path_factory) -> dict[str, dict[str, bytes]]:
 
 
 def card(runs, name: str, weights: str, changes: dict[str, str]) -> str:
-    """The card of a run of another name and other weights, with other words in its metadata."""
+    """The run's card with another name, other weights and other words in its metadata."""
     text = re.sub("weights_sha256: .*", f"weights_sha256: {weights * 64}", runs[RES]["README.md"].decode())
     text = text.replace(f"repository: {RES}\n", f"repository: {name}\n")
     for old, new in changes.items():
@@ -68,7 +68,7 @@ def card(runs, name: str, weights: str, changes: dict[str, str]) -> str:
 
 @pytest.fixture(scope="module")
 def addresses(runs, tmp_path_factory):
-    """Of the Space with the Hub, and of the Space without it."""
+    """The addresses of the Space with the Hub, and of the Space without it."""
     folder = tmp_path_factory.mktemp("space")
     cards = folder / "cards"
     for index in range(CARDS):
@@ -76,7 +76,7 @@ def addresses(runs, tmp_path_factory):
         text = card(runs, f"sslzoo/model-{index}", "a", {"a" * 64: f"{index:062x}ab", "value: 0.5\n": f"value: {index / 1000}\n"})
         (cards / f"model-{index}" / "README.md").write_text(text)
     other = {"method: simclr": "method: dino", "epochs: 4": "epochs: 800", "value: 0.5\n": "value: 0.625\n"}
-    with HubServer({}, page_size=2) as server:  # several pages; any token that were sent would be refused
+    with HubServer({}, page_size=2) as server:  # several pages; the Hub refuses any token
         for name, files in runs.items():
             server.add(name, files)
         server.add(ADA, {"README.md": card(runs, ADA, "b", {**other, "hardware: Model 7": "hardware: Model 8"})})
@@ -117,7 +117,7 @@ def browser():
 
 @pytest.fixture(scope="module")
 def opened(browser, addresses):
-    """The page on a wide screen, from which nothing but the Space was asked and in which nothing went wrong."""
+    """The page on a wide screen; it requests nothing but the Space and logs no errors."""
     page, wrong = visit(browser, addresses[0], 1440)
     yield page
     assert wrong == []
@@ -167,7 +167,7 @@ def digit(tmp_path_factory) -> tuple[Path, int]:
     return file, int(batch.labels[0])
 
 
-def test_the_table_has_the_sound_models_and_filters_and_sorts(opened):
+def test_the_table_lists_valid_models_and_filters_and_sorts(opened):
     page = opened
     assert names(page) == [TAMPERED, ADA, RES, VIT], "the best first"
     expect(page.locator("#count")).to_contain_text("4 of 4 models. From the Hub, asked at")
@@ -196,7 +196,7 @@ def test_the_table_has_the_sound_models_and_filters_and_sorts(opened):
     expect(page.locator("#cost .js-plotly-plot .point")).to_have_count(4)
 
 
-def test_what_is_hostile_is_told_and_not_run(opened):
+def test_hostile_metadata_is_quarantined_and_not_run(opened):
     page = opened
     tab(page, "Quarantine")
     expect(page.locator("#quarantined")).to_contain_text(EVIL)
@@ -223,7 +223,7 @@ def test_a_model_has_curves_and_numbers_with_their_protocols(opened):
     expect(page.locator(".js-plotly-plot:visible")).to_have_count(0)
 
 
-def test_try_it_finds_the_image_itself_and_shows_what_is_seen(opened, digit, tmp_path):
+def test_try_it_finds_the_image_itself_and_shows_its_maps(opened, digit, tmp_path):
     page, (file, label) = opened, digit
     tab(page, "Try it")
     shown = page.locator("#try-page")
@@ -334,40 +334,40 @@ def test_numbers_of_different_protocols_settings_and_splits_never_share_a_column
     assert [entry.name for entry, _ in table.filter_rows(sound, ["digits (validation)"], [], [], [])] == ["a/three"]
 
 
-def test_the_hub_is_asked_now_and_then_and_what_it_said_stays(runs, tmp_path):
-    asked, say = [], [listed(runs)]
+def test_the_listing_is_refreshed_and_outlives_the_hub(runs, tmp_path):
+    threads, response = [], [listed(runs)]
 
-    def ask():
-        asked.append(threading.current_thread())
-        if not say:
+    def list_models():
+        threads.append(threading.current_thread())
+        if not response:
             raise ConnectionError("away")
-        return list(say)
+        return list(response)
 
-    def settle():
-        for thread in asked:
+    def join():
+        for thread in threads:
             thread.join()
 
-    hub = Board(ask, tmp_path, max_age=3600)
+    hub = Board(list_models, tmp_path, max_age=3600)
     assert list(hub.current().entries) == [RES] and "the Hub, asked at" in hub.current().source, "the first visitor waits"
-    assert len(asked) == 1
-    hub = Board(ask, tmp_path, max_age=0)
+    assert len(threads) == 1
+    hub = Board(list_models, tmp_path, max_age=0)
     hub.current()
-    say.append(listed(runs, ADA))
+    response.append(listed(runs, ADA))
     hub.current()
-    settle()
+    join()
     assert len(hub.current().entries) == 2
-    settle()
-    say.clear()
+    join()
+    response.clear()
     hub.current()
-    settle()
-    assert len(hub.current().entries) == 2, "a Hub that has gone away takes nothing with it"
+    join()
+    assert len(hub.current().entries) == 2, "the listing stays while the Hub is away"
     slow = threading.Event()
     hub = Board(lambda: slow.wait(600) and [], tmp_path, patience=0.1)
-    assert "as the Hub has not answered" in hub.current().source, "nobody waits until it does"
+    assert "as the Hub has not answered" in hub.current().source, "a visitor waits no longer than `patience`"
     slow.set()
 
 
-def test_curves_take_what_is_a_number_and_no_more_than_can_be_drawn():
+def test_curves_skip_what_is_not_a_number_and_are_bounded():
     good = [json.dumps({"step": step, "loss": 2.0, "lr": 0.1, "knn_top1 k=20 T=0.1": 0.5}) for step in range(5000)]
     bad = [
         "{", "[" * 100_000, "7", '{"loss": 1}', '{"step": "1", "loss": 1}', '{"step": 1, "loss": NaN}', '{"step": 1, "loss": "<b>"}',
@@ -380,7 +380,7 @@ def test_curves_take_what_is_a_number_and_no_more_than_can_be_drawn():
     assert [(line.name, line.y[0]) for line in figure.data] == [("a", 2), ("b", 4)], "two models in one and the same setting"
 
 
-def test_uploads_are_shown_upright_whole_and_without_what_else_is_in_the_file(tmp_path):
+def test_uploads_are_upright_and_without_metadata(tmp_path):
     file = tmp_path / "image"
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by 90 degrees
@@ -414,7 +414,7 @@ def test_uploads_are_shown_upright_whole_and_without_what_else_is_in_the_file(tm
     ("preprocessor_config.json", {"image_std": [0, 1, 1]}, "mean or standard deviation|cannot be loaded|cannot tell|image_std above 0"),
     ("model.safetensors", None, "are not those that its card describes"),
 ])  # fmt: skip
-def test_a_model_of_strangers_is_looked_at_before_it_is_loaded(runs, digit, tmp_path, name, change, said):
+def test_a_strangers_model_is_checked_before_it_is_loaded(runs, digit, tmp_path, name, change, said):
     for file, data in runs[RES].items():
         (tmp_path / file).write_bytes(data)
     (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'canary')!r}, 'w')")
@@ -437,7 +437,7 @@ def test_a_data_set_that_no_recipe_names_is_not_opened(runs, digit, tmp_path):
     assert inspection.neighbours == [] and "no recipe that comes with sslzoo uses it" in inspection.about and len(inspection.maps) == 2
 
 
-def test_the_cache_keeps_the_last_few():
+def test_the_cache_keeps_the_most_recently_used():
     made = []
     cache = LRUCache(2)
     for key in "abacab":
@@ -449,7 +449,7 @@ def test_the_cache_keeps_the_last_few():
     assert made[-1] == "x", "an error is not remembered"
 
 
-def test_started_by_hand_the_page_says_where_it_is_and_ends_with_an_interrupt():
+def test_app_prints_its_address_and_ends_with_an_interrupt():
     command = [sys.executable, str(TESTS.parent / "space" / "app.py")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "GRADIO_SERVER_NAME": "127.0.0.1"}) as process:
         address = re.search(r"http://\S+", process.stdout.readline())[0]
