@@ -1,4 +1,4 @@
-"""Adds finished runs to the zoo's cards, `python model_cards/add.py runs/*`: card, pictures and what they are made of, but no weights."""
+"""Adds finished runs to the zoo's cards, `python model_cards/add.py runs/*`: card, pictures and their sources, without the weights."""
 
 import shutil
 import sys
@@ -14,13 +14,13 @@ def main(folders: list[str]) -> None:
     for folder in folders:
         run = Run(folder)
         write_card(run.folder)
-        place = cards_folder() / run.recipe.name
-        place.mkdir(exist_ok=True)
+        target = cards_folder() / run.recipe.name
+        target.mkdir(exist_ok=True)
         for name in FILES:
             if (run.folder / name).is_file():
-                shutil.copy(run.folder / name, place / name)
-        write_recipe(run.recipe.public(), place / RECIPE)
-        print(place)
+                shutil.copy(run.folder / name, target / name)
+        write_recipe(run.recipe.public(), target / RECIPE)
+        print(target)
 
 
 if __name__ == "__main__":

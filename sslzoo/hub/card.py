@@ -29,7 +29,7 @@ from .markdown import one_line, render
 from .metadata import card_metadata
 from .neighbours import draw_neighbours
 from .pictures import CURVES, MAPS, NEIGHBOURS, drawn_with
-from .results_table import count, metric_name, percent, provenance_lines, results_table
+from .results_table import format_count, format_percent, metric_name, provenance_lines, results_table
 from .results_validation import check_measured_on, checked_imported, checked_numbers, checked_training, is_imported
 
 _FEW_IMAGES = 10_000  # training images; below, the card says that they are few
@@ -141,10 +141,11 @@ def _values(run: Run, recipe: Recipe, repository: str, training: dict[str, Any],
         "dataset": source_name(recipe.dataset), "dataset_id": dataset[0] if dataset else None,
         "embedded": recipe.dataset == EMBEDDED, "local": dataset is None and recipe.dataset != EMBEDDED,
         "small_stem": has_small_stem(run.folder),
-        "image_size": recipe.image_size, "curves": CURVES, "neighbours": NEIGHBOURS, "maps": MAPS, "images": count(training["images"]),
+        "image_size": recipe.image_size, "curves": CURVES, "neighbours": NEIGHBOURS, "maps": MAPS,
+        "images": format_count(training["images"]),
         "few": training["images"] < _FEW_IMAGES, "rows": results_table(numbers, recipe), "details": _details(run, recipe, training),
         "provenance": provenance_lines(numbers), "reported": [_reported(row) for row in method.reported],
-        "shared": count(max((number["provenance"].get("test_images_in_train") or 0 for number in numbers), default=0) or None, ""),
+        "shared": format_count(max((number["provenance"].get("test_images_in_train") or 0 for number in numbers), default=0) or None, ""),
         "measured": list(dict.fromkeys((source_name(number["dataset"]), number["split"]) for number in numbers)),
     }  # fmt: skip
 
@@ -152,7 +153,7 @@ def _values(run: Run, recipe: Recipe, repository: str, training: dict[str, Any],
 def _reported(row: Reported) -> dict[str, str]:
     source = f"[{row.source}](https://github.com/{row.source})" if "/" in row.source else row.source
     return {
-        "metric": metric_name(row.metric), "value": percent(row.value), "encoder": row.encoder, "source": source,
+        "metric": metric_name(row.metric), "value": format_percent(row.value), "encoder": row.encoder, "source": source,
         "epochs": "not stated" if row.epochs is None else str(row.epochs),
         "batch_size": "not stated" if row.batch_size is None else str(row.batch_size),
     }  # fmt: skip
@@ -166,8 +167,8 @@ def _details(run: Run, recipe: Recipe, training: dict[str, Any]) -> dict[str, st
     initialisation = {"Initialisation": _SMALL_STEM_INITIALISATION} if has_small_stem(run.folder) else {}
     resumed = {"Changed on the way": "; ".join(training["resumed"])} if training.get("resumed") else {}
     return {
-        "Data set": f"{source_name(recipe.dataset)}, split {recipe.train_split}: {count(training['images'])} images",
-        "Broken images left out": count(len(training["skipped_images"])),
+        "Data set": f"{source_name(recipe.dataset)}, split {recipe.train_split}: {format_count(training['images'])} images",
+        "Broken images left out": format_count(len(training["skipped_images"])),
         "Encoder": f"{recipe.encoder} for {recipe.image_size} px",
         **initialisation,
         "Method's settings": ", ".join(f"{key}={value}" for key, value in recipe.hyperparameters.items()) or "those of its configuration",

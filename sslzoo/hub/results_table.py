@@ -35,23 +35,23 @@ def results_table(numbers: list[dict[str, Any]], recipe: Recipe | None) -> list[
     """One row per measurement, with its last and best value, and the recipe's reference where it was measured in the same way."""
     rows: dict[tuple[str, ...], Row] = {}
     for number in numbers:
-        provenance, reference = number["provenance"], reference_of(number, recipe) if recipe else None
+        provenance, reference = number["provenance"], reference_for(number, recipe) if recipe else None
         row = Row(
-            metric_name(number["metric"]), _setting(number), "", "", "", "" if reference is None else percent(reference),
-            source_name(number["dataset"]), number["split"], count(provenance.get("train_images")), count(provenance.get("test_images")),
-            number["protocol"],
+            metric_name(number["metric"]), _setting(number), "", "", "", "" if reference is None else format_percent(reference),
+            source_name(number["dataset"]), number["split"], format_count(provenance.get("train_images")),
+            format_count(provenance.get("test_images")), number["protocol"],
         )  # fmt: skip
         key = (number["dataset"], number["protocol"], *row)
         row = rows.get(key, row)
         if number["when"] == "last":
-            rows[key] = row._replace(last=percent(number["value"]))
+            rows[key] = row._replace(last=format_percent(number["value"]))
         else:
             epoch = number["arguments"].get("epoch")
-            rows[key] = row._replace(best=percent(number["value"]), best_epoch="" if epoch is None else str(epoch + 1))
+            rows[key] = row._replace(best=format_percent(number["value"]), best_epoch="" if epoch is None else str(epoch + 1))
     return list(rows.values())
 
 
-def reference_of(number: dict[str, Any], recipe: Recipe) -> float | None:
+def reference_for(number: dict[str, Any], recipe: Recipe) -> float | None:
     """The recipe's reference for a number on the recipe's data set; for kNN only at the reference's k and temperature."""
     if number["dataset"] != source_name(recipe.dataset):
         return None
@@ -75,7 +75,7 @@ def provenance_lines(numbers: list[dict[str, Any]]) -> list[str]:
     return list(dict.fromkeys(lines))
 
 
-def count(images: int | None, unknown: str = "?") -> str:
+def format_count(images: int | None, unknown: str = "?") -> str:
     """ "50,000"; `unknown` for None."""
     return f"{images:,}" if isinstance(images, int) else unknown
 
@@ -86,7 +86,7 @@ def metric_name(metric: str) -> str:
     return f"{_EVALUATIONS.get(evaluation, evaluation)} top-{top}" if evaluation else metric
 
 
-def percent(fraction: float) -> str:
+def format_percent(fraction: float) -> str:
     """ "84.80" for 0.848."""
     return f"{100 * fraction:.2f}"
 
