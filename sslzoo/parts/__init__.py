@@ -1,1 +1,1 @@
-"""Building blocks that more than one method uses; they know no method."""
+"""Building blocks that several methods share; none of them knows a method."""

@@ -1,4 +1,4 @@
-"""Rows of all devices, with gradient: a loss over the global batch gives every device the gradient of the whole."""
+"""Rows of all devices, with gradient, so that a loss over the global batch has the gradient of one device with all of it."""
 
 import torch
 import torch.distributed as distributed
@@ -11,7 +11,7 @@ def rank() -> int:
 
 
 def gather(rows: Tensor) -> Tensor:
-    """The rows of all processes one behind the other, (processes * n, ...); every process must have n of them.
+    """The rows of all processes, concatenated: (processes * n, ...). Every process must have n of them.
 
     When each process minimises a mean over its own rows and gradients are averaged over processes, the result is the gradient of the
     mean over all rows.

@@ -1,4 +1,4 @@
-"""What a hyper-parameter may be: fields of a method's configuration that refuse what no run can use.
+"""What a hyper-parameter may be: fields of a method's configuration that refuse values which no run can use.
 
     temperature: float | int = positive(0.1)
 """

@@ -40,7 +40,7 @@ class MaskedSiameseConfig:
 
 
 class MaskedBranch(nn.Module):
-    """A ViT with a projector behind its class token: images, and which of their patches are visible, to embeddings (n, projection_dim)."""
+    """A ViT with a projector on its class token: images, and which of their patches are visible, to embeddings (n, projection_dim)."""
 
     def __init__(self, backbone: PreTrainedModel, hidden_dim: int, projection_dim: int):
         super().__init__()

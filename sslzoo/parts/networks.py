@@ -32,7 +32,7 @@ def mlp(
 
 
 class Branch(nn.Module):
-    """A backbone with a projector behind it: images (n, 3, height, width) to embeddings (n, width)."""
+    """A backbone and a projector: images (n, 3, height, width) to embeddings (n, width)."""
 
     def __init__(self, backbone: PreTrainedModel, projector: nn.Module):
         super().__init__()

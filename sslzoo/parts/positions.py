@@ -7,7 +7,7 @@ from torch import Tensor
 def sincos_positions(width: int, side: int) -> Tensor:
     """(1, 1 + side * side, width): zeros for the class token, then the grid row by row.
 
-    The first half of the channels tells the column, the second the row; in each half all sines come before all cosines, at the
+    The first half of the channels encodes the column, the second the row; in each half all sines come before all cosines, at the
     frequencies 10000^(-4 i / width). width: a multiple of 4.
     """
     frequencies = 10000.0 ** (-torch.arange(width // 4, dtype=torch.float64) / (width // 4))
