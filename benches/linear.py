@@ -20,7 +20,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from sslzoo.data import load_images
-from sslzoo.encoders import load_stored
+from sslzoo.encoders import load_pretrained
 from sslzoo.evaluation import PROTOCOLS, Preprocessing, make_data, quiet_session
 from sslzoo.evaluation.linear_features import FEATURE_PROTOCOLS, FeatureLinearProtocol, Setting
 
@@ -79,7 +79,7 @@ def first_images(source: Path, split: str, count: int, folder: Path) -> None:
 
 def agreement(options: argparse.Namespace) -> None:
     device = torch.device(options.device)
-    encoder, preprocessing = load_stored(options.encoder).to(device), Preprocessing.read(options.encoder)
+    encoder, preprocessing = load_pretrained(options.encoder).to(device), Preprocessing.read(options.encoder)
     exact = dataclasses.replace(PROTOCOLS[options.exact], epochs=options.exact_epochs or PROTOCOLS[options.exact].epochs)
     if options.whole_images:
         exact = dataclasses.replace(exact, scale=(1.0, 1.0), ratio=(1.0, 1.0))

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from uploads import open_upload
 
 from sslzoo.data import EMBEDDED, hub_id, load_images
-from sslzoo.encoders import features, load_stored
+from sslzoo.encoders import features, load_pretrained
 from sslzoo.errors import InputError, first_line
 from sslzoo.evaluation import Preprocessing, class_attention, feature_map, nearest, pca_map, required_resolution
 from sslzoo.hub import Entry
@@ -90,7 +90,7 @@ class Inspector:
             folder = fetch(entry, MODEL_FILES, _MAX_MODEL_SIZE, Path(temporary))
             try:
                 preprocessing = checked_preprocessing(folder, entry)
-                encoder = load_stored(folder)
+                encoder = load_pretrained(folder)
             except InputError:
                 raise
             except Exception as error:  # strangers' files

@@ -17,9 +17,9 @@ from sslzoo.encoders import (
     build_encoder,
     check_finite,
     encoder_config,
-    load_stored,
+    limit_size,
+    load_pretrained,
     model_folder,
-    no_larger_than,
     read_config,
     to_plain,
     without_pooler,
@@ -190,7 +190,7 @@ class Method(PreTrainedModel):
         block = read_block(folder)
         if block["model_type"] != cls.config_class.model_type:
             raise InputError(f"{folder} holds '{block['model_type']}', not '{cls.config_class.model_type}': use sslzoo.load")
-        plain = load_stored(folder)
+        plain = load_pretrained(folder)
         values = {key: value for key, value in block.items() if key != "model_type"}
         foreign = values.keys() - {"image_size", *cls.config_class.hyperparameters()}
         if foreign:  # transformers' configurations accept them silently
@@ -205,7 +205,7 @@ class Method(PreTrainedModel):
         try:
             config = cls.config_class(encoder=encoder, **values)
             # On `meta` first: a wrong number in the file could ask for any amount of memory.
-            with torch.device("meta"), no_larger_than({**rest, **plain.state_dict()}):
+            with torch.device("meta"), limit_size({**rest, **plain.state_dict()}):
                 described = cls(config)
         except Exception as error:  # the strict data classes' own exceptions, or those of any layer that cannot have such a size
             reason = first_line(error.__cause__ or error)

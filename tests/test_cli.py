@@ -13,7 +13,7 @@ from PIL import Image
 
 from sslzoo.cli import main
 from sslzoo.data import load_images
-from sslzoo.encoders import features, load_stored
+from sslzoo.encoders import features, load_pretrained
 from sslzoo.evaluation import Preprocessing
 
 ROOT = Path(__file__).parents[1]
@@ -103,7 +103,7 @@ def test_embed_writes_the_features_of_every_image(run_folder, tmp_path, capsys):
     images = load_images("digits", "test", device=torch.device("cpu"))
     (batch,) = images.batches([torch.arange(500)])
     with torch.no_grad():
-        expected = features(load_stored(run_folder), Preprocessing.read(run_folder)(batch.pixels, batch.sizes))
+        expected = features(load_pretrained(run_folder), Preprocessing.read(run_folder)(batch.pixels, batch.sizes))
     assert np.allclose(np.array(table["feature"].to_pylist()), expected.numpy(), atol=1e-5)
     assert table["label"].to_pylist() == batch.labels.tolist()
 

@@ -12,7 +12,7 @@ from PIL import Image
 from transformers import pipeline
 
 from sslzoo.data import load_images
-from sslzoo.encoders import build_encoder, encoder_config, features, load_stored, to_plain
+from sslzoo.encoders import build_encoder, encoder_config, features, load_pretrained, to_plain
 from sslzoo.evaluation import Preprocessing, write_features
 
 CPU = torch.device("cpu")
@@ -183,7 +183,7 @@ def test_plain_pipeline_gives_the_same_features(name, size, tmp_path):
     extract = pipeline("image-feature-extraction", model=str(tmp_path), pool=True, device="cpu")
     found = torch.tensor(extract([Image.fromarray(image.permute(1, 2, 0).numpy()) for image in pixels])).flatten(1)
     with torch.no_grad():
-        expected = features(load_stored(tmp_path), Preprocessing.read(tmp_path)(pixels, torch.full((3, 2), size)))
+        expected = features(load_pretrained(tmp_path), Preprocessing.read(tmp_path)(pixels, torch.full((3, 2), size)))
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
     assert (expected[0] - expected[1]).abs().max() > 1e-2
 

@@ -21,7 +21,7 @@ from sslzoo.encoders import (
     encoder_config,
     feature_width,
     features,
-    load_stored,
+    load_pretrained,
     model_folder,
     to_plain,
     token_grid,
@@ -205,18 +205,18 @@ class TestPlain:
     def test_comes_back_from_a_folder(self, tmp_path):
         encoder = vit()
         to_plain(encoder).save_pretrained(tmp_path)
-        loaded = load_stored(model_folder(tmp_path))
+        loaded = load_pretrained(model_folder(tmp_path))
         assert not loaded.training and all(torch.equal(value, encoder.state_dict()[key]) for key, value in without_pooler(loaded).items())
         assert isinstance(AutoModel.from_pretrained(tmp_path), ViTModel)
 
     def test_half_precision_files_are_read_as_float32(self, tmp_path):
         to_plain(vit()).to(torch.bfloat16).save_pretrained(tmp_path)
-        assert {value.dtype for value in load_stored(tmp_path).parameters()} == {torch.float32}
+        assert {value.dtype for value in load_pretrained(tmp_path).parameters()} == {torch.float32}
 
     def test_of_others_without_a_pooling_layer_loads(self, tmp_path):
         encoder = vit()
         encoder.save_pretrained(tmp_path)
-        assert torch.equal(features(load_stored(tmp_path), pixels()), features(encoder, pixels()))
+        assert torch.equal(features(load_pretrained(tmp_path), pixels()), features(encoder, pixels()))
 
     def test_with_weights_missing_is_refused(self, tmp_path):
         torch.manual_seed(0)
@@ -224,7 +224,7 @@ class TestPlain:
         state = {key: value for key, value in encoder.state_dict().items() if "embedder" not in key}
         encoder.save_pretrained(tmp_path, state_dict=state)
         with pytest.raises(InputError, match="embedder"):
-            load_stored(tmp_path)
+            load_pretrained(tmp_path)
 
 
 class TestFolder:

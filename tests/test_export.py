@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from sslzoo import export
-from sslzoo.encoders import build_encoder, encoder_config, features, load_stored, to_plain
+from sslzoo.encoders import build_encoder, encoder_config, features, load_pretrained, to_plain
 from sslzoo.errors import InputError
 from sslzoo.evaluation import Preprocessing
 from sslzoo.export import export_onnx
@@ -39,7 +39,7 @@ def test_gives_the_encoders_features_for_any_batch(name, size, crop, tmp_path, c
     width = {"res6": 64, "res18": 512, "vit-xs4": 64}[name]
     assert (given.name, given.shape, given.type) == ("pixel_values", ["batch", 3, crop, crop], "tensor(float)")
     assert (gotten.name, gotten.shape, gotten.type) == ("features", ["batch", width], "tensor(float)")
-    encoder = load_stored(folder)
+    encoder = load_pretrained(folder)
     for count in (1, 2, 5):
         pixels = torch.randn(count, 3, crop, crop, generator=torch.Generator().manual_seed(count))
         with torch.no_grad():

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import AutoModel
 
-from sslzoo.encoders import build_encoder, convert_weights, features, load_stored
+from sslzoo.encoders import build_encoder, convert_weights, features, load_pretrained
 from sslzoo.encoders.resnet_layouts import convert_resnet
 from sslzoo.encoders.vit_layouts import convert_vit
 from sslzoo.errors import InputError
@@ -466,7 +466,7 @@ class TestRefusal:
         state = {f"b{number}.{name}": value for number in range(30) for name, value in bare(basic()).items()}
         with pytest.raises(InputError, match=r"meant: b0, b1, .* and 18 more$"):
             convert_weights(state)
-        assert convert_weights(state, "b7").said[0].endswith("and 17 more")
+        assert convert_weights(state, "b7").notes[0].endswith("and 17 more")
 
     def test_of_a_video_encoder(self):
         with pytest.raises(InputError, match="must have 4 dimensions"):
@@ -486,8 +486,8 @@ class TestHeads:
                 convert_weights(network.state_dict(), heads=heads)
 
     def test_that_are_assumed_are_said(self):
-        assert any("2 attention heads" in line and "--heads" in line for line in convert_weights(vit().state_dict()).said)
-        assert not any("--heads" in line for line in convert_weights(vit().state_dict(), heads=2).said)
+        assert any("2 attention heads" in line and "--heads" in line for line in convert_weights(vit().state_dict()).notes)
+        assert not any("--heads" in line for line in convert_weights(vit().state_dict(), heads=2).notes)
 
 
 def test_dinov2_is_evaluated_at_224_px_between_its_positions(tmp_path):
@@ -501,7 +501,7 @@ def test_dinov2_is_evaluated_at_224_px_between_its_positions(tmp_path):
     grid = nn.functional.interpolate(grid, (16, 16), mode="bicubic").flatten(2).transpose(1, 2)
     network.pos_embed = nn.Parameter(torch.cat((network.pos_embed[:, :1].detach(), grid), 1))
     with torch.no_grad():
-        torch.testing.assert_close(features(load_stored(folder), pixels(224, 1)), network(pixels(224, 1)), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(features(load_pretrained(folder), pixels(224, 1)), network(pixels(224, 1)), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -518,7 +518,7 @@ def test_folder_loads_in_plain_transformers_without_a_word_and_has_a_card(layout
     _, report = AutoModel.from_pretrained(folder, output_loading_info=True)
     assert not any(report.values()), report
     with torch.no_grad():
-        torch.testing.assert_close(features(load_stored(folder), pixels(size)), network()(pixels(size)), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(features(load_pretrained(folder), pixels(size)), network()(pixels(size)), rtol=1e-5, atol=1e-5)
     assert Preprocessing.read(folder).crop == crop
     card = write_card(folder).read_text()
     assert f"{crop} px" in card and Run(folder).results()["imported"]["encoder"] in card
@@ -526,7 +526,7 @@ def test_folder_loads_in_plain_transformers_without_a_word_and_has_a_card(layout
 
 class TestSaid:
     def lines(self, layout):
-        return convert_weights(self.flat(LAYOUTS[layout][0]())).said
+        return convert_weights(self.flat(LAYOUTS[layout][0]())).notes
 
     def flat(self, held, prefix=""):
         found = {}
@@ -565,7 +565,7 @@ class TestSaid:
         state = {name: value.to(dtype) for name, value in basic().state_dict().items()}
         found = convert_weights(state)
         count = sum(value.is_floating_point() for value in bare(basic()).values())
-        assert found.encoder.dtype == torch.float32 and f"converted to float32: {count} of {kind}" in found.said
+        assert found.encoder.dtype == torch.float32 and f"converted to float32: {count} of {kind}" in found.notes
         assert torch.equal(found.encoder.embedder.embedder.convolution.weight, state["conv1.weight"].float())
 
     @pytest.mark.parametrize("dtype", [torch.int64, torch.int8, torch.bool, torch.complex64])

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import AutoModel
 
-from sslzoo.encoders import convert_weights, features, load_stored
+from sslzoo.encoders import convert_weights, features, load_pretrained
 from sslzoo.errors import InputError
 from sslzoo.evaluation import Preprocessing
 from sslzoo.hub import import_weights, known_checkpoints, lightly_checkpoints
@@ -45,7 +45,7 @@ def assert_equal(folder, network, size):
         expected = network(pixels(size))
         assert expected.std(dim=0).max() > 1e-2 and expected.abs().max() < 1e3, "the test itself: images tell themselves apart"
         torch.testing.assert_close(plain.eval()(pixels(size)).pooler_output.flatten(1), expected, rtol=1e-5, atol=1e-5)
-        torch.testing.assert_close(features(load_stored(folder), pixels(size)), expected, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(features(load_pretrained(folder), pixels(size)), expected, rtol=1e-5, atol=1e-5)
 
 
 class TestParity:

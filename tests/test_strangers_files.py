@@ -18,7 +18,7 @@ from test_reproduce import make_pets
 
 import sslzoo
 from sslzoo.cli import main
-from sslzoo.encoders import build_encoder, encoder_config, features, load_stored, to_plain
+from sslzoo.encoders import build_encoder, encoder_config, features, load_pretrained, to_plain
 from sslzoo.errors import InputError
 from sslzoo.evaluation import Preprocessing, load_encoder
 from sslzoo.memory import peak_memory
@@ -179,15 +179,15 @@ def test_folders_that_hold_something_else(files, message, stored, tmp_path):
         if text is not None:
             (folder / name).write_text(text)
     with pytest.raises(InputError, match=message) as caught:
-        load_stored(folder)
+        load_pretrained(folder)
     assert str(folder) in str(caught.value) and str(caught.value).isprintable()
 
 
 def test_weights_in_several_files_are_read(stored, tmp_path):
-    encoder = load_stored(stored["vit"])
+    encoder = load_pretrained(stored["vit"])
     encoder.save_pretrained(tmp_path, max_shard_size="5KB")
     assert not (tmp_path / "model.safetensors").exists()
-    again = load_stored(tmp_path).state_dict()
+    again = load_pretrained(tmp_path).state_dict()
     assert all(torch.equal(value, again[name]) for name, value in encoder.state_dict().items())
 
 
@@ -204,7 +204,7 @@ def test_numbers_cost_no_memory(name, values, stored, tmp_path):
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | values))
     with little_memory(200 * 2**20), soon(), pytest.raises(InputError, match="more than its weights can be of|far larger model|do not fit"):
-        load_stored(folder)
+        load_pretrained(folder)
 
 
 def test_preprocessor_config(stored, tmp_path):
@@ -296,12 +296,12 @@ def test_what_the_hub_does_not_give(tmp_path):
     """Through the Hub's own client: one line each, and what to do."""
     program = """
 import json, sys
-from sslzoo.encoders import load_stored, model_folder
+from sslzoo.encoders import load_pretrained, model_folder
 from sslzoo.errors import InputError
 said = {}
 for name, revision in (("ada/none", None), ("ada/pictures", None), ("ada/secret", None), ("ada/open", "v9"), ("ada/open", None)):
     try:
-        load_stored(model_folder(name, revision=revision))
+        load_pretrained(model_folder(name, revision=revision))
     except InputError as error:
         said[f"{name} {revision}"] = str(error)
 print(json.dumps(said))

@@ -1,4 +1,4 @@
-"""What a stranger's config.json may decide: the architecture, and no more of it than the weights beside it fill."""
+"""Reading an untrusted config.json: it decides the architecture alone, and none larger than its weights."""
 
 import dataclasses
 import threading
@@ -12,22 +12,22 @@ from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 
 from sslzoo.errors import InputError
 
-# How a model is run, where its code comes from and what it is called: nothing of that is a file's to say.
-_RUNNING = {field.name for field in dataclasses.fields(PreTrainedConfig)} | {
+# Keys on how a model is run, where its code comes from and what it is called; a file must not decide these.
+_IGNORED = {field.name for field in dataclasses.fields(PreTrainedConfig)} | {
     "attn_implementation", "auto_map", "distributed_config", "experts_implementation", "fusion_config", "kernel_config",
     "output_attentions", "per_layer_config", "pruned_heads", "torch_dtype", "torchscript", "tp_plan", "transformers_weights",
     "trust_remote_code", "use_bfloat16", "use_kernels", "use_return_dict",
 }  # fmt: skip
-_OTHER_LIBRARIES = ("timm_wrapper", "timm_backbone")  # which look elsewhere for what they are to build
+_OTHER_LIBRARIES = ("timm_wrapper", "timm_backbone")  # which build models that are defined elsewhere
 _LAYERS = ("depths", "num_hidden_layers", "num_layers", "encoder_layers", "decoder_num_hidden_layers")
-_ROOM = 1 << 24  # elements that buffers and what the weights lack may take in any case: 64 MiB
-_SMALL = 1 << 16  # whole numbers that are never too large: they may be of pixels or tokens
+_SLACK = 1 << 24  # elements (64 MiB) for buffers and for parameters that the weights lack
+_ALWAYS_ALLOWED = 1 << 16  # integers up to this are never too large, as they may count pixels or tokens
 
 
 def architecture(values: dict[str, Any], weights: dict[str, Tensor]) -> PreTrainedConfig:
-    """The configuration in config.json's `values`, cleared of all that says how a model is run. Raises `InputError`.
+    """The configuration in config.json's `values`, without anything on how the model is run. Raises `InputError`.
 
-    Numbers that cannot belong to these weights are refused: no layer is wider than there are weights, and none is without one.
+    Numbers that cannot belong to these weights are refused: a layer is at most as wide as there are weights, and has at least one tensor.
     """
     model_type = values.get("model_type")
     if not isinstance(model_type, str) or model_type not in CONFIG_MAPPING:
@@ -36,31 +36,31 @@ def architecture(values: dict[str, Any], weights: dict[str, Tensor]) -> PreTrain
         raise InputError(f"'{model_type}' is built by another library: convert it to one of transformers' own architectures")
     if values.get("quantization_config"):
         raise InputError("its weights are quantised: take the model they were made from")
-    values = _cleared(values, CONFIG_MAPPING[model_type])
-    _check_sizes(values, max(_SMALL, sum(value.numel() for value in weights.values())), len(weights))
+    values = _architecture_only(values, CONFIG_MAPPING[model_type])
+    _check_sizes(values, max(_ALWAYS_ALLOWED, sum(value.numel() for value in weights.values())), len(weights))
     return CONFIG_MAPPING[model_type](**values)
 
 
-def _cleared(values: dict[str, Any], config_class: type[PreTrainedConfig]) -> dict[str, Any]:
+def _architecture_only(values: dict[str, Any], config_class: type[PreTrainedConfig]) -> dict[str, Any]:
     own = {field.name for field in dataclasses.fields(config_class)} | set(config_class.attribute_map) | {"rope_scaling"}
     kept = {}
     for key, value in values.items():
-        if key.startswith("_") or key in _RUNNING or hasattr(config_class, key) and key not in own:
+        if key.startswith("_") or key in _IGNORED or hasattr(config_class, key) and key not in own:
             continue
         part = config_class.sub_configs.get(key)
         if part is not None and isinstance(value, dict):
             if part is AutoConfig:
                 if value.get("model_type") not in CONFIG_MAPPING:
                     raise InputError(f"its config.json has a '{key}' of the model_type {value.get('model_type')!r}")
-                kept[key] = {"model_type": value["model_type"], **_cleared(value, CONFIG_MAPPING[value["model_type"]])}
+                kept[key] = {"model_type": value["model_type"], **_architecture_only(value, CONFIG_MAPPING[value["model_type"]])}
                 continue
-            value = _cleared(value, part)
+            value = _architecture_only(value, part)
         kept[key] = value
     return kept
 
 
 def _check_sizes(value: Any, most: int, layers: int, key: str = "") -> None:
-    """Raises `InputError` for a whole number above `most`, or of more layers than `layers`; `value` is a part of config.json."""
+    """Raises `InputError` for an integer above `most`, or a number of layers above `layers`; `value` is a part of config.json."""
     if isinstance(value, dict):
         for name, inner in value.items():
             _check_sizes(inner, most, layers, name)
@@ -72,12 +72,12 @@ def _check_sizes(value: Any, most: int, layers: int, key: str = "") -> None:
 
 
 @contextmanager
-def no_larger_than(weights: dict[str, Tensor]) -> Iterator[None]:
-    """Modules that are built inside, on the meta device, may ask for about as much as there is; more raises `InputError` on the way.
+def limit_size(weights: dict[str, Tensor]) -> Iterator[None]:
+    """Limits modules built inside, on the meta device, to about the size of `weights`; larger ones raise `InputError` at once.
 
-    So a number in a stranger's file costs neither memory nor time.
+    A number in an untrusted file thus costs neither memory nor time.
     """
-    elements = 2 * sum(value.numel() for value in weights.values()) + _ROOM
+    elements = 2 * sum(value.numel() for value in weights.values()) + _SLACK
     count = 64 * len(weights) + 4096
     thread, used, built = threading.get_ident(), 0, 0
 
@@ -87,7 +87,7 @@ def no_larger_than(weights: dict[str, Tensor]) -> Iterator[None]:
             return
         if isinstance(value, nn.Module):
             built += 1
-        elif value is not None and value.is_meta:  # what is loaded afterwards comes from the file
+        elif value is not None and value.is_meta:  # tensors loaded later come from the file
             used += value.numel()
         if used > elements or built > count:
             raise InputError("its config.json describes a far larger model than its weights are of")

@@ -1,4 +1,4 @@
-"""A transformer's blocks: which they are, how deep each weight lies, and stochastic depth."""
+"""A transformer's blocks: finding them, the depth of each parameter, and stochastic depth."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,11 +9,11 @@ from transformers import PreTrainedModel
 
 from sslzoo.errors import InputError
 
-_BRANCHES = (("attention", "self_attn"), ("mlp",))  # what transformers calls a block's two residual branches
+_BRANCHES = (("attention", "self_attn"), ("mlp",))  # names in transformers of a block's two residual branches
 
 
 def blocks(encoder: PreTrainedModel) -> nn.ModuleList:
-    """The blocks in the order in which they compute, each with an attention and an MLP. Raises `InputError` for encoders without."""
+    """The blocks in forward order, each with attention and an MLP. Raises `InputError` for encoders without blocks."""
     count = getattr(encoder.config, "num_hidden_layers", None)
     for module in encoder.modules():
         if isinstance(module, nn.ModuleList) and len(module) == count and all(len(_branches(block)) == 2 for block in module):
@@ -22,12 +22,12 @@ def blocks(encoder: PreTrainedModel) -> nn.ModuleList:
 
 
 def depths(encoder: PreTrainedModel) -> dict[str, int]:
-    """How deep each parameter lies, by its name: 0 before the blocks, i + 1 in block i, blocks + 1 behind them. Raises `InputError`."""
+    """The depth of each parameter by name: 0 before the blocks, i + 1 in block i, len(blocks) + 1 after them. Raises `InputError`."""
     parts = blocks(encoder)
     inside = {id(parameter): index for index, block in enumerate(parts, 1) for parameter in block.parameters()}
     found, outside = {}, 0
     for name, parameter in encoder.named_parameters():
-        # transformers declares the modules in the order in which they compute.
+        # transformers declares modules in forward order.
         if id(parameter) in inside:
             outside = len(parts) + 1
         found[name] = inside.get(id(parameter), outside)
@@ -36,12 +36,12 @@ def depths(encoder: PreTrainedModel) -> dict[str, int]:
 
 @contextmanager
 def drop_path(encoder: PreTrainedModel, rate: float, numbers: Tensor) -> Iterator[None]:
-    """Inside, an encoder in training mode leaves out residual branches at random, for each image others.
+    """Stochastic depth (Huang and others, arXiv:1603.09382): during the block, an encoder in training mode drops residual branches.
 
-    Stochastic depth (Huang and others, arXiv:1603.09382): what is kept is divided by the chance of that. The chance to be left out rises
-    linearly, from 0 in the first block to `rate` in the last. The encoder's own drop path, if it has one, is off.
+    Each image drops its own branches; kept branches are divided by the probability of being kept. The drop probability rises linearly, from
+    0 in the first block to `rate` in the last. The encoder's own drop path, if any, is disabled.
 
-    numbers: random numbers in [0, 1), (images, 2 * blocks): one for each branch of each image of the batch.
+    numbers: random numbers in [0, 1), (images, 2 * blocks), one for each branch of each image.
     Raises `InputError` for encoders without blocks.
     """
     parts = blocks(encoder)
@@ -62,7 +62,7 @@ def drop_path(encoder: PreTrainedModel, rate: float, numbers: Tensor) -> Iterato
 
 
 class _Scale:
-    """A forward hook that multiplies each image's tokens, which come alone or with attention weights, by the image's factor."""
+    """A forward hook that multiplies each image's tokens by its factor; attention weights in the output are kept."""
 
     def __init__(self, factors: Tensor):
         self.factors = factors

@@ -1,6 +1,6 @@
-"""Where in a file's names encoders stand, and which of several their authors evaluate.
+"""Finding the encoders among a file's tensor names, and the one that the authors evaluate.
 
-A branch is the path in front of an encoder's own names: "teacher.backbone", "module.encoder_q", or "" where there is none.
+A branch is the prefix of an encoder's names: "teacher.backbone", "module.encoder_q", or "" without one.
 """
 
 import re
@@ -13,12 +13,12 @@ from sslzoo.errors import InputError, printable, unknown
 class Branch(NamedTuple):
     """An encoder in a file."""
 
-    path: str  # in front of its names, with the dot; "" for none
+    path: str  # the prefix of its names, with the final dot; "" without one
     layout: str  # "torchvision", "numbered" (torchvision's in an nn.Sequential), "timm" or "transformers"
     is_vit: bool
 
 
-# The names, behind a branch's path, by which a layout is known.
+# Layouts, and the names after the prefix that identify them.
 _SIGNATURES = (
     ("torchvision", False, "conv1.weight", re.compile(r"layer1\.0\.conv1\.weight")),
     ("numbered", False, "0.weight", re.compile(r"[2-9]\.0\.conv1\.weight")),
@@ -30,22 +30,22 @@ _SIGNATURES = (
 
 
 def find_branches(names: Iterable[str]) -> list[Branch]:
-    """Every encoder among the names of a file's tensors."""
+    """All encoders among the names of a file's tensors."""
     names = sorted(names)
     found = []
     for layout, is_vit, first, second in _SIGNATURES:
         paths = {name.removesuffix(first) for name in names if name == first or name.endswith(f".{first}")}
         if paths:
-            # One pass over the names: behind which paths does the second name stand?
-            behind = {name[: match.start()] for name in names if (match := re.search(rf"(?:^|(?<=\.)){second.pattern}$", name))}
-            found += [Branch(path, layout, is_vit) for path in sorted(paths & behind)]
+            # The prefixes of the second name, found in one pass.
+            complete = {name[: match.start()] for name in names if (match := re.search(rf"(?:^|(?<=\.)){second.pattern}$", name))}
+            found += [Branch(path, layout, is_vit) for path in sorted(paths & complete)]
     return found
 
 
 def branch_names(branches: Sequence[Branch]) -> list[str]:
-    """What the branches are called: their paths without what tells nobody anything.
+    """Names for the branches: their prefixes without uninformative parts.
 
-    That is "state_dict" and "model" in front of all, and the "vit" by which lightly wraps a ViT that takes masks.
+    These are a leading "state_dict" or "model" of all branches, and the "vit" of lightly's wrapper around masked ViTs.
     """
     parts = [branch.path.split(".")[:-1] for branch in branches]
     while all(part and part[0] in ("state_dict", "model") for part in parts) and len({part[0] for part in parts}) == 1:
@@ -54,11 +54,11 @@ def branch_names(branches: Sequence[Branch]) -> list[str]:
     return short if len(set(short)) == len(short) else [".".join(part) for part in parts]
 
 
-def choose(branches: Sequence[Branch], asked: str | None) -> int:
-    """The index of the branch that is asked for, else of the one that the authors evaluate. Raises `InputError`."""
+def choose(branches: Sequence[Branch], requested: str | None) -> int:
+    """The index of the requested branch, or else of the one that the authors evaluate. Raises `InputError`."""
     names = branch_names(branches)
-    if asked is not None:
-        return _asked(names, asked)
+    if requested is not None:
+        return _find_requested(names, requested)
     if len(names) == 1:
         return 0
     evaluated = _evaluated(names, all(branch.is_vit for branch in branches))
@@ -68,25 +68,25 @@ def choose(branches: Sequence[Branch], asked: str | None) -> int:
 
 
 def listed(names: Sequence[str]) -> str:
-    """Branches in a line, the first of many."""
+    """The names of the branches for a message, at most twelve."""
     told = [printable(name) or "'' (in front of nothing)" for name in sorted(names)[:12]]
     return ", ".join(told) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
 
 
-def _asked(names: list[str], asked: str) -> int:
-    if asked in names:
-        return names.index(asked)
-    fitting = [name for name in names if asked and f".{asked}." in f".{name}."]
-    if len(fitting) == 1:
-        return names.index(fitting[0])
-    if fitting:
-        raise InputError(f"--branch '{asked}' is part of several: {listed(fitting)}")
+def _find_requested(names: list[str], requested: str) -> int:
+    if requested in names:
+        return names.index(requested)
+    matches = [name for name in names if requested and f".{requested}." in f".{name}."]
+    if len(matches) == 1:
+        return names.index(matches[0])
+    if matches:
+        raise InputError(f"--branch '{requested}' is part of several: {listed(matches)}")
     if names == [""]:
-        raise InputError(f"there is no branch '{asked}': the file holds one encoder, with nothing in front of its names")
-    raise unknown("branch", printable(asked), map(printable, names))
+        raise InputError(f"there is no branch '{requested}': the file holds one encoder, with nothing in front of its names")
+    raise unknown("branch", printable(requested), map(printable, names))
 
 
-_PAIRS = (  # words in the names of the branches that authors evaluate, and of those that they do not
+_PAIRS = (  # words in the names of branches that authors evaluate, and in those of their counterparts
     ({"teacher"}, {"student"}),  # DINO, iBOT, DINOv2
     ({"online"}, {"target"}),  # BYOL
     ({"q", "query", "base"}, {"k", "key", "momentum"}),  # MoCo

@@ -1,4 +1,4 @@
-"""What comes out of an encoder: one vector per image, or one per token."""
+"""An encoder's features: one vector per image, or one per token."""
 
 import torch
 from torch import Tensor, nn
@@ -8,12 +8,12 @@ from sslzoo.errors import InputError
 
 
 def features(encoder: PreTrainedModel, pixels: Tensor) -> Tensor:
-    """One vector per image, (n, width): pooled where the encoder pools, else its class token behind the last norm.
+    """One vector per image, (n, width): the pooled map if the encoder pools, else the class token after the last norm.
 
-    Without a class token: the mean of the tokens. What a pooling layer with weights for classes (tanh of a dense layer) makes of the
-    class token is left aside: few checkpoints have it, and self-supervised ones never.
+    Without a class token, the mean of the tokens. A trained pooling layer (tanh of a dense layer) is not applied: few checkpoints have
+    one, self-supervised ones never.
 
-    pixels: (n, 3, height, width), normalised. A ViT takes other sizes than its own too: its positions are interpolated.
+    pixels: (n, 3, height, width), normalised. A ViT accepts other sizes than its own and interpolates its positions.
     """
     if isinstance(encoder, ViTModel):
         own = pixels.shape[-1] == encoder.config.image_size and pixels.shape[-2] == encoder.config.image_size
@@ -26,12 +26,12 @@ def features(encoder: PreTrainedModel, pixels: Tensor) -> Tensor:
         return last.mean((2, 3))
     if not any(name.endswith("cls_token") for name, _ in encoder.named_parameters()):
         return last.mean(1)
-    # BEiT's kind is made for the mean of the patches, also where AutoModel leaves out the layer that takes it.
+    # Models such as BEiT are trained with the mean of the patches, even if AutoModel omits the pooling layer.
     return last[:, 1:].mean(1) if getattr(encoder.config, "use_mean_pooling", False) else last[:, 0]
 
 
 def feature_width(encoder: PreTrainedModel) -> int:
-    """How wide `features` are. Raises `InputError` for an encoder that does not say it."""
+    """The width of `features`. Raises `InputError` for an encoder whose configuration does not tell."""
     config = encoder.config
     for name in ("neck_hidden_sizes", "hidden_sizes", "hidden_size"):
         width = getattr(config, name, None)
@@ -43,7 +43,7 @@ def feature_width(encoder: PreTrainedModel) -> int:
 
 
 def token_grid(encoder: PreTrainedModel) -> tuple[int, int]:
-    """Patches per side and px per patch of a ViT at its own image size. Raises `InputError` for encoders without tokens."""
+    """Patches per side, and px per side of a patch, of a ViT at its own image size. Raises `InputError` for encoders without tokens."""
     if not isinstance(encoder, ViTModel):
         raise InputError(f"this method masks tokens and needs a ViT encoder, not '{encoder.config.model_type}'")
     return encoder.config.image_size // encoder.config.patch_size, encoder.config.patch_size
@@ -52,10 +52,10 @@ def token_grid(encoder: PreTrainedModel) -> tuple[int, int]:
 def tokens(
     encoder: ViTModel, pixels: Tensor, *, keep: Tensor | None = None, mask: Tensor | None = None, mask_token: Tensor | None = None
 ) -> Tensor:
-    """All tokens behind the last norm, the class token first: (n, 1 + kept patches, width).
+    """All tokens after the last norm, the class token first: (n, 1 + kept patches, width).
 
-    keep: int64 (n, k), the patches that go through the encoder; the others are dropped (MAE, MSN). None keeps all.
-    mask: bool (n, patches), the patches that `mask_token` (width,) replaces before positions are added (SimMIM).
+    keep: int64 (n, k), the patches that the encoder processes (MAE, MSN). None: all.
+    mask: bool (n, patches), the patches that are replaced by `mask_token` (width,) before positions are added (SimMIM).
     """
     embeddings = encoder.embeddings
     own = pixels.shape[-1] == encoder.config.image_size and pixels.shape[-2] == encoder.config.image_size
@@ -74,5 +74,5 @@ def tokens(
 
 
 def compiled_parts(encoder: PreTrainedModel) -> list[nn.Module]:
-    """The modules to compile: a ViT's blocks, because masked methods call them one by one; else the whole encoder."""
+    """The modules to compile: a ViT's blocks, as masked methods call them one by one; otherwise the encoder."""
     return list(encoder.layers) if isinstance(encoder, ViTModel) else [encoder]

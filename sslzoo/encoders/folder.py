@@ -1,4 +1,4 @@
-"""Where a model is: a folder on this machine, or a repository of the Hub, whose files are downloaded."""
+"""Finding a model: a local folder, or a repository on the Hub, which is downloaded; and reading its JSON files."""
 
 import json
 import math
@@ -19,16 +19,16 @@ from huggingface_hub.errors import (
 from sslzoo.errors import InputError, first_line
 
 CONFIG = "config.json"
-_RUNS = Path("runs")  # where training puts what it is not told to put elsewhere
+_RUNS = Path("runs")  # where training writes by default
 
 
 def model_folder(
     name: str | Path, *, revision: str | None = None, token: str | bool | None = None, cache_dir: str | None = None,
     local_files_only: bool = False,
 ) -> Path:  # fmt: skip
-    """The local folder of a model: `name` itself where it is one, else the Hub repository's configuration and weights, downloaded.
+    """The local folder of a model: `name` if it is one, otherwise the downloaded configuration and weights of the Hub repository.
 
-    Raises `InputError` when there is neither; the line says what to do.
+    Raises `InputError` if there is neither, and says what to do.
     """
     folder = Path(name).expanduser()
     if _is_folder(folder):
@@ -40,15 +40,15 @@ def model_folder(
             snapshot_download(
                 str(name), revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only,
                 allow_patterns=["*.json", "*.jsonl", "*.safetensors", "recipe.yaml", "README.md"],
-                ignore_patterns=["*/*"],  # other models, and in checkpoints/ the same one again
+                ignore_patterns=["*/*"],  # subfolders hold other models, or checkpoints of the same one
             )
         )  # fmt: skip
-    except Exception as error:  # the client's own kinds, its HTTP library's and the file system's
-        raise InputError(_refusal(name, revision, error)) from error
+    except Exception as error:  # the client, its HTTP library and the file system each raise their own
+        raise InputError(_reason(name, revision, error)) from error
 
 
-def _refusal(name: str | Path, revision: str | None, error: Exception) -> str:
-    """Why the Hub gives no such model, and what to do, in one line."""
+def _reason(name: str | Path, revision: str | None, error: Exception) -> str:
+    """Why the Hub does not provide the model, and what to do, in one line."""
     near = _near(folder.parent, folder.name) if _is_folder((folder := Path(name)).parent) else ""
     near = near or _near(_RUNS, folder.name)
     if isinstance(error, HFValidationError):
@@ -56,8 +56,8 @@ def _refusal(name: str | Path, revision: str | None, error: Exception) -> str:
     if isinstance(error, GatedRepoError):
         return f"the model '{name}' is gated: ask for access on https://huggingface.co/{name}, then `hf auth login`"
     if isinstance(error, RepositoryNotFoundError):
-        asked = near or ": is it spelt right, and a model, not a data set? Is it private? Then `hf auth login` first"
-        return f"there is no model '{name}', neither as a folder here nor on the Hub{asked}"
+        hint = near or ": is it spelt right, and a model, not a data set? Is it private? Then `hf auth login` first"
+        return f"there is no model '{name}', neither as a folder here nor on the Hub{hint}"
     if isinstance(error, RevisionNotFoundError):
         return f"the model '{name}' has no revision '{revision}' on the Hub: give one of its branches, tags or commits"
     if isinstance(error, (OfflineModeIsEnabled, LocalEntryNotFoundError)):
@@ -76,7 +76,7 @@ def _is_folder(path: Path) -> bool:
 
 
 def _near(folder: Path, name: str) -> str:
-    """ ": did you mean 'runs/simclr-res6-digits'?" where a folder of nearly this name lies in `folder`, else ""."""
+    """ ": did you mean 'runs/simclr-res6-digits'?" if `folder` holds a model of a similar name, else ""."""
     try:
         names: Iterable[str] = [found.name for found in folder.iterdir() if (found / CONFIG).is_file()]
     except (OSError, ValueError):
@@ -86,12 +86,12 @@ def _near(folder: Path, name: str) -> str:
 
 
 def read_config(folder: Path) -> dict:
-    """What config.json in `folder` says. Raises `InputError`."""
+    """The values in the folder's config.json. Raises `InputError`."""
     return read_json(folder / CONFIG)
 
 
 def read_json(file: Path) -> dict:
-    """The object in a JSON file. Raises `InputError`, also for numbers that JSON does not have (NaN, Infinity) or that no float holds."""
+    """The object in a JSON file. Raises `InputError`, also for NaN, infinities and numbers beyond the range of floats."""
     try:
         values = json.loads(file.read_text(encoding="utf-8"), parse_constant=_finite, parse_float=_finite)
     except (OSError, ValueError, RecursionError) as error:

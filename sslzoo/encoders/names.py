@@ -6,7 +6,7 @@ from sslzoo.errors import InputError, unknown
 
 from .small_resnet import SmallResNetConfig
 
-SMALL_IMAGE = 64  # px; up to here the usual ResNet stem (stride 4) would leave next to nothing of the image
+SMALL_IMAGE = 64  # px; up to this size ResNets have a stem without the usual stride of 4
 
 _RESNETS = {
     "res6": {"embedding_size": 32, "hidden_sizes": (32, 64), "depths": (1, 1), "layer_type": "basic"},
@@ -20,10 +20,10 @@ ENCODERS = (*_RESNETS, *_VITS)
 
 
 def encoder_config(name: str, image_size: int) -> PreTrainedConfig:
-    """The configuration of encoder `name`, made for square images of `image_size` px.
+    """The configuration of encoder `name` for square images of `image_size` px.
 
-    ResNets get the small-image stem (3x3, stride 1, no pooling) up to 64 px and the usual one (7x7, stride 2, max pooling) above;
-    ViTs get one position per patch of such an image and a pooling layer that passes the class token on (see `plain.py`).
+    ResNets have a small-image stem (3x3, stride 1, no pooling) up to 64 px and the usual one (7x7, stride 2, max pooling) above. ViTs have
+    one position per patch of such an image, and a pooling layer that is the identity (see `plain.py`).
     Raises `InputError`.
     """
     if name in _RESNETS:

@@ -1,7 +1,7 @@
-"""Between an encoder as it is trained and as plain transformers expects it on disk.
+"""Converting between an encoder in training and its published form, which plain transformers loads.
 
-`AutoModel` always gives a ViT a pooling layer; a file without one would be loaded with random weights there. So the published ViT has
-a pooling layer that does nothing: identity weights, zero bias, linear activation. In training it is left out.
+`AutoModel` always adds a pooling layer to a ViT, with random weights if the file has none. A published ViT therefore has a pooling layer
+that is the identity: identity weights, zero bias, linear activation. During training there is none.
 """
 
 import copy
@@ -15,7 +15,7 @@ from .small_resnet import SmallResNetConfig, SmallResNetForImageClassification, 
 AutoConfig.register(SmallResNetConfig.model_type, SmallResNetConfig, exist_ok=True)
 AutoModel.register(SmallResNetConfig, SmallResNetModel, exist_ok=True)
 AutoModelForImageClassification.register(SmallResNetConfig, SmallResNetForImageClassification, exist_ok=True)
-# Saving then copies their two files into the folder, for those who load it without sslzoo.
+# Saving then copies the two files of their code into the folder, for loading without sslzoo.
 SmallResNetConfig.register_for_auto_class("AutoConfig")
 SmallResNetModel.register_for_auto_class("AutoModel")
 SmallResNetForImageClassification.register_for_auto_class("AutoModelForImageClassification")
@@ -24,14 +24,14 @@ _WITH_HEAD = f"{SmallResNetForImageClassification.__module__.rpartition('.')[2]}
 
 
 def build_encoder(config: PreTrainedConfig) -> PreTrainedModel:
-    """A freshly initialised encoder, without the pooling layer of ViTs."""
+    """A newly initialised encoder, without a pooling layer if it is a ViT."""
     if isinstance(config, ViTConfig):
         return ViTModel(config, add_pooling_layer=False)
     return AutoModel.from_config(config)
 
 
 def to_plain(encoder: PreTrainedModel) -> PreTrainedModel:
-    """A copy of the encoder on the CPU in float32, in the form that `AutoModel.from_pretrained` loads without a word."""
+    """A copy of the encoder on the CPU in float32, in the form that `AutoModel.from_pretrained` loads without warnings."""
     config = copy.deepcopy(encoder.config)
     if isinstance(encoder, ViTModel):
         plain = ViTModel(config)
@@ -40,7 +40,7 @@ def to_plain(encoder: PreTrainedModel) -> PreTrainedModel:
             nn.init.zeros_(plain.pooler.dense.bias)
         plain.load_state_dict({**plain.state_dict(), **encoder.state_dict()})
     else:
-        if isinstance(config, SmallResNetConfig):  # saving adds the encoder and its configuration, not the class with a head
+        if isinstance(config, SmallResNetConfig):  # saving adds the classes of the encoder and its configuration only
             config.auto_map = {"AutoModelForImageClassification": _WITH_HEAD}
         plain = type(encoder)(config)
         plain.load_state_dict(encoder.state_dict())
@@ -48,6 +48,6 @@ def to_plain(encoder: PreTrainedModel) -> PreTrainedModel:
 
 
 def without_pooler(plain: PreTrainedModel) -> dict[str, torch.Tensor]:
-    """The weights of a plain encoder, named as those of `build_encoder`'s."""
+    """The weights of an encoder in its published form, under the names that `build_encoder`'s have."""
     state = plain.state_dict()
     return {name: value for name, value in state.items() if not (isinstance(plain, ViTModel) and name.startswith("pooler."))}

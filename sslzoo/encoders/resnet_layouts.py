@@ -1,4 +1,4 @@
-"""ResNets as torchvision, an nn.Sequential of its parts, CIFAR's repositories and transformers name them: to transformers' ResNet."""
+"""Converting ResNets of torchvision, whole or as an nn.Sequential, of CIFAR repositories and of transformers to transformers' ResNet."""
 
 import re
 
@@ -7,27 +7,27 @@ from transformers import ResNetConfig
 
 from sslzoo.errors import InputError
 
-from .layout import Converted, Named
+from .named_tensors import ConvertedTensors, NamedTensors
 from .names import ENCODERS, encoder_config
 from .small_resnet import SmallResNetConfig
 
-_OWN = re.compile(r"((conv|bn|norm|gn)\d+|layer\d+|maxpool|stem)(\.|$)")  # conv2 and conv3 beside conv1 are a deeper stem, as CLIP's
-_SMALL_IMAGE, _IMAGE = 32, 224  # px; what stems of 3x3 and of 7x7 are made for
+_OWN = re.compile(r"((conv|bn|norm|gn)\d+|layer\d+|maxpool|stem)(\.|$)")  # conv2 and conv3 next to conv1 are a deeper stem, as in CLIP
+_SMALL_IMAGE, _IMAGE = 32, 224  # px; the usual images for 3x3 and for 7x7 stems
 _KNOWN = {
     ("basic", (3, 4, 6, 3)): "ResNet-34", ("bottleneck", (3, 4, 6, 3)): "ResNet-50", ("bottleneck", (3, 4, 23, 3)): "ResNet-101",
     ("bottleneck", (3, 8, 36, 3)): "ResNet-152",
 }  # fmt: skip
 
 
-def convert_resnet(layout: str, state: dict[str, Tensor]) -> Converted:
-    """The encoder whose tensors `state` holds, named as behind its branch. Raises `InputError` for shapes that transformers has not."""
+def convert_resnet(layout: str, state: dict[str, Tensor]) -> ConvertedTensors:
+    """The encoder with the tensors `state`, named without their prefix. Raises `InputError` for shapes that transformers lacks."""
     names = {"torchvision": _of_torchvision, "numbered": _of_sequential, "transformers": _of_transformers}[layout](state)
     own = {new: (old, state[old]) for old, new in names.items()}
-    config, relu_note = _config(own, _behind_norm(layout, state, own))
+    config, relu_note = _config(own, _stem_layers(layout, state, own))
     notes = [relu_note] if relu_note else []
     name = _name(config)
     image_size = _SMALL_IMAGE if isinstance(config, SmallResNetConfig) else _IMAGE
-    return Converted(config, name, image_size, _to_transformers(own, isinstance(config, SmallResNetConfig)), notes)
+    return ConvertedTensors(config, name, image_size, _to_transformers(own, isinstance(config, SmallResNetConfig)), notes)
 
 
 def _of_torchvision(state: dict[str, Tensor]) -> dict[str, str]:
@@ -43,7 +43,7 @@ def _of_sequential(state: dict[str, Tensor]) -> dict[str, str]:
 
 
 def _numbers(state: dict[str, Tensor]) -> list[int]:
-    """The places of the stages in the nn.Sequential."""
+    """The indices of the stages in the nn.Sequential."""
     return sorted({int(match[1]) for name in state if (match := re.match(r"(\d{1,3})\.\d+\.conv1\.weight$", name))})
 
 
@@ -67,8 +67,8 @@ def _of_transformers(state: dict[str, Tensor]) -> dict[str, str]:
     return named
 
 
-def _behind_norm(layout: str, state: dict[str, Tensor], own: Named) -> tuple[bool, bool | None]:
-    """Whether a ReLU and whether a pooling layer stand behind the stem's norm; None: the names do not tell."""
+def _stem_layers(layout: str, state: dict[str, Tensor], own: NamedTensors) -> tuple[bool, bool | None]:
+    """Whether a ReLU and whether pooling follow the stem's norm; None: the names do not tell."""
     if layout == "numbered":
         first = _numbers(state)[0]
         return first > 2, True if first == 4 else first > 4
@@ -77,8 +77,8 @@ def _behind_norm(layout: str, state: dict[str, Tensor], own: Named) -> tuple[boo
     return True, None
 
 
-def _config(own: Named, behind: tuple[bool, bool | None]) -> tuple[ResNetConfig, str | None]:
-    relu, pools = behind
+def _config(own: NamedTensors, stem_layers: tuple[bool, bool | None]) -> tuple[ResNetConfig, str | None]:
+    relu, pools = stem_layers
     stem = _shape(own, "conv1.weight")
     if stem[1] != 3 or stem[2:] not in ((7, 7), (3, 3)):
         raise InputError(f"a ResNet's 'conv1.weight' of shape {stem}: stems of 7x7 or 3x3 on images of 3 channels are known")
@@ -103,7 +103,7 @@ def _config(own: Named, behind: tuple[bool, bool | None]) -> tuple[ResNetConfig,
     return SmallResNetConfig(**values, stem_relu=relu), note
 
 
-def _shape(own: Named, name: str) -> tuple[int, ...]:
+def _shape(own: NamedTensors, name: str) -> tuple[int, ...]:
     if name not in own:
         raise InputError(f"the ResNet has no '{name}'")
     old, value = own[name]
@@ -128,7 +128,7 @@ def _name(config: ResNetConfig) -> str:
     return f"ResNet of {config.layer_type} blocks {list(config.depths)}, {list(config.hidden_sizes)} wide"
 
 
-def _to_transformers(own: Named, small: bool) -> Named:
+def _to_transformers(own: NamedTensors, small: bool) -> NamedTensors:
     renamed = {}
     for name, (old, value) in own.items():
         if match := re.fullmatch(r"(conv|bn)1\.(\w+)", name):

@@ -1,4 +1,4 @@
-"""ViTs as timm, their authors (DINO, MAE, MoCo v3, MSN, DINOv2, I-JEPA) and transformers shape them: to three classes of transformers.
+"""Converting ViTs of timm, DINO, MAE, MoCo v3, MSN, DINOv2, I-JEPA and transformers to three classes of transformers.
 
 A ViT with LayerScale becomes transformers' DINOv2, one without a class token its I-JEPA, any other its ViT.
 """
@@ -12,19 +12,20 @@ from transformers import Dinov2Config, Dinov2WithRegistersConfig, IJepaConfig, P
 
 from sslzoo.errors import InputError
 
-from .layout import Converted, Named
+from .named_tensors import ConvertedTensors, NamedTensors
 from .names import ENCODERS, encoder_config
 from .vit_names import common_names, transformers_names
 
-_HEADS = {192: 3, 1280: 16, 1408: 16, 1664: 16}  # attention heads of published widths that are not 64 wide each, or narrow
-_EPS = 1e-6  # of the norms, with all authors
+_HEADS = {192: 3, 1280: 16, 1408: 16, 1664: 16}  # attention heads by width, where they are not 64 wide
+_EPS = 1e-6  # of the norms, in all implementations
 _DINOV2_POSITIONS, _DINOV2_IMAGE = (14, 37), 224  # patch in px and patches a side; px
 
 
-def convert_vit(layout: str, state: dict[str, Tensor], path: str, heads: int | None) -> Converted:
-    """The encoder whose tensors `state` holds, named as behind its branch, whose `path` tells a MoCo v3.
+def convert_vit(layout: str, state: dict[str, Tensor], path: str, heads: int | None) -> ConvertedTensors:
+    """The encoder with the tensors `state`, whose names are without their prefix `path`, which identifies MoCo v3.
 
-    heads: attention heads, which no tensor tells; None: as usual for the width. Raises `InputError` for shapes that transformers has not.
+    heads: attention heads, which the tensors do not tell; None: the usual number for the width. Raises `InputError` for shapes that
+    transformers does not support.
     """
     own = common_names(layout, state)
     config, notes = _config(own, path, heads)
@@ -38,12 +39,12 @@ def convert_vit(layout: str, state: dict[str, Tensor], path: str, heads: int | N
     if (config.patch_size, config.image_size // config.patch_size) == _DINOV2_POSITIONS:
         image_size = _DINOV2_IMAGE
         notes.append(f"its positions are of {config.image_size} px: evaluated at {image_size}, as DINOv2's authors do, between positions")
-    return Converted(config, _name(config), image_size, transformers_names(own, is_dinov2), notes)
+    return ConvertedTensors(config, _name(config), image_size, transformers_names(own, is_dinov2), notes)
 
 
-def _config(own: Named, path: str, heads: int | None) -> tuple[PreTrainedConfig, list[str]]:
-    if moved := next((old for name, (old, _) in own.items() if re.search(r"rel(ative)?_pos|rope", name)), None):
-        raise InputError(f"by '{moved}' a ViT with relative or rotary positions (BEiT, SimMIM, DINOv3): absolute ones are known")
+def _config(own: NamedTensors, path: str, heads: int | None) -> tuple[PreTrainedConfig, list[str]]:
+    if unsupported := next((old for name, (old, _) in own.items() if re.search(r"rel(ative)?_pos|rope", name)), None):
+        raise InputError(f"by '{unsupported}' a ViT with relative or rotary positions (BEiT, SimMIM, DINOv3): absolute ones are known")
     width, channels, patch, other = _shape(own, "patch_embed.proj.weight", 4)
     if channels != 3 or patch != other:
         raise InputError(f"the ViT takes patches of {patch}x{other} px and {channels} channels: square ones of 3 channels are known")
@@ -86,15 +87,15 @@ def _inner(width: int, ratio: int, gated: bool) -> int:
     return (int(width * ratio * 2 / 3) + 7) // 8 * 8 if gated else width * ratio
 
 
-def _shape(own: Named, name: str, ndim: int) -> tuple[int, ...]:
+def _shape(own: NamedTensors, name: str, ndim: int) -> tuple[int, ...]:
     old, value = own[name]
     if value.ndim != ndim or 0 in value.shape:
         raise InputError(f"the ViT's '{old}' must have {ndim} dimensions, none of them empty, and is {tuple(value.shape)}")
     return tuple(value.shape)
 
 
-def _positions(own: Named) -> int:
-    """Patches a side, from the positions with or without that of a class token."""
+def _positions(own: NamedTensors) -> int:
+    """Patches per side, from the number of positions with or without one for the class token."""
     count = own["pos_embed"][1].shape[1] if "pos_embed" in own and own["pos_embed"][1].ndim == 3 else 0
     for patches in _patch_counts(own, count):
         if patches > 0 and math.isqrt(patches) ** 2 == patches:
@@ -102,10 +103,10 @@ def _positions(own: Named) -> int:
     raise InputError("the ViT's 'pos_embed' must hold the positions of a square of patches, and of a class token where there is one")
 
 
-def _patch_counts(own: Named, positions: int) -> tuple[int, ...]:
+def _patch_counts(own: NamedTensors, positions: int) -> tuple[int, ...]:
     if "cls_token" not in own:
         return (positions,)
-    # timm's DeiT III and DINOv2 with registers give their class token no position.
+    # In timm's DeiT III and DINOv2 with registers, the class token has no position.
     return (positions - 1, positions) if "blocks.0.ls1.gamma" in own else (positions - 1,)
 
 
@@ -121,15 +122,15 @@ def _usual_heads(path: str, width: int, patch: int, depth: int) -> int:
     raise InputError(f"how many attention heads a ViT {width} wide has is neither in its tensors nor usual: say it with --heads")
 
 
-def _with_mask_token(own: Named, config: PreTrainedConfig) -> Named:
-    """DINOv2's is of two dimensions. Evaluation does not look at it, so that where there is none any will do."""
+def _with_mask_token(own: NamedTensors, config: PreTrainedConfig) -> NamedTensors:
+    """With a mask token for DINOv2 with registers, which requires one; evaluation does not use it."""
     if "mask_token" in own or not isinstance(config, Dinov2WithRegistersConfig):
         return own
     return own | {"mask_token": ("mask_token", torch.zeros(1, config.hidden_size))}
 
 
-def _with_class_position(own: Named) -> Named:
-    """A class token without a position is one whose position is zero."""
+def _with_class_position(own: NamedTensors) -> NamedTensors:
+    """With a zero position for a class token that has none."""
     old, positions = own["pos_embed"]
     if "cls_token" not in own or math.isqrt(positions.shape[1]) ** 2 != positions.shape[1]:
         return own

@@ -1,13 +1,13 @@
-"""The names of a ViT's tensors: from timm's, its authors' and transformers' to common ones, and from there to transformers' own.
+"""Renaming a ViT's tensors: from the names of timm, its authors and transformers to common ones, and from these to transformers'.
 
-The common ones are timm's, but queries, keys and values ("attn.q") stand alone, and so do the halves of a gated MLP ("mlp.gate", "mlp.up").
+The common names are timm's, but with separate queries, keys and values ("attn.q") and halves of a gated MLP ("mlp.gate", "mlp.up").
 """
 
 import re
 
 from torch import Tensor
 
-from .layout import Named
+from .named_tensors import NamedTensors
 
 _OWN = re.compile(
     r"((cls|dist|reg|register|storage|mask)_tokens?|pos_embed\w*|patch_embed|blocks|norm|norm_pre|ln_pre|fc_norm|cls_norm|rel_pos_bias|rope\w*)"
@@ -15,8 +15,8 @@ _OWN = re.compile(
 )
 
 
-def common_names(layout: str, state: dict[str, Tensor]) -> Named:
-    """The tensors of the encoder, and none that stand beside it. layout: "timm" or "transformers"."""
+def common_names(layout: str, state: dict[str, Tensor]) -> NamedTensors:
+    """The encoder's own tensors under their common names. layout: "timm" or "transformers"."""
     names = _of_transformers(state) if layout == "transformers" else _of_timm(state)
     return _split({new: (old, state[old]) for old, new in names.items()})
 
@@ -25,7 +25,7 @@ def _of_timm(state: dict[str, Tensor]) -> dict[str, str]:
     named = {}
     for name in state:
         if _OWN.match(name):
-            # DINOv2 trains with its blocks in chunks, and counts them through.
+            # DINOv2 trains with blocks in chunks, but numbers them consecutively.
             new = re.sub(r"^blocks\.\d+\.(?=\d)", "blocks.", name).replace("register_tokens", "reg_token")
             named[name] = re.sub(r"^(blocks\.\d+)\.gamma_([12])$", r"\1.ls\2.gamma", new)
     return named
@@ -59,8 +59,8 @@ def _of_transformers(state: dict[str, Tensor]) -> dict[str, str]:
     return named
 
 
-def _split(own: Named) -> Named:
-    """With what stands in one tensor for several layers: queries, keys and values, and the two halves of a gated MLP."""
+def _split(own: NamedTensors) -> NamedTensors:
+    """Splits fused tensors: queries, keys and values, and the two halves of a gated MLP."""
     split = {}
     for name, (old, value) in own.items():
         block, _, rest = name.partition(".mlp.fc1.")
@@ -83,8 +83,8 @@ def _split(own: Named) -> Named:
     return split
 
 
-def _gated(own: Named, block: str) -> bool:
-    """Whether timm's "fc1" makes two values, one of which gates the other, for each that "fc2" takes."""
+def _gated(own: NamedTensors, block: str) -> bool:
+    """Whether timm's "fc1" is twice as wide as "fc2" expects: one half gates the other."""
     first, second = (own.get(f"{block}.mlp.fc{number}.weight") for number in (1, 2))
     return bool(first and second and first[1].ndim == second[1].ndim == 2 and first[1].shape[0] == 2 * second[1].shape[1])
 
@@ -97,8 +97,8 @@ _PARTS_OF_DINOV2 = _PARTS | {
 }  # fmt: skip
 
 
-def transformers_names(own: Named, is_dinov2: bool) -> Named:
-    """The names of transformers' DINOv2, or of its ViT and I-JEPA. What they have no place for gets one that begins with "?"."""
+def transformers_names(own: NamedTensors, is_dinov2: bool) -> NamedTensors:
+    """The names in transformers' DINOv2, or in its ViT and I-JEPA; tensors that these do not have get names that begin with "?"."""
     front, parts = ("encoder.layer", _PARTS_OF_DINOV2) if is_dinov2 else ("layers", _PARTS_OF_VIT)
     top = {new: old for old, new in _TOP.items()}
     renamed = {}

@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from sslzoo.data import ImageSet
-from sslzoo.encoders import feature_width, features, load_stored
+from sslzoo.encoders import feature_width, features, load_pretrained
 from sslzoo.errors import InputError, first_line
 from sslzoo.processes import all_gather_rows, all_or_none, local_positions, world_size
 
@@ -21,9 +21,9 @@ def load_encoder(folder: Path, preprocessing: Preprocessing) -> PreTrainedModel:
     """The encoder in `folder`, after a test forward of one preprocessed grey image.
 
     Some invalid values of a config.json only fail in the forward pass. Raises `InputError` if the encoder cannot be loaded, as
-    `load_stored` does, or does not give finite features of the width that its configuration says.
+    `load_pretrained` does, or does not give finite features of the width that its configuration says.
     """
-    encoder = load_stored(folder)
+    encoder = load_pretrained(folder)
     image, size = torch.full((1, 3, preprocessing.crop, preprocessing.crop), 128, dtype=torch.uint8), [[preprocessing.crop] * 2]
     refusal = f"the encoder in {folder} gives no features of images of {preprocessing.crop} px"
     try:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sslzoo.checkpoint import sha256_of
-from sslzoo.encoders import SMALL_IMAGE, Foreign, convert_weights, load_stored, to_plain
+from sslzoo.encoders import SMALL_IMAGE, ConvertedEncoder, convert_weights, load_pretrained, to_plain
 from sslzoo.errors import InputError, first_line, unknown
 from sslzoo.evaluation import Preprocessing
 from sslzoo.files import atomic_write
@@ -50,27 +50,27 @@ def import_weights(
         _write(folder, found, preprocessing, imported)
     except OSError as error:
         raise InputError(f"cannot write {folder}: {first_line(error)}") from error
-    for line in found.said:
+    for line in found.notes:
         report(line)
     report(f"images: short side to {preprocessing.resize} px ({preprocessing.interpolation}), the middle {preprocessing.crop} px of it")
     return folder
 
 
-def _preprocessing(found: Foreign) -> Preprocessing:
+def _preprocessing(found: ConvertedEncoder) -> Preprocessing:
     """The reference page's: resized to 8/7 of the crop's size, or to the crop's size for images as small as CIFAR's."""
     size = found.image_size
     resize = size if size <= SMALL_IMAGE else round(size * 256 / 224)
     return Preprocessing(resize, size, "bicubic" if found.encoder.config.model_type.startswith("dinov2") else "bilinear")
 
 
-def _write(folder: Path, found: Foreign, preprocessing: Preprocessing, imported: dict) -> None:
+def _write(folder: Path, found: ConvertedEncoder, preprocessing: Preprocessing, imported: dict) -> None:
     with atomic_write(folder) as temporary:
         temporary.mkdir(parents=True)
         to_plain(found.encoder).save_pretrained(temporary)
         preprocessing.write(temporary)
         run = Run(temporary)
         run.write_results({"training": {}, "numbers": [], "imported": {**imported, "files": run.digests()}})
-        load_stored(temporary)  # raises `InputError` for weights that are not finite
+        load_pretrained(temporary)  # raises `InputError` for weights that are not finite
 
 
 def _local_file(source: str | Path) -> Path:

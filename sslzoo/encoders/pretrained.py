@@ -1,4 +1,4 @@
-"""Encoders from a folder: safetensors alone, no code of the repository's, nothing fetched, no more memory than the weights take."""
+"""Loading an encoder from an untrusted folder: safetensors alone, no code, no downloads, no more memory than its weights."""
 
 import dataclasses
 from pathlib import Path
@@ -11,34 +11,34 @@ from transformers import MODEL_MAPPING, PreTrainedModel, ViTConfig, ViTMAEModel,
 
 from sslzoo.errors import InputError, first_line
 
-from .architecture import architecture, no_larger_than
+from .architecture import architecture, limit_size
 from .folder import CONFIG, read_config, read_json
 from .plain import build_encoder
 
 _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _ADAPTER = "adapter_config.json"  # PEFT's
-_NOT_READ = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".gguf", ".h5", ".msgpack", ".onnx")
+_UNSUPPORTED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".gguf", ".h5", ".msgpack", ".onnx")
 
 
-def load_stored(folder: Path) -> PreTrainedModel:
-    """The encoder in `folder` as plain transformers loads it, float32, in evaluation mode.
+def load_pretrained(folder: Path) -> PreTrainedModel:
+    """The encoder in `folder` as plain transformers loads it, in float32 and evaluation mode.
 
-    Of config.json the architecture alone is used: what it says of attention kernels, remote code, precision and outputs is left aside.
-    Of a joint model of images and texts (CLIP, SigLIP) the part that sees images. A masked autoencoder as the ViT that it is: its own
-    class masks three patches of four at random in evaluation too.
-    Raises `InputError`, also where a weight is not finite, and where config.json describes another or a far larger model.
+    config.json decides the architecture alone; its attention kernels, remote code, precision and outputs are ignored. Of a model of images
+    and texts (CLIP, SigLIP), the image encoder is returned. A masked autoencoder is returned as a ViT, as its own class masks three of four
+    patches at random even in evaluation.
+    Raises `InputError`, also for weights that are not finite, and if config.json describes another or a far larger model.
     """
     weights = _weights(folder)
     try:
         config = architecture(read_config(folder), weights)
-        with no_larger_than(weights):
+        with limit_size(weights):
             encoder, report = MODEL_MAPPING[type(config)].from_pretrained(
                 None, config=config, state_dict=weights, dtype=torch.float32, output_loading_info=True
             )
-    except Exception as error:  # of whatever layer a value of config.json is no value for
+    except Exception as error:  # any layer may raise its own for a value of config.json
         reason = error if isinstance(error, InputError) else f"{type(error).__name__}: {first_line(error.__cause__ or error)}"
         raise InputError(f"cannot load the encoder in {folder}: {reason}") from error
-    # What features are made without, so that few files have it.
+    # Not needed for features, and missing from most files.
     missing = sorted(name for name in report["missing_keys"] if not name.startswith("pooler.dense.") and not name.endswith("mask_token"))
     wrong = missing + sorted(str(name) for name in report["mismatched_keys"])
     if wrong:
@@ -54,14 +54,14 @@ def load_stored(folder: Path) -> PreTrainedModel:
 
 
 def check_finite(tensors: dict[str, Tensor], file: Path) -> None:
-    """Raises `InputError` where a weight is NaN or infinite."""
+    """Raises `InputError` if a weight is NaN or infinite."""
     broken = [name for name, value in tensors.items() if not value.isfinite().all()]
     if broken:
         raise InputError(f"the weights in {file} are not finite: {len(broken)} tensors, the first is '{broken[0]}'")
 
 
 def _weights(folder: Path) -> dict[str, Tensor]:
-    """Every tensor in the folder's safetensors, by name. Raises `InputError`."""
+    """All tensors in the folder's safetensors files, by name. Raises `InputError`."""
     if (folder / _ADAPTER).exists():
         raise InputError(f"{folder} holds an adapter of PEFT's ({_ADAPTER}): merge it into its model (merge_and_unload) and save that")
     files = [_WEIGHTS]
@@ -82,7 +82,7 @@ def _weights(folder: Path) -> dict[str, Tensor]:
 
 
 def _without_weights(folder: Path) -> str:
-    other = sorted(file.name for file in folder.iterdir() if file.suffix in _NOT_READ) if folder.is_dir() else []
+    other = sorted(file.name for file in folder.iterdir() if file.suffix in _UNSUPPORTED) if folder.is_dir() else []
     if other:
         return f"it has no {_WEIGHTS} but {other[0]}, which is not read here (a pickle may run code): convert it to safetensors"
     if not (folder / CONFIG).exists():

@@ -9,7 +9,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel
 
-from sslzoo.encoders import feature_width, features, load_stored
+from sslzoo.encoders import feature_width, features, load_pretrained
 from sslzoo.errors import InputError
 
 TRANSFORMER = {
@@ -74,7 +74,7 @@ class TestFeatures:
     def test_are_what_the_encoder_is_known_for(self, name, tmp_path):
         config, expected = ENCODERS[name]
         model = stored(config, tmp_path)
-        encoder = load_stored(tmp_path)
+        encoder = load_pretrained(tmp_path)
         with torch.no_grad():
             rows = features(encoder, pixels())
             torch.testing.assert_close(rows, expected(model(pixel_values=pixels())), rtol=0, atol=1e-5)
@@ -108,7 +108,7 @@ class TestFeatures:
             model.save_pretrained(tmp_path)
         reference = transformers.ViTModel(transformers.ViTConfig(layer_norm_eps=1e-3, **TRANSFORMER), add_pooling_layer=False).eval()
         reference.load_state_dict(model.state_dict())
-        encoder = load_stored(tmp_path)
+        encoder = load_pretrained(tmp_path)
         with torch.no_grad():
             rows = features(encoder, pixels())
             torch.testing.assert_close(rows, reference(pixels()).last_hidden_state[:, 0])
@@ -121,7 +121,7 @@ class TestFeatures:
             vision_config=TRANSFORMER, text_config={**TEXT, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
         )
         model = stored(config, tmp_path)
-        encoder = load_stored(tmp_path)
+        encoder = load_pretrained(tmp_path)
         with torch.no_grad():
             rows = features(encoder, pixels())
             torch.testing.assert_close(rows, model.vision_model(pixel_values=pixels()).pooler_output)
@@ -132,7 +132,7 @@ class TestStored:
     def test_text_encoder_is_refused(self, tmp_path):
         stored(transformers.BertConfig(**TEXT), tmp_path)
         with pytest.raises(InputError, match="'bert': an encoder of images is needed"):
-            load_stored(tmp_path)
+            load_pretrained(tmp_path)
 
     @pytest.mark.parametrize("value", [float("nan"), float("inf")])
     def test_weights_that_are_not_finite_are_named(self, value, tmp_path):
@@ -141,14 +141,14 @@ class TestStored:
         state["layernorm.bias"][3] = value
         save_file(state, tmp_path / "model.safetensors", metadata={"format": "pt"})
         with pytest.raises(InputError, match="not finite.*'layernorm.bias'"):
-            load_stored(tmp_path)
+            load_pretrained(tmp_path)
 
     @pytest.mark.parametrize("file", ["pytorch_model.bin", "model.pt"])
     def test_pickled_weights_are_refused_and_not_run(self, file, tmp_path):
         ENCODERS["ViT"][0].save_pretrained(tmp_path)
         (tmp_path / file).write_bytes(pickle.dumps(Canary(tmp_path / "canary")))
         with pytest.raises(InputError, match="cannot load the encoder") as caught:
-            load_stored(tmp_path)
+            load_pretrained(tmp_path)
         assert str(caught.value).isprintable() and not (tmp_path / "canary").exists()
 
     @pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.99])
@@ -157,7 +157,7 @@ class TestStored:
         file = tmp_path / "model.safetensors"
         file.write_bytes(file.read_bytes()[: int(share * file.stat().st_size)])
         with pytest.raises(InputError, match="cannot load the encoder"):
-            load_stored(tmp_path)
+            load_pretrained(tmp_path)
 
     def test_code_of_the_folder_is_not_run(self, tmp_path):
         canary = tmp_path / "canary"
@@ -167,7 +167,7 @@ class TestStored:
         config |= {"model_type": "mine", "auto_map": {"AutoConfig": "mine.Mine", "AutoModel": "mine.Mine"}}
         (tmp_path / "config.json").write_text(json.dumps(config))
         with pytest.raises(InputError, match="cannot load the encoder"):
-            load_stored(tmp_path)
+            load_pretrained(tmp_path)
         assert not canary.exists()
 
     def test_missing_tensor_is_named(self, tmp_path):
@@ -176,7 +176,7 @@ class TestStored:
         del state["pooler.layernorm.weight"]
         save_file(state, tmp_path / "model.safetensors", metadata={"format": "pt"})
         with pytest.raises(InputError, match="'pooler.layernorm.weight'"):
-            load_stored(tmp_path)
+            load_pretrained(tmp_path)
 
 
 class Canary:

@@ -1,6 +1,6 @@
-"""Weights of others, by the names and shapes of their tensors, as transformers' encoders.
+"""Converting published weights to transformers' encoders, by the names and shapes of their tensors.
 
-A file may hold more than an encoder: heads, a queue, an optimiser, and several encoders, each under a path, here called a branch.
+A file may hold more than an encoder: heads, a queue, an optimiser, and several encoders, each under a prefix, called a branch.
 """
 
 from collections import Counter
@@ -14,55 +14,55 @@ from transformers import PreTrainedModel
 from sslzoo.errors import InputError, first_line, printable
 
 from .branches import branch_names, choose, find_branches, listed
-from .layout import Named
+from .named_tensors import NamedTensors
 from .plain import build_encoder
 from .resnet_layouts import convert_resnet
 from .vit_layouts import convert_vit
 
 
-class Foreign(NamedTuple):
-    """An encoder made of weights of others."""
+class ConvertedEncoder(NamedTuple):
+    """An encoder, and how its weights were converted."""
 
     encoder: PreTrainedModel  # in evaluation mode
-    name: str  # the short one, "res50", or a description of its shape
-    layout: str  # "torchvision", "timm" or "transformers": who names tensors so
-    branch: str  # where in the file it was, "" for the whole of it
-    image_size: int  # px, of the images that it is evaluated on
-    said: tuple[str, ...]  # what was taken, left aside, converted and assumed, a line each
+    name: str  # short, such as "res50", or a description of the shape
+    layout: str  # of the tensor names: "torchvision", "timm" or "transformers"
+    branch: str  # its prefix in the file, "" without one
+    image_size: int  # px, of the images for evaluation
+    notes: tuple[str, ...]  # what was used, ignored, converted and assumed, a line each
 
 
-def convert_weights(state: Mapping[str, Tensor], branch: str | None = None, heads: int | None = None) -> Foreign:
-    """The encoder that `state` holds.
+def convert_weights(state: Mapping[str, Tensor], branch: str | None = None, heads: int | None = None) -> ConvertedEncoder:
+    """The encoder in a state dict.
 
-    Every tensor of the encoder is filled by one of the same shape, and every tensor inside it has its place. What lies outside of it is
-    left aside and counted.
+    Every tensor of the encoder must be in `state` with the same shape, and `state` must have no other tensor under the encoder's prefix.
+    Tensors outside of the encoder are ignored and counted.
 
-    branch: which of several encoders; None: the one that its authors evaluate (DINO's teacher, MoCo's query, BYOL's online encoder, and
-    "backbone" of lightly's benchmarks, whatever role it has).
-    heads: a ViT's attention heads, which no tensor tells; None: as many as usual for its width.
+    branch: which of several encoders; None: the one that its authors evaluate (DINO's teacher, MoCo's query encoder, BYOL's online encoder,
+    and "backbone" in lightly's benchmarks, whatever its role).
+    heads: the attention heads of a ViT, which its tensors do not tell; None: the usual number for its width.
     Raises `InputError`.
     """
     state = _without_wrappers(state)
     branches = find_branches(state)
     if not branches:
-        raise InputError(_why_nothing(state))
+        raise InputError(_explain_unknown(state))
     chosen = choose(branches, branch)
     path, layout, is_vit = branches[chosen]
-    behind = {name.removeprefix(path): value for name, value in state.items() if name.startswith(path)}
-    converted = convert_vit(layout, behind, path, heads) if is_vit else convert_resnet(layout, behind)
-    encoder, changed = _filled(converted.config, converted.tensors, converted.name)
+    encoder_state = {name.removeprefix(path): value for name, value in state.items() if name.startswith(path)}
+    converted = convert_vit(layout, encoder_state, path, heads) if is_vit else convert_resnet(layout, encoder_state)
+    encoder, changed = _load_tensors(converted.config, converted.tensors, converted.name)
 
     names = branch_names(branches)
     others = {branch.path[:-1]: name for branch, name in zip(branches, names, strict=True) if not path.startswith(branch.path)}
     front = f" of branch '{printable(names[chosen])}'" if names[chosen] else ""
     rest = [name for index, name in enumerate(names) if index != chosen]
-    said = [converted.name + front + (f"; others are: {listed(rest)}" if rest else "")]
+    notes = [converted.name + front + (f"; others are: {listed(rest)}" if rest else "")]
     used = {path + old for old, _ in converted.tensors.values()}
-    aside = _counted([name for name in state if name not in used], path, others)
-    said += [aside] if aside else []
-    said += [changed] if changed else []
+    ignored = _summarize_ignored([name for name in state if name not in used], path, others)
+    notes += [ignored] if ignored else []
+    notes += [changed] if changed else []
     layout = "torchvision" if layout == "numbered" else layout
-    return Foreign(encoder, converted.name, layout, names[chosen], converted.image_size, (*said, *converted.notes))
+    return ConvertedEncoder(encoder, converted.name, layout, names[chosen], converted.image_size, (*notes, *converted.notes))
 
 
 _WRAPPERS = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}  # of torch.compile, FSDP and checkpointing
@@ -78,7 +78,7 @@ def _without_wrappers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return plain
 
 
-_ELSEWHERE = {  # the end of a name that tells what it is instead
+_OTHER_ARCHITECTURES = {  # by the end of a tensor's name
     "conv1.0.weight": "a ResNet whose stem has several convolutions",
     "patch_embed.proj.0.weight": "a ViT whose stem has several convolutions",
     "downsample_layers.0.0.weight": "a ConvNeXt",
@@ -89,21 +89,21 @@ _ELSEWHERE = {  # the end of a name that tells what it is instead
 }
 
 
-def _why_nothing(state: Mapping[str, Tensor]) -> str:
-    for end, what in _ELSEWHERE.items():
+def _explain_unknown(state: Mapping[str, Tensor]) -> str:
+    for end, what in _OTHER_ARCHITECTURES.items():
         if name := next((name for name in state if f".{name}".endswith(f".{end}")), None):
             return f"by '{printable(name)}' this is {what}: ResNets with a stem of one convolution, and ViTs, are known"
     first = ", ".join(map(printable, sorted(state)[:3])) or "nothing"
     return f"neither a ResNet as torchvision names its tensors nor a ViT as timm or transformers do: there is {first}"
 
 
-_LISTED = 8  # names in a line
+_MAX_LISTED = 8  # names in a note
 
 
-def _counted(names: list[str], path: str, others: dict[str, str]) -> str | None:
-    """One line on the tensors outside the encoder, by the branch they are in, or by the first part of their name that is not its path's.
+def _summarize_ignored(names: list[str], path: str, others: dict[str, str]) -> str | None:
+    """A note on the tensors outside the encoder, counted by branch, or else by the first part of their names that is not in its prefix.
 
-    others: what the other branches are called, by their paths.
+    others: names of the other branches, by prefix.
     """
     counts = Counter()
     mine = path.split(".")[:-1]
@@ -114,22 +114,22 @@ def _counted(names: list[str], path: str, others: dict[str, str]) -> str | None:
         counts[next((others[front] for front in fronts if front in others), theirs[min(shared, len(theirs) - 1)])] += 1
     if not counts:
         return None
-    most = counts.most_common(_LISTED)
+    most = counts.most_common(_MAX_LISTED)
     told = [printable(name) if count == 1 else f"{printable(name)} ({count})" for name, count in most]
     rest = len(names) - sum(count for _, count in most)
     told += [f"and {rest} more"] if rest else []
     return f"{len(names)} tensor{'s' * (len(names) > 1)} outside the encoder left aside: {', '.join(told)}"
 
 
-def _filled(config, tensors: Named, name: str) -> tuple[PreTrainedModel, str | None]:
-    """The encoder with the tensors in it, and a line on those of another type. Raises `InputError` that lists what does not fit."""
+def _load_tensors(config, tensors: NamedTensors, name: str) -> tuple[PreTrainedModel, str | None]:
+    """The encoder with these tensors, and a note on converted dtypes. Raises an `InputError` that lists what does not fit."""
     try:
         with torch.device("meta"):
             encoder = build_encoder(config)
-    except Exception as error:  # of whatever layer a size is none for
+    except Exception as error:  # any layer may raise its own for a size
         raise InputError(f"cannot build '{name}': {first_line(error)}") from error
     wanted = encoder.state_dict()
-    # Files from before torch 0.4.1 do not count batches; nothing here does either.
+    # Files from before torch 0.4.1 lack num_batches_tracked, which is not used.
     counters = {new: (new, torch.tensor(0)) for new in wanted if new.endswith(".num_batches_tracked")}
     tensors = counters | tensors
     missing = [new for new in wanted if new not in tensors]
