@@ -1,12 +1,14 @@
-"""How fast views are made on one CPU thread, beside the same views made with Pillow one image at a time.
+"""How fast views are made on one CPU thread, beside the same views made one image at a time, with Pillow and with lightly.
 
-    python benches/views.py [--compile] [--multicrop] [--rounds 5]
+    python benches/views.py [2x32 2x96 2x224 2x224+6x96] [--rounds 9] [--compile]
 
-Two SimCLR views at 32 px of images in memory; --multicrop: two views at 224 px and six at 96 px of images of 500 x 375 px.
-All take turns in one process, so that what else the machine does falls on all alike: read the ratios.
+SimCLR's two views (without blur at 32 px) and DINO's two and six, of images in memory: 32 x 32, 213 x 160 and 500 x 375 px. The row of
+lightly is its own transform with the same values, where lightly and torchvision are installed. All take turns in one process, and CPU time
+counts, so that what else the machine does falls on all alike: read the ratios, each maker's images/s over Pillow's of the same round.
 """
 
 import argparse
+import importlib.util
 import math
 import random
 import statistics
@@ -18,12 +20,18 @@ import numpy as np
 import torch
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
+from sslzoo.methods.dino import DINO
+from sslzoo.methods.simclr import SimCLR
 from sslzoo.views import IMAGENET_MEAN, IMAGENET_STD, Renderer, View
 
-_SIMCLR = [View(32, count=2, jitter=0.8, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, grayscale=0.2)]
-_GLOBAL = replace(_SIMCLR[0], size=224, count=1, scale=(0.4, 1.0), interpolation="bicubic", saturation=0.2, blur=1.0)
-_DINO = [_GLOBAL, replace(_GLOBAL, blur=0.1, solarize=0.2), replace(_GLOBAL, size=96, count=6, scale=(0.05, 0.4), blur=0.5)]
-_WINDOW = 0.4  # seconds that one maker runs before the next one's turn
+_WINDOW = 0.4  # CPU seconds that one maker runs before the next one's turn
+# For each row the views, the height and width of the images, and their number in a batch.
+_ROWS = {
+    "2x32": ([replace(SimCLR.views(32)["both"], blur=0.0)], (32, 32), 512),
+    "2x96": ([*SimCLR.views(96).values()], (160, 213), 64),
+    "2x224": ([*SimCLR.views(224).values()], (375, 500), 32),
+    "2x224+6x96": ([*DINO.views(224).values()], (375, 500), 32),
+}
 
 
 def pillow_views(image: Image.Image, views: list[View], draw: random.Random) -> list[torch.Tensor]:
@@ -74,54 +82,69 @@ def _turned(image: Image.Image, turns: float) -> Image.Image:
     return Image.merge("HSV", (Image.fromarray(turned), saturation, value)).convert("RGB")
 
 
+def lightly_transform(row: str) -> Callable[[Image.Image], list[torch.Tensor]]:
+    """lightly's own transform for the row, which makes what `pillow_views` makes."""
+    from lightly.transforms import DINOTransform, SimCLRTransform
+
+    if row == "2x224+6x96":
+        first, _, local = DINO.views(224).values()
+        return DINOTransform(global_crop_scale=first.scale, local_crop_scale=local.scale)
+    (view,), _, _ = _ROWS[row]
+    return SimCLRTransform(input_size=view.size, min_scale=view.scale[0], gaussian_blur=view.blur)
+
+
 def measure(makers: dict[str, Callable[[int], int]], rounds: int) -> None:
     """Prints images/s of each maker, a function of a number that returns how many images it took, and the ratio to the first maker."""
-    for name, make in makers.items():
-        start = time.perf_counter()
+    for make in makers.values():
         make(0)
-        print(f"{name}: the first call takes {time.perf_counter() - start:.1f} s", flush=True)
     speeds = {name: [] for name in makers}
     for _ in range(rounds):
         for name, make in makers.items():
-            start, images, calls = time.perf_counter(), 0, 0
-            while (seconds := time.perf_counter() - start) < _WINDOW:
+            start, images, calls = time.process_time(), 0, 0
+            while (seconds := time.process_time() - start) < _WINDOW:
                 calls += 1
                 images += make(calls)
             speeds[name].append(images / seconds)
-    first = next(iter(speeds.values()))
+    median = statistics.median
     for name, found in speeds.items():
-        ratios = [mine / other for mine, other in zip(found, first, strict=True)]
-        median = statistics.median
-        print(f"{name:<16} {median(found):>8.0f} images/s  x {median(ratios):.1f} ({min(ratios):.1f} - {max(ratios):.1f})")
+        line = f"  {name:<16} {median(found):>8.0f} images/s"
+        for other in list(makers)[:-1]:
+            ratios = [mine / its for mine, its in zip(found, speeds[other], strict=True)]
+            line += f"   {median(ratios):>5.2f} x {other} ({min(ratios):.2f} - {max(ratios):.2f})"
+        print(line, flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("rows", nargs="*", default=list(_ROWS), help="which rows; all of them if none is named")
     parser.add_argument("--compile", action="store_true", help="also measure the compiled renderer, which takes a while to compile")
-    parser.add_argument("--multicrop", action="store_true", help="2 x 224 + 6 x 96 px instead of 2 x 32 px")
     parser.add_argument("--rounds", type=int, default=9)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    views, batch, size = (_DINO, 32, (375, 500)) if arguments.multicrop else (_SIMCLR, 512, (32, 32))
-    coarse = torch.rand(batch, 3, 8, 8, generator=torch.Generator().manual_seed(0)) * 255
-    pixels = torch.nn.functional.interpolate(coarse, size=size, mode="bilinear").to(torch.uint8)
-    sizes, samples = torch.tensor(size).repeat(batch, 1), torch.arange(batch)
-    images = [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in pixels]
+    for row in arguments.rows:
+        views, size, batch = _ROWS[row]
+        coarse = torch.rand(batch, 3, 8, 8, generator=torch.Generator().manual_seed(0)) * 255
+        pixels = torch.nn.functional.interpolate(coarse, size=size, mode="bilinear").to(torch.uint8)
+        sizes, samples = torch.tensor(size).repeat(batch, 1), torch.arange(batch)
+        images = [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in pixels]
+        few = images[: max(1, batch // 8)]
 
-    def with_pillow(number: int) -> int:
-        draw = random.Random(number)
-        some = images[: max(1, batch // 8)]
-        for image in some:
-            pillow_views(image, views, draw)
-        return len(some)
+        def with_pillow(number: int, views: list[View] = views, images: list[Image.Image] = few) -> int:
+            draw = random.Random(number)
+            for image in images:
+                pillow_views(image, views, draw)
+            return len(images)
 
-    def with_renderer(renderer: Renderer) -> Callable[[int], int]:
-        return lambda number: len(renderer(pixels, sizes, samples, epoch=number)[0])
-
-    makers = {"Pillow": with_pillow, "sslzoo eager": with_renderer(Renderer(views, seed=0))}
-    if arguments.compile:
-        makers["sslzoo compiled"] = with_renderer(Renderer(views, seed=0, compile=True))
-    measure(makers, arguments.rounds)
+        makers = {"Pillow": with_pillow}
+        if importlib.util.find_spec("lightly") and importlib.util.find_spec("torchvision"):
+            transform = lightly_transform(row)
+            makers["lightly"] = lambda number, transform=transform, images=few: len([transform(image) for image in images])
+        for name, compile in {"sslzoo": False, "sslzoo compiled": True}.items():
+            if not compile or arguments.compile:
+                renderer = Renderer(views, seed=0, compile=compile)
+                makers[name] = lambda number, make=renderer, of=(pixels, sizes, samples): len(make(*of, epoch=number)[0])
+        print(row, flush=True)
+        measure(makers, arguments.rounds)
 
 
 if __name__ == "__main__":

@@ -10,9 +10,9 @@ _TILE = 32  # px of the result that one product makes of a single image
 
 
 def blur(images: Tensor, sigmas: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Images float32 (n, 3, size, size), in any memory format, blurred by `sigmas`, (n,) in px; 0 leaves an image as it is.
+    """Images float32 (n, 3, size, size) blurred by `sigmas`, (n,) in px; 0 leaves an image as it is.
 
-    The weights of the px inside the image are raised to the sum 1. In memory each image is (size, 3, size), column by column.
+    The weights of the px inside the image are raised to the sum 1. In memory the result's images are (size, 3, size), column by column.
     dtype: in which the images are multiplied.
     """
     size = images.shape[-1]
@@ -21,9 +21,9 @@ def blur(images: Tensor, sigmas: Tensor, dtype: torch.dtype = torch.float32) -> 
     # Below a hundredth of a px nothing is left of the neighbours' weights.
     weights = (squares * (-0.5 / sigmas.clamp(min=0.01).square()).view(-1, 1, 1)).exp_()
     weights = weights.div_(weights.sum(dim=2, keepdim=True)).to(dtype)
-    columns = images.permute(0, 3, 1, 2).to(dtype).reshape(-1, size * 3, size)
-    columns = torch.bmm(columns, weights.transpose(1, 2)).view(-1, size, 3 * size)
-    return torch.bmm(weights, columns).float().view(-1, size, 3, size).permute(0, 2, 3, 1)
+    columns = torch.bmm(weights, images.to(dtype).flatten(1, 2).transpose(1, 2))
+    columns = torch.bmm(columns.view(-1, size * 3, size), weights.transpose(1, 2))
+    return columns.float().view(-1, size, 3, size).permute(0, 2, 3, 1)
 
 
 def blur_one(image: Tensor, sigma: float) -> Tensor:

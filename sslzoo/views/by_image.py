@@ -45,7 +45,7 @@ def render_by_image(views: Sequence[View], pixels: Tensor, sizes: Tensor, drawn:
             image = blur_one(image, sigmas[number][0])
         if solarized[number][0] and not view.solarize_first:
             _solarize(image)
-        torch.addcmul(shift, image, scale, out=out[number % len(views), number // len(views)])
+        torch.mul(image, scale, out=out[number % len(views), number // len(views)]).add_(shift)
 
 
 def crop_one(canvas: Tensor, size: list[int], box: list[int], flips: list[bool], view: View) -> Tensor:

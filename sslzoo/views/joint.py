@@ -28,7 +28,7 @@ def render_jointly(
 
 def paint_jointly(views: Sequence[View], images: Tensor, drawn: Draws, normalization: Tensor) -> Tensor:
     """The images, (n, views, 3, size, size), 0..255, with their views' colours, as `render_jointly` gives them. May work in place."""
-    dtype, images = images.dtype, images.float()
+    dtype, images = images.dtype, torch.empty(images.shape, device=images.device).copy_(images)
     used = [column for column, name in enumerate(JITTER) if any(view.jitter > 0 and getattr(view, name) > 0 for view in views)]
     solarized = any(view.solarize > 0 for view in views)
     if used:
@@ -46,4 +46,4 @@ def paint_jointly(views: Sequence[View], images: Tensor, drawn: Draws, normaliza
         images = solarize(images, drawn.solarize.squeeze(-1))
     scale, shift = normalization.unbind()
     images = images.transpose(0, 1)
-    return torch.addcmul(shift, images, scale, out=torch.empty(images.shape, device=images.device))
+    return torch.mul(images, scale, out=torch.empty(images.shape, device=images.device)).add_(shift)
