@@ -1,4 +1,4 @@
-"""Encoders as ONNX files, for use without PyTorch."""
+"""Exporting encoders to ONNX, for use without PyTorch."""
 
 import json
 import logging
@@ -15,17 +15,17 @@ from sslzoo.evaluation import Preprocessing, load_encoder
 from sslzoo.files import atomic_write
 
 _TOLERANCE = 1e-4
-_MOST_BYTES = 2**31  # what one ONNX file holds
+_MAX_BYTES = 2**31  # of one ONNX file
 
 
 def export_onnx(name: str, file: Path) -> Path:
     """Writes the encoder in a run folder or Hub repository as an ONNX file; returns its path.
 
-    Input "pixel_values": float32 (batch, 3, crop, crop), prepared as the metadata "sslzoo.preprocessing" says (JSON of `Preprocessing`);
-    the batch may have any size. Output "features": float32 (batch, width), as `sslzoo.encoders.features`.
+    Input "pixel_values": float32 (batch, 3, crop, crop), of any batch size, preprocessed as in the metadata "sslzoo.preprocessing" (JSON
+    of `Preprocessing`). Output "features": float32 (batch, width), as from `sslzoo.encoders.features`.
 
-    The file is there only when onnxruntime computed the same features from it, within 1e-4. Raises `InputError`, also for an encoder that
-    cannot be exported.
+    The file is written only if onnxruntime computes the same features with it, within 1e-4. Raises `InputError`, also for an encoder
+    that cannot be exported.
     """
     try:
         import onnx  # noqa: F401
@@ -39,7 +39,7 @@ def export_onnx(name: str, file: Path) -> Path:
     preprocessing = Preprocessing.read(folder)
     encoder = load_encoder(folder, preprocessing)
     size = sum(4 * value.numel() for value in encoder.state_dict().values())
-    if size >= _MOST_BYTES:
+    if size >= _MAX_BYTES:
         raise InputError(f"'{name}' is too large for an ONNX file: its weights take {size / 2**30:.1f} GiB")
     try:
         with atomic_write(file) as temporary:
@@ -50,32 +50,32 @@ def export_onnx(name: str, file: Path) -> Path:
 
 
 def _write_checked(name: str, folder: Path, encoder: PreTrainedModel, preprocessing: Preprocessing, file: Path) -> None:
-    """Raises `InputError` where what onnxruntime makes of the file is not what the encoder does."""
+    """Writes the file. Raises `InputError` if the export fails or onnxruntime computes other features than the encoder."""
     refusal = f"the encoder '{encoder.config.model_type}' of {name} cannot be exported"
     try:
         program = _program(encoder, preprocessing.crop)
-        # Where a local folder lies is nobody's business, nor where this code does.
+        # Paths of this machine are private: those of the code in stack traces, and that of a local folder.
         for node in program.model.graph.all_nodes():
             node.metadata_props.pop("pkg.torch.onnx.stack_trace", None)
         program.model.metadata_props["sslzoo.source"] = folder.resolve().name if Path(name).expanduser().is_dir() else name
         program.model.metadata_props["sslzoo.preprocessing"] = json.dumps(preprocessing._asdict())
         program.save(file)
         difference = _difference(encoder, file, preprocessing.crop)
-    except Exception as error:  # the exporter and onnxruntime have a class for each mishap
-        raise InputError(f"{refusal}: {first_line(_root(error))}") from error
+    except Exception as error:  # the exporter and onnxruntime raise many kinds
+        raise InputError(f"{refusal}: {first_line(_root_cause(error))}") from error
     if not difference <= _TOLERANCE:
         raise InputError(f"{refusal}: onnxruntime's features are {difference:.1e} from its own, more than {_TOLERANCE:.0e}")
 
 
 def _program(encoder: PreTrainedModel, size: int) -> torch.onnx.ONNXProgram:
-    # The exporter tells of its own deprecated calls, and that there is no torchvision; what it makes is checked.
+    # The exporter warns of its own deprecated calls and of missing torchvision; the result is checked anyway.
     log = logging.getLogger("torch.onnx")
     level = log.level
     log.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            # Two images, as a batch of one would be taken for a constant.
+            # Two images, as a batch size of one would be exported as a constant.
             return torch.onnx.export(
                 _Features(encoder), (torch.zeros(2, 3, size, size),), dynamo=True, verbose=False, input_names=["pixel_values"],
                 output_names=["features"], dynamic_shapes={"pixel_values": {0: torch.export.Dim("batch")}},
@@ -86,18 +86,18 @@ def _program(encoder: PreTrainedModel, size: int) -> torch.onnx.ONNXProgram:
 
 @torch.no_grad()
 def _difference(encoder: PreTrainedModel, file: Path, size: int) -> float:
-    """The largest between what onnxruntime and the encoder make of four random images, one alone and three together."""
+    """The largest difference between the features of onnxruntime and the encoder, on random images in batches of one and three."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     images = torch.randn(4, 3, size, size, generator=torch.Generator().manual_seed(0)).split((1, 3))
-    found = [torch.from_numpy(session.run(["features"], {"pixel_values": batch.numpy()})[0]) for batch in images]
-    return (torch.cat(found) - torch.cat([features(encoder, batch) for batch in images])).abs().max().item()
+    exported = [torch.from_numpy(session.run(["features"], {"pixel_values": batch.numpy()})[0]) for batch in images]
+    return (torch.cat(exported) - torch.cat([features(encoder, batch) for batch in images])).abs().max().item()
 
 
-def _root(error: BaseException) -> BaseException:
-    """The error that others only tell of."""
-    return _root(error.__cause__) if error.__cause__ is not None else error
+def _root_cause(error: BaseException) -> BaseException:
+    """The first error in the chain of causes."""
+    return _root_cause(error.__cause__) if error.__cause__ is not None else error
 
 
 class _Features(nn.Module):

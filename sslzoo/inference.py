@@ -1,4 +1,4 @@
-"""Trained encoders at work, ours and others': measured on a data set, or embedding one."""
+"""Using trained encoders, ours and others': evaluating them on a data set, or embedding one."""
 
 import hashlib
 import json
@@ -39,20 +39,20 @@ def evaluate(
     name: str, protocols: Sequence[str] | None = None, *, on: str | None = None, train_split: str | None = None,
     test_split: str | None = None, image_column: str | None = None, label_column: str | None = None, cpu: bool = False,
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """Measures the encoder in a run folder or Hub repository; returns the numbers as results.json holds them.
+    """Measures the encoder in a run folder or Hub repository; returns the numbers in the form of results.json.
 
-    protocols: names of `sslzoo.evaluation.PROTOCOLS`; None: those of the recipe that lies beside the weights, kNN where there is none.
-    on: a data set, as `load_images` takes it, or one that recipes come for, such as "cifar10"; None: the one of the recipe.
-    A local run folder's results.json gets the numbers of each protocol as it is done; where it cannot be written, a warning says so. A
-    measurement that takes long and was stopped goes on where it was when it is asked for again. Raises `InputError`.
+    protocols: names in `sslzoo.evaluation.PROTOCOLS`; None: those of the recipe next to the weights, or kNN if there is none.
+    on: a data set, as for `load_images`, or the name of one with shipped recipes, such as "cifar10"; None: the recipe's.
+    Each protocol's numbers are added to a local run folder's results.json as soon as they are measured; if it cannot be written, a warning
+    says so. A long measurement that was interrupted is resumed when it is requested again. Raises `InputError`.
     """
-    make_accelerator("fp32", cpu)  # which connects the processes: from here on, what one meets is told to all
+    make_accelerator("fp32", cpu)  # connects the processes, so that from here on errors in one are raised in all
     with all_or_none():
         folder = model_folder(name)
         run, has_recipe = Run(folder), (folder / RECIPE).is_file()
         recipe = run.recipe if has_recipe else None
         if on is None and recipe is None:
-            raise InputError(f"{name} has no {RECIPE} that would name a data set: say which with --on")
+            raise InputError(f"{name} has no {RECIPE} that names a data set: choose one with --on")
         protocols = protocols or (recipe or Recipe).protocols
         for protocol in protocols:
             protocol_named(protocol)
@@ -71,7 +71,7 @@ def evaluate(
             if rank() == 0 and Path(name).is_dir() and (folder / RESULTS).exists():
                 try:
                     run.add_numbers(found)
-                except OSError as error:  # a folder that is shared for reading alone
+                except OSError as error:  # such as a shared, read-only folder
                     _log.warning("the numbers of %s are not stored in %s: %s", protocol, folder / RESULTS, first_line(error))
         numbers += found
     return numbers
@@ -80,11 +80,11 @@ def evaluate(
 def load_data(
     folder: Path, dataset: str, splits: tuple[str, str], image_column: str | None, label_column: str | None, canvas: int | None, cpu: bool
 ) -> Data:
-    """Training and test images, to be seen as the encoder in `folder` wants them; in all processes. Raises `InputError`."""
+    """Training and test images with the preprocessing of the encoder in `folder`. Called by all processes. Raises `InputError`."""
     device = make_accelerator("fp32", cpu).device
     with all_or_none():
         preprocessing = Preprocessing.read(folder)
-        # Of a run's own images as much as its training had.
+        # Images are kept at the resolution that the run was trained with.
         recipe = Run(folder).recipe if (folder / RECIPE).is_file() else None
         views, broken_share = (recipe.make_views().values(), recipe.broken_share) if recipe else ((), Recipe.broken_share)
         train, test = (
@@ -98,15 +98,15 @@ def load_data(
 
 
 def measure_stored(folder: Path, data: Data, facts: dict[str, Any], protocol: str, seed: int, cpu: bool) -> list[dict[str, Any]]:
-    """Every number of a protocol for the encoder in `folder`, with its provenance; in all processes. Raises `InputError`.
+    """All numbers of a protocol for the encoder in `folder`, with provenance. Called by all processes. Raises `InputError`.
 
-    facts: of the data, from `data_facts`. What a stopped measurement had done is kept in the cache of the Hub's client until it is done.
+    facts: from `data_facts`. The state of an interrupted measurement is kept in the Hub client's cache until it is finished.
     """
     accelerator = make_accelerator("fp32" if on_cpu(cpu) else protocol_named(protocol).precision, cpu)
     with all_or_none():
         weights = Run(folder).weights_sha256
         key = [protocol, weights, seed, code_version(), data.train.fingerprint, data.test.fingerprint, *map(str, data.preprocessing)]
-        # Made by the protocol that keeps something there: most keep nothing, and the cache may be unwritable.
+        # Created only by protocols that store something, as the cache may not be writable.
         state = Path(constants.HF_ASSETS_CACHE) / "sslzoo" / "evaluation" / hashlib.sha256(json.dumps(key).encode()).hexdigest()[:24]
         encoder = load_encoder(folder, data.preprocessing).to(accelerator.device)
     check_equal("the weights", weights)
@@ -122,16 +122,16 @@ def embed(
     name: str, source: str, output: Path, *, split: str = "train", image_column: str | None = None, label_column: str | None = None,
     cpu: bool = False,
 ) -> int:  # fmt: skip
-    """Writes the features of a data set to the Parquet file `output` (see `write_features`); returns the number of images.
+    """Writes the features of a data set to the Parquet file `output` (see `write_features`); returns the number of rows.
 
-    All that can be read have a row; what cannot is named, and counted in the end.
+    Broken images have no row; warnings name and count them. Raises `InputError`.
     """
     if output.suffix != ".parquet" or not output.absolute().parent.is_dir():
         raise InputError(f"cannot write '{output}': a file name that ends in .parquet, in a folder that exists, is needed")
     folder = model_folder(name)
     device, preprocessing = make_accelerator("fp32", cpu).device, Preprocessing.read(folder)
     encoder = load_encoder(folder, preprocessing).to(device)
-    # Each image is looked at once: none needs to be kept.
+    # Each image is read once, so none needs to stay in memory.
     images = load_images(
         source, split, image_column=image_column, label_column=label_column, resolution=required_resolution(preprocessing),
         device=device, budget=0, broken_share=1.0,
@@ -144,9 +144,9 @@ def embed(
 
 
 def _recipe_for(dataset: str) -> Recipe | None:
-    """A shipped recipe for the data set of this name, which knows its columns and splits; None where a file or folder is called so."""
-    of = [file for name, file in shipped_recipes().items() if name.partition("/")[0] == dataset]
-    return read_recipe(of[0]) if of and not Path(dataset).exists() else None
+    """A shipped recipe for the data set of this name, for its columns and splits; None if there is none, or a path of this name exists."""
+    files = [file for name, file in shipped_recipes().items() if name.partition("/")[0] == dataset]
+    return read_recipe(files[0]) if files and not Path(dataset).exists() else None
 
 
 def _bar(unit: str, total: int, what: str) -> tqdm:

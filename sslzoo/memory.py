@@ -1,4 +1,4 @@
-"""The most memory that a process has taken."""
+"""Peak memory of a process."""
 
 import re
 import sys
@@ -8,7 +8,7 @@ import torch
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes: of the device where there is one, else of this process since it started its program."""
+    """Bytes on the GPU, or on the host if there is none, since the start of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     if sys.platform == "win32":
@@ -16,7 +16,7 @@ def peak_memory(device: torch.device) -> int:
 
         return psutil.Process().memory_info().peak_wset
     status = Path("/proc/self/status")
-    # getrusage counts the peak of the process that started this one, too, where that was by vfork, as Python does it.
+    # Unlike VmHWM, getrusage includes the peak of the parent if this process was started by vfork, as Python's subprocess does.
     if found := status.exists() and re.search(r"VmHWM:\s+(\d+) kB", status.read_text(encoding="utf-8")):
         return int(found[1]) * 1024
     import resource

@@ -1,4 +1,4 @@
-"""What is in a run folder, which is also the Hub repository."""
+"""The run folder, which is also the Hub repository, and the provenance of the numbers in it."""
 
 import datetime
 import hashlib
@@ -27,12 +27,12 @@ CARD = "README.md"
 CHECKPOINTS = "checkpoints"
 CONFIG = "config.json"
 PREPROCESSOR = "preprocessor_config.json"
-_PARTS = {"training": dict, "numbers": list, "imported": dict}  # of results.json; the last one in folders of others' weights
-_OF = {"protocol": str, "dataset": str, "split": str, "metric": str, "arguments": dict, "when": str, "provenance": dict}
+_PARTS = {"training": dict, "numbers": list, "imported": dict}  # of results.json; "imported" only in folders of imported weights
+_NUMBER_FIELDS = {"protocol": str, "dataset": str, "split": str, "metric": str, "arguments": dict, "when": str, "provenance": dict}
 
 
 class Run:
-    """A run folder.
+    """The files of a run folder.
 
     recipe.yaml, metrics.jsonl (one JSON object a line, with "step"), results.json {"training": {...}, "numbers": [...]}, the encoder and
     heads as `Method.save_pretrained` writes them, README.md, and, while training, checkpoints/.
@@ -43,28 +43,28 @@ class Run:
 
     @property
     def recipe_file(self) -> Path:
-        """Where the recipe is. Raises `InputError`."""
+        """The path of recipe.yaml. Raises `InputError` if there is none."""
         if not (self.folder / RECIPE).is_file():
             raise InputError(f"{self.folder} is no run folder: it has no {RECIPE}")
         return self.folder / RECIPE
 
     @property
     def recipe(self) -> Recipe:
-        """The recipe that was run. Raises `InputError`."""
+        """The recipe of the run. Raises `InputError`."""
         return load_recipe(self.recipe_file)
 
     @property
     def weights_sha256(self) -> str:
-        """Of model.safetensors, in hex; in a folder of model_cards/, which holds no weights, of those that the training left.
+        """The sha256 of model.safetensors in hex. In a folder of model_cards/, which has no weights, the one recorded after training.
 
         Raises `InputError`.
         """
         if (self.folder / WEIGHTS).is_file():
             return sha256_of(self.folder / WEIGHTS)
-        left = self.results()["training"].get("files")
-        if not isinstance(left, dict) or not isinstance(left.get(WEIGHTS), str):
+        files = self.results()["training"].get("files")
+        if not isinstance(files, dict) or not isinstance(files.get(WEIGHTS), str):
             raise InputError(f"{self.folder} has no {WEIGHTS}: was the training finished?")
-        return left[WEIGHTS]
+        return files[WEIGHTS]
 
     def digests(self) -> dict[str, str]:
         """SHA-256 in hex of each file that a training or an import writes, the recipe as it is published; missing files are left out."""
@@ -75,7 +75,7 @@ class Run:
         return digests
 
     def metrics(self) -> list[dict[str, Any]]:
-        """What was logged, in the order of the steps: each {"step": 20, ...}. Raises `InputError`."""
+        """The logged lines in order of their steps, each {"step": 20, ...}. Raises `InputError`."""
         file = self.folder / METRICS
         try:
             lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
@@ -87,7 +87,7 @@ class Run:
         return lines
 
     def append_metrics(self, values: dict[str, Any]) -> None:
-        """Adds one line to metrics.jsonl; whole, or not at all where it raises `OSError`."""
+        """Appends a line to metrics.jsonl. Raises `OSError` if it cannot, and then leaves no partial line."""
         with open(self.folder / METRICS, "ab", buffering=0) as file:
             size, line = file.tell(), json.dumps(values).encode() + b"\n"
             try:
@@ -98,7 +98,7 @@ class Run:
                 raise
 
     def synced_metrics_size(self) -> int:
-        """Bytes of metrics.jsonl, all of which are on the disk when this returns."""
+        """Syncs metrics.jsonl to the disk and returns its size in bytes."""
         file = self.folder / METRICS
         if not file.exists():
             return 0
@@ -106,9 +106,9 @@ class Run:
         return file.stat().st_size
 
     def cut_metrics(self, size: int) -> int:
-        """Takes off what was logged behind byte `size`, by steps that are now done again, and a line that ends half way.
+        """Truncates metrics.jsonl to `size` bytes, which removes the lines of steps that are now repeated, and drops a partial last line.
 
-        Returns how many bytes before `size` are missing: a file that is shorter is not made longer.
+        Returns how many of the `size` bytes are missing, as a shorter file is not padded.
         """
         file = self.folder / METRICS
         logged = file.read_bytes()[:size] if file.exists() else b""
@@ -117,10 +117,7 @@ class Run:
         return size - len(kept)
 
     def results(self) -> dict[str, Any]:
-        """results.json, empty parts where there is none. Its parts are of their kinds, and every number says what it is of.
-
-        Raises `InputError`.
-        """
+        """The content of results.json, with empty parts if there is no file. Raises `InputError` for parts or numbers of the wrong form."""
         file = self.folder / RESULTS
         if not file.exists():
             return {"training": {}, "numbers": []}
@@ -129,16 +126,17 @@ class Run:
             if not isinstance(results.get(key, {} if key == "imported" else None), kind):
                 raise InputError(f"cannot read {file}: '{key}' must be {'a list' if kind is list else 'keys and values'}")
         for number in results["numbers"]:
-            if not isinstance(number, dict) or any(not isinstance(number.get(key), kind) for key, kind in _OF.items()):
-                raise InputError(f"{file}: a number must hold {', '.join(_OF)} and 'value', not {str(number)[:120]!r}: evaluate again")
+            if not isinstance(number, dict) or any(not isinstance(number.get(key), kind) for key, kind in _NUMBER_FIELDS.items()):
+                required = ", ".join(_NUMBER_FIELDS)
+                raise InputError(f"{file}: a number must hold {required} and 'value', not {str(number)[:120]!r}: evaluate again")
         return results
 
     def write_results(self, results: dict[str, Any]) -> None:
-        """Replaces results.json at once."""
+        """Replaces results.json atomically."""
         atomic_write_text(self.folder / RESULTS, json.dumps(results, indent=2, allow_nan=False) + "\n")
 
     def add_numbers(self, numbers: list[dict[str, Any]]) -> None:
-        """Adds measured numbers; one that was measured before, in the same way on the same data, is replaced."""
+        """Adds numbers to results.json; each replaces an earlier one of the same identity."""
         results = self.results()
         new = {identity(number) for number in numbers}
         results["numbers"] = [number for number in results["numbers"] if identity(number) not in new] + numbers
@@ -148,10 +146,10 @@ class Run:
 def with_provenance(
     numbers: list[dict[str, Any]], when: str, weights_sha256: str | None, seed: int, device: torch.device, facts: dict[str, Any]
 ) -> list[dict[str, Any]]:
-    """What `sslzoo.evaluation.measure` found, as results.json holds it.
+    """The numbers of `sslzoo.evaluation.measure` in the form of results.json.
 
-    when: "last" for the weights in the folder, "best" for the best epoch on the way. facts: what was measured on. Where a local data set
-    lies is left out: the last part of its name is kept, and its fingerprint.
+    when: "last" for the weights in the folder, "best" for the best epoch. facts: those of `data_facts`, and the precision. Of the path of
+    a local data set only the last part is kept.
     """
     provenance = {
         "weights_sha256": weights_sha256, **facts, "seed": seed, "code": code_version(), "environment": environment(device),
@@ -161,20 +159,20 @@ def with_provenance(
 
 
 def identity(number: dict[str, Any]) -> str:
-    """What the number is of: two of the same identity are two measurements of one thing. "selected_..." arguments are outcomes."""
+    """Two numbers of the same identity measure the same thing. "selected_..." arguments are outcomes and do not count."""
     arguments = {key: value for key, value in number["arguments"].items() if not key.startswith("selected_")}
     return json.dumps([*(number[key] for key in ("protocol", "dataset", "split", "metric", "when")), arguments], sort_keys=True)
 
 
 def environment(device: torch.device) -> dict[str, str]:
-    """Versions and hardware, as numbers are published with."""
+    """Versions and hardware, for the provenance."""
     hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{_processor()}, {torch.get_num_threads()} threads"
     packages = {name: version(name) for name in ("torch", "transformers", "accelerate", "datasets")}
     return {"python": platform.python_version(), **packages, "hardware": hardware}
 
 
 def code_version() -> str:
-    """The package's version and a digest of its source, the same wherever it is installed."""
+    """The package's version and a digest of its source, which is the same on every machine."""
     folder = Path(sslzoo.__file__).parent
     sha = hashlib.sha256()
     for file in sorted(folder.rglob("*.py"), key=lambda file: file.relative_to(folder).as_posix()):

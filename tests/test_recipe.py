@@ -292,7 +292,7 @@ class TestIdentity:
         recipe = read_recipe("cifar10/simclr", changes)
         assert recipe.name == name and recipe.reference == {}
         (said,) = caplog.messages
-        assert said == f"name {name}; the page's numbers are of another run and left out: {', '.join(sorted(changes))} changed"
+        assert said == f"name {name}; the page's numbers belong to another run and are left out: {', '.join(sorted(changes))} changed"
 
     @pytest.mark.parametrize(
         "changes",
@@ -361,7 +361,7 @@ class TestIdentity:
         file.write_text(text.replace("dataset: uoft-cs/cifar10", "dataset: photos").replace("epochs: 200", "epochs: 20"))
         recipe = read_recipe(file)
         assert recipe.name == "simclr-res18-photos-e20" and recipe.reference == {}
-        assert "the page's numbers are of another run and left out: dataset, epochs changed" in caplog.text
+        assert "the page's numbers belong to another run and are left out: dataset, epochs changed" in caplog.text
         # What has another name is the user's own, and a run folder says what was run.
         file.write_text(file.read_text().replace(f"name: {PAGE}", "name: mine"))
         assert read_recipe(file).name == "mine" and read_recipe(file).reference == {"knn_top1": 0.847}

@@ -31,56 +31,57 @@ _MISSING = object()
 
 
 def load_recipe(file: Path) -> Recipe:
-    """The recipe of a run folder's file, as it stands there. Raises `InputError`."""
+    """The recipe in the file of a run folder, unchanged. Raises `InputError`."""
     return parse_recipe(read_values(file), str(file))
 
 
 def read_recipe(source: str | Path, changes: dict[str, Any] | None = None) -> Recipe:
-    """The recipe to run: of a file, or of a shipped name such as "cifar10/simclr", with `changes` to single keys. Raises `InputError`.
+    """The recipe in a file or of a shipped name such as "cifar10/simclr", with `changes` to single keys. Raises `InputError`.
 
-    A name and the reference page's numbers belong to one run. Where a change makes it another (any but one to how it is computed or
-    watched: precision, compile, seed, protocols, knn_every, log_every, checkpoint_every, tracker), the recipe gets a name that tells it
-    from the file's and does without the numbers, unless they are among the changes; a warning says so. The same goes for a file of
-    another run that bears a shipped recipe's name. Sizes in px, which a file may spell out, keep their ratio to a changed image_size.
+    The name and the reference page's numbers belong to one run. A change to what is learned or measured on makes it another run, whose
+    recipe gets a name of its own and loses the numbers, unless they are among the changes; a warning says so. Keys of how a run is
+    computed or logged (precision, compile, seed, protocols, knn_every, log_every, checkpoint_every, tracker) do not count. An edited copy
+    of a shipped recipe that still has its name is treated like a change. Sizes in px keep their ratio to a changed image_size.
     """
     file = find_recipe(source)
-    own, changes = read_values(file), changes or {}
-    values = {**own, **changes}
-    recipe = parse_recipe({**_in_shares(own, changes), **changes}, str(file))
+    file_values, changes = read_values(file), changes or {}
+    values = {**file_values, **changes}
+    recipe = parse_recipe({**_sizes_as_shares(file_values, changes), **changes}, str(file))
     names = shipped_run_names()
-    claimed = own if "name" in changes or names.get(recipe.name, file) == file else read_values(names[recipe.name])
-    differing = _differing(claimed, values)
+    # The recipe that the name belongs to: the shipped one, even if this file has copied its name.
+    named = file_values if "name" in changes or names.get(recipe.name, file) == file else read_values(names[recipe.name])
+    differing = _identity_differences(named, values)
     if not differing:
         return recipe
     try:
-        before = parse_recipe(claimed, str(file)).flat()
-    except InputError:  # what it lacks is among the changes
+        before = parse_recipe(named, str(file)).flat()
+    except InputError:  # a key that it lacks is among the changes
         before = {}
     after = recipe.flat()
     changed = [key for key in sorted(differing) if before.get(key, _MISSING) != after[key]]
     if not changed:
         return recipe
     name = values.get("name")
-    if "name" in claimed and "name" not in changes:
+    if "name" in named and "name" not in changes:
         name = changed_name(before or after, after, changed)
         name = with_digits(name, [after[key] for key in changed]) if name in names else name
     reference = {metric: value for metric, value in recipe.reference.items() if f"reference.{metric}" in changes}
     if (name or recipe.name, reference) != (recipe.name, recipe.reference):
-        left_out = "; the page's numbers are of another run and left out" if reference != recipe.reference else ""
-        told = ", ".join(changed[:5]) + (f" and {len(changed) - 5} more" if len(changed) > 5 else "")
-        _log.warning("name %s%s: %s changed", name or recipe.name, left_out, told)
+        left_out = "; the page's numbers belong to another run and are left out" if reference != recipe.reference else ""
+        keys = ", ".join(changed[:5]) + (f" and {len(changed) - 5} more" if len(changed) > 5 else "")
+        _log.warning("name %s%s: %s changed", name or recipe.name, left_out, keys)
     return dataclasses.replace(recipe, name=name, reference=reference)
 
 
 def parse_recipe(values: dict[str, Any], where: str) -> Recipe:
-    """A recipe from its flat keys and values; `where` names them in errors. Raises `InputError`."""
+    """A recipe from flat keys and values. where: their source, for errors. Raises `InputError`."""
     own = {field.name: field for field in dataclasses.fields(Recipe) if field.name not in NESTED}
     if values.get("method") is None:
         raise InputError(f"{where}: the key 'method' is missing (one of: {', '.join(method_names())})")
     try:
         method = method_class(typed("method", values["method"], str))
-        hyperparameters, view_fields = _types(method.config_class), {**_types(View), "size": int | float}
-        known = {*own, *method.config_class.hyperparameters(), *_dotted(method)}
+        hyperparameters, view_fields = _field_types(method.config_class), {**_field_types(View), "size": int | float}
+        known = {*own, *method.config_class.hyperparameters(), *_dotted_keys(method)}
         arguments: dict[str, Any] = {"hyperparameters": {}, "views": {}, "reference": {}}
         for key, value in values.items():
             if key not in known:
@@ -104,17 +105,17 @@ def parse_recipe(values: dict[str, Any], where: str) -> Recipe:
 
 
 def write_recipe(recipe: Recipe, file: Path) -> None:
-    """Writes every key, so that the file is the whole run whatever defaults may change."""
+    """Writes every key, so that the file describes the run even if defaults change later."""
     atomic_write_text(file, recipe_text(recipe))
 
 
 def recipe_text(recipe: Recipe) -> str:
-    """The recipe as a file holds it, every key spelt out: the same recipe always gives the same text."""
+    """The content of recipe.yaml, with every key: equal recipes give equal texts."""
     return yaml.safe_dump(recipe.flat(), sort_keys=False, default_flow_style=None, width=140)
 
 
 def parse_changes(changes: list[str]) -> dict[str, Any]:
-    """`["epochs=10", "view.local.count=8"]` as keys and values. Raises `InputError`."""
+    """Keys and values of `["epochs=10", "view.local.count=8"]`. Raises `InputError`."""
     parsed = {}
     for change in changes:
         key, equals, value = change.partition("=")
@@ -127,26 +128,26 @@ def parse_changes(changes: list[str]) -> dict[str, Any]:
     return parsed
 
 
-def _differing(first: dict[str, Any], second: dict[str, Any]) -> set[str]:
-    """The keys of either that say what is learned, and that are not the same in both."""
+def _identity_differences(first: dict[str, Any], second: dict[str, Any]) -> set[str]:
+    """The keys that differ between two recipes, without those that do not make another run."""
     keys = {key for key in (*first, *second) if first.get(key, _MISSING) != second.get(key, _MISSING)}
     return {key for key in keys - _NOT_IDENTITY if not key.startswith("reference.")}
 
 
-def _in_shares(own: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """The file's values, its sizes in px as shares of its image size where that changes."""
-    before, after = own.get("image_size"), changes.get("image_size")
+def _sizes_as_shares(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """The file's values; if the image size changes, with sizes in px converted to shares of the old image size."""
+    before, after = values.get("image_size"), changes.get("image_size")
     if type(before) is not int or type(after) is not int or before < 1 or before == after:
-        return own
-    sizes = {key: value for key, value in own.items() if _SIZES.fullmatch(str(key)) and type(value) is int}
-    return {**own, **{key: round(value * after / before) if key == "canvas" else value / before for key, value in sizes.items()}}
+        return values
+    sizes = {key: value for key, value in values.items() if _SIZES.fullmatch(str(key)) and type(value) is int}
+    return {**values, **{key: round(value * after / before) if key == "canvas" else value / before for key, value in sizes.items()}}
 
 
-def _types(data_class: type) -> dict[str, Any]:
+def _field_types(data_class: type) -> dict[str, Any]:
     return {field.name: field.type for field in dataclasses.fields(data_class)}
 
 
-def _dotted(method: type[Method]) -> Iterator[str]:
+def _dotted_keys(method: type[Method]) -> Iterator[str]:
     yield from (f"reference.{metric}" for metric in METRICS)
     for name in method.views(32):
         yield from (f"view.{name}.{field.name}" for field in dataclasses.fields(View))

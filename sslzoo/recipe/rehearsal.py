@@ -1,4 +1,4 @@
-"""A recipe's first step without its numbers: whether what it says can be trained, before data are read and memory is taken."""
+"""A dry run of a recipe's first step on meta tensors: finds what cannot be trained before data are read and memory is allocated."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -20,44 +20,44 @@ from .schema import Recipe
 
 
 def rehearse(recipe: Recipe, images: int, device: torch.device) -> None:
-    """Builds the method and takes a step on `meta` tensors, which have shapes alone, with a micro-batch of so many images.
+    """Builds the method and takes a step on `meta` tensors, which have shapes but no data.
 
-    device: whose memory it must fit into. Call it before processes are connected. Raises `InputError`, which names the key where another
-    value of it would do.
+    images: in a micro-batch of one process. device: whose memory the step must fit into. Call it before processes are connected. Raises
+    `InputError`, which names the key at fault if another value of it would do.
     """
     method, views = method_class(recipe.method), recipe.make_views()
-    for name, usual in method.views(recipe.image_size).items():
-        if name not in method.varied_views and views[name].count != usual.count:
-            raise InputError(f"view.{name}.count is {views[name].count}: {recipe.method} is made for {usual.count}")
+    for name, default in method.views(recipe.image_size).items():
+        if name not in method.varied_views and views[name].count != default.count:
+            raise InputError(f"view.{name}.count is {views[name].count}: {recipe.method} needs {default.count}")
     if images == 1 and any(isinstance(part, _BatchNorm) for part in recipe.method_on_meta().modules()):
         batch = f"batch_size {recipe.batch_size}, accumulate {recipe.accumulate}"
-        raise InputError(f"{batch}: batch norms, which {recipe.method} has here, learn nothing from one image at a time")
+        raise InputError(f"{batch}: {recipe.method} has batch norms here, which cannot train on one image at a time")
     free = 4 * default_budget(device)
     _check_memory(recipe, images, 4 * 3 * images * sum(view.count * view.size**2 for view in views.values()), free)
     try:
-        kept = _step(recipe, images)
-    except Exception as error:  # of whatever layer a value is no size for
-        raise InputError(_explained(recipe, images, first_line(error))) from error
-    _check_memory(recipe, images, kept // (1 if recipe.precision == "fp32" else 2), free)
+        saved_bytes = _step(recipe, images)
+    except Exception as error:  # from whichever layer an invalid value reaches
+        raise InputError(_with_key_at_fault(recipe, images, first_line(error))) from error
+    _check_memory(recipe, images, saved_bytes // (1 if recipe.precision == "fp32" else 2), free)
 
 
 def _check_memory(recipe: Recipe, images: int, needed: int, free: int) -> None:
     if needed > free:
         views = ", ".join(f"view.{name} {view.count} of {view.size} px" for name, view in recipe.make_views().items() if view.count)
-        told = f"batch_size {recipe.batch_size}, image_size {recipe.image_size}, {views}"
-        raise InputError(f"{told}: a step with {images} images takes {needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB of memory are free")
+        sizes = f"batch_size {recipe.batch_size}, image_size {recipe.image_size}, {views}"
+        raise InputError(f"{sizes}: a step with {images} images takes {needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB of memory are free")
 
 
 def _step(recipe: Recipe, images: int) -> int:
-    """Takes the step. Returns how many bytes are kept for its gradients, in float32. Raises whatever is wrong with it."""
+    """Takes the step and returns the bytes that autograd saves for the backward pass, in float32. Raises any error of the method."""
     method = recipe.method_on_meta().train()
-    views, kept = list(recipe.make_views().values()), {}
+    views, saved = list(recipe.make_views().values()), {}
 
-    def keep(tensor: Tensor) -> Tensor:
-        kept[tensor.untyped_storage()._cdata] = tensor.untyped_storage().nbytes()
+    def record(tensor: Tensor) -> Tensor:
+        saved[tensor.untyped_storage()._cdata] = tensor.untyped_storage().nbytes()
         return tensor
 
-    with torch.device("meta"), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    with torch.device("meta"), torch.autograd.graph.saved_tensors_hooks(record, lambda tensor: tensor):
         renderer = Renderer(views, recipe.seed)
         pixels = [torch.empty(images, 3, view.size, view.size) for view in views for _ in range(view.count)]
         sizes, samples = torch.empty(images, 2, dtype=torch.int64), torch.empty(images, dtype=torch.int64)
@@ -65,20 +65,20 @@ def _step(recipe: Recipe, images: int) -> int:
         out = method(pixels, progress)
         with torch.no_grad():
             method.after_step({name: value.detach() for name, value in out.items() if value.ndim}, progress)
-    return sum(kept.values())
+    return sum(saved.values())
 
 
-def _explained(recipe: Recipe, images: int, reason: str) -> str:
-    """The reason with the key at fault, which is the one without whose value the step can be taken."""
-    for key, value, other in _without_one(recipe):
+def _with_key_at_fault(recipe: Recipe, images: int, reason: str) -> str:
+    """The reason and the key at fault: the one whose default value lets the step succeed."""
+    for key, value, other in _with_one_default(recipe):
         with suppress(Exception):
             _step(other, images)
             return reason if key in reason else f"{key} is {value}: {reason}"
     return f"recipe '{recipe.name}' cannot be trained: {reason}"
 
 
-def _without_one(recipe: Recipe) -> Iterator[tuple[str, Any, Recipe]]:
-    """Keys and values that may be at fault, and the recipe with what is usual in the value's place."""
+def _with_one_default(recipe: Recipe) -> Iterator[tuple[str, Any, Recipe]]:
+    """Keys and values that may be at fault, each with the recipe in which the default replaces the value."""
     for view, fields in recipe.views.items():
         for field, value in ((field, fields[field]) for field in ("size", "count") if field in fields):
             others = {name: given for name, given in fields.items() if name != field}
@@ -86,6 +86,6 @@ def _without_one(recipe: Recipe) -> Iterator[tuple[str, Any, Recipe]]:
     for key, value in recipe.hyperparameters.items():
         others = {name: given for name, given in recipe.hyperparameters.items() if name != key}
         yield key, value, dataclasses.replace(recipe, hyperparameters=others)
-    for encoder in ("res6", "vit-xs4"):  # of each kind
-        with suppress(InputError):  # an image size that has no whole patches
+    for encoder in ("res6", "vit-xs4"):  # one of each kind
+        with suppress(InputError):  # an image size that is no multiple of the patch size
             yield "encoder", recipe.encoder, dataclasses.replace(recipe, encoder=encoder)

@@ -1,4 +1,4 @@
-"""What a recipe is: its keys, their defaults, and what their values may be."""
+"""The recipe: its keys, their defaults, and which values are valid."""
 
 import dataclasses
 from typing import Any
@@ -16,7 +16,7 @@ from sslzoo.methods import method_class, method_names
 from sslzoo.optim import LR_SCALINGS, OPTIMIZERS, SCHEDULES
 from sslzoo.views import LARGEST, View
 
-from .names import HUB_NAME, LONGEST, derived_name
+from .names import HUB_NAME, MAX_LENGTH, derived_name
 from .values import check_range, pixels
 
 PRECISIONS = ("fp32", "bf16", "fp16")
@@ -31,24 +31,24 @@ class Recipe:
     name: of the run folder, the card and the Hub repository; None: method-encoder-dataset.
     dataset: a Hub id, a folder, a Parquet file, or "digits"; train_split, test_split (None: no evaluation), image_column, label_column
         ("none": no labels) and canvas as in `sslzoo.data.load_images`; a missing "test" of a data set without splits is no evaluation.
-    broken_share: of the images that may be broken, 0 to 1, before the run stops.
-    image_size: px, of the views and of what the encoder is made for. Sizes of views, eval_resize and eval_crop may be given as shares
-        of it: a fraction such as 0.5, rounded to whole patches of the encoder. Without a size, global views have the image size.
+    broken_share: the largest fraction of broken images, 0 to 1; with more the run stops.
+    image_size: px, of the views and the encoder's input. Sizes of views, eval_resize and eval_crop may be given as shares of it: a
+        fraction such as 0.5, rounded to a multiple of the encoder's patch size. Global views have the image size by default.
     eval_resize, eval_crop: px, short side and centre crop in evaluation; None: eval_crop, and image_size.
     batch_size: images per optimiser step, over all devices and micro-batches. accumulate: micro-batches per step. Losses that compare
-        the images of a batch (contrastive, correlations, prototypes) see one micro-batch at a time, lr_scaling takes the whole batch.
+        the images of a batch (contrastive, correlations, prototypes) see one micro-batch at a time, lr_scaling uses the full batch.
     lr, lr_scaling, schedule, warmup_epochs, final_lr: see `sslzoo.optim`; final_lr is a multiple of the peak. A run shorter than its
-        warm-up ends on the way up.
-    momentum: of SGD and LARS. betas: of AdamW. decay_norm_and_bias: weight decay for norms and biases too.
-    clip_norm: largest norm of all gradients together, None: any.
+        warm-up never reaches the peak.
+    momentum: of SGD and LARS. betas: of AdamW. decay_norm_and_bias: apply weight decay to norms and biases too.
+    clip_norm: the largest global gradient norm, None: no clipping.
     precision: "fp32", or the type of autocast. compile: torch.compile for views and encoder.
-    protocols: of `sslzoo.evaluation.PROTOCOLS`, what `sslzoo evaluate` measures by where nothing else is asked for.
-    knn_every: epochs between kNN evaluations while training (0: after the last epoch alone).
+    protocols: names in `sslzoo.evaluation.PROTOCOLS`, which `sslzoo evaluate` uses by default.
+    knn_every: epochs between kNN evaluations during training (0: only after the last epoch).
     log_every, checkpoint_every: optimiser steps. tracker: "tensorboard" or "trackio" in addition to metrics.jsonl.
     hyperparameters: the method's own, by the names in its configuration.
     views: fields of views that differ from the method's, {"local": {"count": 8, "size": 0.5}}; in the file `view.local.count: 8`.
-    reference_k: neighbours of the reference's kNN numbers, whose temperature is 0.1.
-    reference: numbers of the page that the recipe repeats, as fractions; in the file `reference.knn_top1: 0.848`.
+    reference_k: k of the reference's kNN numbers, whose temperature is 0.1.
+    reference: the reference page's numbers for this recipe, as fractions; in the file `reference.knn_top1: 0.848`.
     """
 
     method: str
@@ -110,12 +110,12 @@ class Recipe:
             if not all(0 <= value < 1 for value in values):
                 raise InputError(f"{key} is {getattr(self, key)}: must be 0 or more and less than 1")
         if self.name is not None and not HUB_NAME.fullmatch(self.name):
-            allowed = f"letters, digits, '_', and single '-' and '.' between them, {LONGEST} at most"
+            allowed = f"letters, digits, '_', and single '-' and '.' between them, {MAX_LENGTH} at most"
             raise InputError(f"name '{self.name}' is not a name for a Hub repository: {allowed}")
         object.__setattr__(self, "name", self.name or derived_name(self.method, self.encoder, self.dataset))
-        for key, otherwise in (("eval_crop", "image_size"), ("eval_resize", "eval_crop")):
+        for key, default in (("eval_crop", "image_size"), ("eval_resize", "eval_crop")):
             size = getattr(self, key)
-            object.__setattr__(self, key, getattr(self, otherwise) if size is None else self._pixels(key, size))
+            object.__setattr__(self, key, getattr(self, default) if size is None else self._pixels(key, size))
         for protocol in self.protocols:
             protocol_named(protocol)
         self.method_config()
@@ -131,30 +131,30 @@ class Recipe:
             return method_class(self.method).config_class(encoder=self.encoder, image_size=self.image_size, **self.hyperparameters)
         except InputError:
             raise
-        except Exception as error:  # the strict data classes raise kinds of their own
+        except Exception as error:  # strict data classes raise their own kinds
             field = str(error).split("'")[1] + " " if isinstance(error, StrictDataclassFieldValidationError) else ""
             raise InputError(field + " ".join(str(error.__cause__ or error).split())) from error
 
     def make_method(self) -> Method:
-        """A fresh method; its weights come from torch's global random numbers. Raises `InputError` like `method_on_meta`."""
+        """A freshly initialised method, from torch's global random state. Raises `InputError` like `method_on_meta`."""
         self.method_on_meta()
         return method_class(self.method)(self.method_config())
 
     def method_on_meta(self) -> Method:
-        """The method without its numbers. Raises `InputError` where it cannot be built, or would not fit into memory."""
+        """The method on the meta device. Raises `InputError` if it cannot be built or would not fit into memory."""
         try:
             with torch.device("meta"):
                 method = method_class(self.method)(self.method_config())
         except InputError:
             raise
-        except Exception as error:  # of whatever layer a value is no size for
+        except Exception as error:  # from whichever layer an invalid value reaches
             raise InputError(f"recipe '{self.name}': cannot build {self.method}: {first_line(error)}") from error
         needed = sum(value.numel() * value.element_size() for value in method.state_dict().values())
         free = 4 * default_budget(torch.device("cpu"))
         if needed > free:
-            numbers = {key: value for key, value in self.hyperparameters.items() if type(value) is int}
-            told = f"{key} is {numbers[key]}: " if (key := max(numbers, key=numbers.get, default=None)) else ""
-            raise InputError(f"{told}the method takes {needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB of memory are free")
+            sizes = {key: value for key, value in self.hyperparameters.items() if type(value) is int}
+            suspect = f"{key} is {sizes[key]}: " if (key := max(sizes, key=sizes.get, default=None)) else ""
+            raise InputError(f"{suspect}the method takes {needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB of memory are free")
         return method
 
     def make_views(self) -> dict[str, View]:
@@ -176,11 +176,11 @@ class Recipe:
         return views
 
     def public(self) -> "Recipe":
-        """The recipe as it is published: of a local data set the last part of its place alone."""
+        """The recipe as it is published: only the last part of the path of a local data set."""
         return dataclasses.replace(self, dataset=source_name(self.dataset))
 
     def flat(self) -> dict[str, Any]:
-        """Every key and value as `recipe.yaml` holds them, the method's and the views' defaults spelt out."""
+        """All keys and values as in `recipe.yaml`, including the defaults of the method and its views."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name not in NESTED}
         config = self.method_config()
         values |= {key: getattr(config, key) for key in config.hyperparameters()}

@@ -1,4 +1,4 @@
-"""The value of a key: of its type, and within what can be run."""
+"""Checks of single values: type and range."""
 
 import math
 import os
@@ -12,7 +12,7 @@ from sslzoo.views import LARGEST
 
 
 def typed(key: str, value: Any, wanted: Any) -> Any:
-    """`value` as the type `wanted`; whole numbers and texts such as 1e-6, which YAML takes for words, pass as fractions.
+    """`value` converted to the type `wanted`. A float may be given as an integer or a text such as 1e-6, which YAML reads as a string.
 
     Raises `InputError`.
     """
@@ -37,17 +37,17 @@ def typed(key: str, value: Any, wanted: Any) -> Any:
             return value
         elif option is str and isinstance(value, (str, os.PathLike)) and _is_text(str(value)):
             return str(value)
-    raise InputError(f"{key} is {shown(value)}: must be {_spelt(options)}")
+    raise InputError(f"{key} is {shown(value)}: must be {_described(options)}")
 
 
 def check_range(key: str, value: float, low: float, high: float) -> None:
-    """Raises `InputError` for a value that is not between the two, which are allowed."""
+    """Raises `InputError` for a value outside of [low, high]."""
     if not low <= value <= high:
         raise InputError(f"{key} is {shown(value)}: must be from {low} to {high}")
 
 
 def pixels(key: str, value: float, image_size: int, unit: int) -> int:
-    """A size in px, of a whole number of px or of a fraction: a share of the image size, rounded to multiples of `unit` px.
+    """A size in px from an integer (px) or a float: a share of the image size, rounded to multiples of `unit` px.
 
     Raises `InputError`.
     """
@@ -60,27 +60,27 @@ def pixels(key: str, value: float, image_size: int, unit: int) -> int:
 
 
 def shown(value: Any) -> str:
-    """The value for an error, no longer than a line can be read."""
+    """The value as text for an error message, at most 80 characters."""
     try:
         text = repr(value)
-    except ValueError:  # a number of more digits than Python writes
+    except ValueError:  # more digits than Python converts
         text = "a number of thousands of digits"
     return text if len(text) <= 80 else f"{text[:60]}... ({len(text)} characters)"
 
 
 def _is_text(text: str) -> bool:
-    """Whether it stays in one line of UTF-8, of a length that a place may have."""
+    """Whether the text is one line of valid UTF-8, no longer than a path may be."""
     return len(text) <= 4096 and not {unicodedata.category(letter) for letter in text} & {"Cc", "Cs", "Zl", "Zp"}
 
 
-def _spelt(options: tuple) -> str:
+def _described(options: tuple) -> str:
     names = {int: "a whole number", float: "a number", str: "text in one line", bool: "true or false", types.NoneType: "null"}
-    spelt = []
+    descriptions = []
     for option in options:
         if option in names:
-            spelt.append(names[option])
+            descriptions.append(names[option])
         elif (inner := typing.get_args(option))[-1] is Ellipsis:
-            spelt.append("a list with at least one text")
+            descriptions.append("a list with at least one text")
         else:
-            spelt.append(f"a list of {len(inner)} numbers")
-    return " or ".join(dict.fromkeys(spelt))
+            descriptions.append(f"a list of {len(inner)} numbers")
+    return " or ".join(dict.fromkeys(descriptions))

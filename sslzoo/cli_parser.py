@@ -1,0 +1,82 @@
+"""The commands, arguments and help texts of the command line."""
+
+import argparse
+from pathlib import Path
+
+from sslzoo import __version__
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser; its result holds the name of the command as `command`."""
+    parser = argparse.ArgumentParser(prog="sslzoo", description="The Hugging Face-native zoo of self-supervised vision learning.")
+    parser.add_argument("--version", action="version", version=f"sslzoo {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    listing = commands.add_parser("list", help="list the recipes, with the reference page's numbers and ours")
+    listing.add_argument("--json", action="store_true", help="one JSON object a line")
+    listing.add_argument("--markdown", action="store_true", help="the measured models, as the README's table")
+
+    train = commands.add_parser("train", help="train a recipe into a run folder")
+    train.add_argument("recipe", nargs="?", help="a file, or a name of `sslzoo list` such as cifar10/simclr (default: that of --output)")
+    train.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="change keys of the recipe")
+    train.add_argument("--output", type=Path, help="the run folder (default: runs/<name>)")
+    train.add_argument("--resume", action="store_true", help="continue from the newest checkpoint in the run folder")
+    _add_cpu(train)
+
+    evaluate = commands.add_parser("evaluate", help="measure an encoder")
+    evaluate.add_argument("model", help="a run folder or Hub id")
+    evaluate.add_argument("--on", metavar="DATA", help="a data set (default: the one it was trained on)")
+    evaluate.add_argument("--protocol", nargs="+", metavar="NAME", help="default: those of the recipe, else knn-instdisc-v2")
+    evaluate.add_argument("--train-split")
+    evaluate.add_argument("--test-split")
+    evaluate.add_argument("--image-column")
+    evaluate.add_argument("--label-column", help="needed if several columns may hold labels")
+    evaluate.add_argument("--json", action="store_true", help="one JSON object a number")
+    _add_cpu(evaluate)
+
+    reproduce = commands.add_parser("reproduce", help="measure again what a run or repository claims")
+    reproduce.add_argument("model", help="a run folder or Hub id")
+    reproduce.add_argument("--on", nargs="+", default=[], metavar="DATA", help="your copies of data sets that are not on the Hub")
+    reproduce.add_argument("--json", action="store_true", help="one JSON object a finding")
+    _add_cpu(reproduce)
+
+    imported = commands.add_parser("import", help="convert others' weights to a model folder")
+    imported.add_argument("source", help="a file of weights (.safetensors, .ckpt, .pth, ...), or a name such as lightly/simclr-res50")
+    imported.add_argument("--output", type=Path, required=True, metavar="FOLDER")
+    imported.add_argument("--branch", help="which of several encoders in the file (default: the one that its authors evaluate)")
+    imported.add_argument("--heads", type=int, help="a ViT's attention heads, which no file says (default: the usual number for its width)")
+
+    card = commands.add_parser("card", help="write the model card of a run folder")
+    card.add_argument("folder", type=Path)
+    _add_with_images(card)
+
+    publish = commands.add_parser("publish", help="upload a run folder to the Hub")
+    publish.add_argument("folder", type=Path, help="a run folder; with --all one that holds run folders")
+    publish.add_argument("--all", action="store_true", help="every finished run in the folder")
+    publish.add_argument("--to", required=True, metavar="NAMESPACE", help="a user or an organisation")
+    publish.add_argument("--private", action="store_true")
+    publish.add_argument("--dry-run", action="store_true", help="list what would be uploaded, and what it shows")
+    _add_with_images(publish)
+    publish.add_argument("--eval-results", action="store_true", help="also submit the numbers to the Hub's benchmark data sets")
+
+    export = commands.add_parser("export", help="export an encoder to ONNX")
+    export.add_argument("model", help="a run folder or Hub id")
+    export.add_argument("--output", type=Path, required=True, metavar="FILE.onnx")
+
+    embed = commands.add_parser("embed", help="write the features of a data set to Parquet")
+    embed.add_argument("model", help="a run folder or Hub id")
+    embed.add_argument("data", help="a data set, or a folder of images")
+    embed.add_argument("--output", type=Path, required=True, metavar="FILE.parquet")
+    embed.add_argument("--split", default="train")
+    embed.add_argument("--image-column")
+    embed.add_argument("--label-column", help="none: no labels")
+    _add_cpu(embed)
+    return parser
+
+
+def _add_cpu(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--cpu", action="store_true", help="do not use an accelerator")
+
+
+def _add_with_images(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--with-images", action="store_true", help="show pictures of images even if the data may be private")
