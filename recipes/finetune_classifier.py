@@ -1,8 +1,8 @@
-"""Fine-tunes an encoder as a classifier of transformers' own.
+"""Fine-tunes an encoder as a plain transformers image classifier.
 
     python recipes/finetune_classifier.py runs/simclr-res6-digits digits runs/digits-classifier
 
-Works for every encoder whose architecture has an image classifier in transformers: ResNet, ViT, DINOv2, ConvNeXt and so on.
+Works for every architecture that AutoModelForImageClassification supports: ResNet, ViT, DINOv2, ConvNeXt and so on.
 """
 
 import argparse
@@ -25,10 +25,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("output", type=Path, help="the folder for the classifier")
     parser.add_argument("--test-split", default="test")
     parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--batch-size", type=int, default=64, help="of each device")
+    parser.add_argument("--batch-size", type=int, default=64, help="per device")
     parser.add_argument("--lr", type=float, default=1e-3)
     options = parser.parse_args(arguments)
-    logging.set_verbosity_error()  # that the head is new needs no warning
+    logging.set_verbosity_error()  # hides the warning that the head is newly initialised
     set_seed(0)
 
     accelerator = Accelerator(cpu=not torch.accelerator.is_available())
@@ -44,20 +44,20 @@ def main(arguments: list[str] | None = None) -> None:
     model = AutoModelForImageClassification.from_pretrained(
         folder, dtype=torch.float32, id2label=dict(enumerate(names)), label2id={name: label for label, name in enumerate(names)}
     )
-    model.config.__dict__.pop("sslzoo", None)  # it is no longer the encoder of that method
+    model.config.__dict__.pop("sslzoo", None)  # the encoder is no longer the method's
     optimizer = torch.optim.AdamW(model.parameters(), lr=options.lr, weight_decay=0.05)
     model, optimizer = accelerator.prepare(model, optimizer)
-    share = len(train) // accelerator.num_processes
-    steps = options.epochs * -(-share // options.batch_size)
+    images_per_process = len(train) // accelerator.num_processes
+    steps = options.epochs * -(-images_per_process // options.batch_size)
     schedule = get_cosine_schedule_with_warmup(optimizer, steps // 20, steps)
     accelerator.print(f"accuracy with a fresh head: {100 * accuracy(model, data):.1f} %")
 
     for epoch in range(options.epochs):
-        # The same order in all processes, each of which takes its part.
+        # The same order in all processes, each of which takes its share.
         order = torch.randperm(len(train), generator=torch.Generator().manual_seed(epoch))
-        mine = order[accelerator.process_index :: accelerator.num_processes][:share]
+        own = order[accelerator.process_index :: accelerator.num_processes][:images_per_process]
         model.train()
-        for batch in train.batches(mine.split(options.batch_size)):
+        for batch in train.batches(own.split(options.batch_size)):
             loss = model(pixel_values=preprocessing(batch.pixels, batch.sizes), labels=batch.labels).loss
             optimizer.zero_grad()
             accelerator.backward(loss)
@@ -73,14 +73,14 @@ def main(arguments: list[str] | None = None) -> None:
 
 @torch.no_grad()
 def accuracy(model: PreTrainedModel, data: Data) -> float:
-    """The share of the test images whose class the model finds."""
+    """Top-1 accuracy on the test images."""
     model.eval()
-    right = count = 0
+    correct = count = 0
     for _, batch in data.test.read(torch.arange(len(data.test)), 256):
-        found = model(pixel_values=data.preprocessing(batch.pixels, batch.sizes)).logits.argmax(dim=1).cpu()
-        right += (found == data.classes.of_test[batch.labels.cpu()]).sum().item()
-        count += len(found)
-    return right / count
+        predictions = model(pixel_values=data.preprocessing(batch.pixels, batch.sizes)).logits.argmax(dim=1).cpu()
+        correct += (predictions == data.classes.of_test[batch.labels.cpu()]).sum().item()
+        count += len(predictions)
+    return correct / count
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The main job on data that come along: train, evaluate, write the card, load the result with plain transformers. `make quickstart`."""
+"""A complete run on built-in data: train, evaluate, write the card, load the result with plain transformers. `make quickstart`."""
 
 import logging
 import time
@@ -53,13 +53,13 @@ def main() -> None:
 
 
 def pixels(images: ImageSet) -> torch.Tensor:
-    """The images themselves as features."""
+    """Raw pixels as features."""
     (batch,) = images.batches([torch.arange(len(images))])
     return batch.pixels.flatten(1).float()
 
 
 def untrained(recipe: Recipe, bank: ImageSet, queries: ImageSet) -> float:
-    """Accuracy of the encoder before its first step."""
+    """kNN accuracy of the untrained encoder."""
     torch.manual_seed(recipe.seed)
     encoder = recipe.make_method().encoder
     preprocessing = Preprocessing(recipe.eval_resize, recipe.eval_crop)
@@ -68,8 +68,8 @@ def untrained(recipe: Recipe, bank: ImageSet, queries: ImageSet) -> float:
 
 def accuracy(bank: torch.Tensor, bank_images: ImageSet, queries: torch.Tensor, query_images: ImageSet) -> float:
     """kNN top-1 at k = 20, temperature 0.1."""
-    found = knn_accuracy(bank, bank_images.labels, queries, query_images.labels, KNN_PROTOCOLS["knn-instdisc-v2"])
-    return found["top1", 20, 0.1]
+    accuracies = knn_accuracy(bank, bank_images.labels, queries, query_images.labels, KNN_PROTOCOLS["knn-instdisc-v2"])
+    return accuracies["top1", 20, 0.1]
 
 
 if __name__ == "__main__":

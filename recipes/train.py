@@ -1,4 +1,4 @@
-"""`accelerate launch recipes/train.py cifar10/simclr`: what `sslzoo train` does, in every process that Accelerate starts."""
+"""`sslzoo train` as a script for launchers: `accelerate launch recipes/train.py cifar10/simclr`."""
 
 import sys
 

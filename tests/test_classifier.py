@@ -1,4 +1,4 @@
-"""The protocols that train a classifier: their constants, what a step does, resuming, several processes."""
+"""The classifier protocols: constants, training steps against float64, resuming, several processes."""
 
 import copy
 import io
@@ -26,15 +26,15 @@ from sslzoo.views import RandAugment, RandomErasing, TrainingCrops, View
 
 CPU = torch.device("cpu")
 PREPROCESSING = Preprocessing(16, 16, mean=(0.2, 0.3, 0.4), std=(0.3, 0.4, 0.5))
-# Of the fine-tuning with all that can be random, on few images; with learning rates that move the weights in a few steps.
+# Fine-tuning with every kind of randomness, on few images, with a learning rate that moves the weights in a few steps.
 SHORT = replace(CLASSIFIER_PROTOCOLS["finetune-mae-v1"], epochs=3, warmup_epochs=1, batch_size=9, lr=0.02)
 
 
 def some(split, count, classes=10):
     """The first images of the digits with a label below `classes`."""
-    whole = load_images("digits", split, device=CPU)
-    rows = (whole.labels < classes).nonzero()[:count, 0]
-    batch = next(whole.batches([rows]))
+    images = load_images("digits", split, device=CPU)
+    rows = (images.labels < classes).nonzero()[:count, 0]
+    batch = next(images.batches([rows]))
     return ResidentImages("digits", split, None, "", batch.pixels, batch.sizes, batch.samples, batch.labels, ["image"] * count, [])
 
 
@@ -43,7 +43,7 @@ def digits(train=40, test=25, classes=10):
 
 
 def halves(count, seed):
-    """Three easy classes: the upper half bright, the lower, or none; in noise."""
+    """Three easy classes with noise: the upper half is bright, the lower half, or neither."""
     labels = torch.arange(count) % 3
     pixels = 100 * torch.rand(count, 3, 16, 16, generator=torch.Generator().manual_seed(seed))
     pixels[labels == 0, :, :8] += 150
@@ -62,7 +62,7 @@ def session(seed=3, **changes):
 
 
 def trained(protocol, encoder, data, seed=3):
-    """A training that has come to its end."""
+    """A finished training."""
     training = ClassifierTraining(protocol, encoder, data, session(seed))
     training.run_to_end()
     return training
@@ -187,7 +187,7 @@ class TestLinear:
         protocol = replace(CLASSIFIER_PROTOCOLS["linear-mae-v1"], epochs=4, warmup_epochs=1, batch_size=32, scale=(0.8, 1.0))
         assert top1(protocol, encoder_named("res6"), data) > 0.25
 
-    def test_leaves_no_trace_in_the_encoder(self):
+    def test_does_not_change_the_encoder(self):
         encoder = encoder_named("res6").train()
         before = copy.deepcopy(encoder.state_dict())
         training = trained(replace(CLASSIFIER_PROTOCOLS["linear-simclr-v1"], epochs=1), encoder, digits())
@@ -220,8 +220,8 @@ class TestFineTuning:
         frozen = {name for name, parameter in training.network.named_parameters() if not parameter.requires_grad}
         assert frozen == {"encoder.pooler.dense.weight", "encoder.pooler.dense.bias"}
 
-    def test_uses_mixing_and_drop_path_in_training_alone(self, monkeypatch):
-        """Each is drawn anew at each step, and nothing of it is left in the test."""
+    def test_uses_mixing_and_drop_path_only_in_training(self, monkeypatch):
+        """Both are drawn anew at each step, and neither is active in the test."""
         given = {"mix": [], "drop": []}
         mix, drop_path = classifier_training.mix, classifier_training.drop_path
 
@@ -309,7 +309,7 @@ class TestNumbers:
         starts = [ClassifierTraining(protocol, encoder, data, session(seed)).network.classifier.weight for seed in (1, 2)]
         assert not torch.equal(*starts)
 
-    def test_are_not_told_of_broken_weights(self):
+    def test_are_refused_for_broken_weights(self):
         encoder = encoder_named("res6")
         with torch.no_grad():
             next(encoder.parameters()).fill_(math.inf)
@@ -317,13 +317,13 @@ class TestNumbers:
             CLASSIFIER_PROTOCOLS["linear-simclr-v1"].measure(encoder, digits(8, 5), session())
 
     @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-    def test_are_not_told_where_the_loss_is_not_finite(self, value, monkeypatch):
+    def test_are_refused_if_the_loss_is_not_finite(self, value, monkeypatch):
         entropy = classifier_training.F.cross_entropy
         monkeypatch.setattr(classifier_training.F, "cross_entropy", lambda *given, **named: entropy(*given, **named) + value)
         with pytest.raises(TrainingError, match=f"the loss is {value} before step 1,"):
             CLASSIFIER_PROTOCOLS["linear-simclr-v1"].measure(encoder_named("res6"), digits(8, 5), session())
 
-    def test_every_epoch_has_an_order_of_its_own_of_every_image_once(self):
+    def test_every_epoch_has_every_image_once_in_its_own_order(self):
         training = ClassifierTraining(replace(SHORT, batch_size=9), encoder_named("vit-xs4"), digits(27, 5), session())
         orders = [torch.cat(list(training._positions(epoch))).tolist() for epoch in (0, 1, 0)]
         assert orders[0] == orders[2] != orders[1] and sorted(orders[0]) == sorted(orders[1]) == list(range(27))
@@ -337,11 +337,11 @@ class TestNumbers:
 
 
 class Killed(BaseException):
-    """What no code catches."""
+    """An error that no code catches."""
 
 
-def killed_at(training, method, call, monkeypatch):
-    """Runs until one of ClassifierTraining's methods has done its work for the `call`th time."""
+def killed_after(training, method, call, monkeypatch):
+    """Runs until a method of ClassifierTraining has returned for the `call`th time."""
     original, calls = getattr(ClassifierTraining, method), iter(range(1, 100))
 
     def dying(self, *arguments):
@@ -358,14 +358,14 @@ def killed_at(training, method, call, monkeypatch):
 
 class TestResuming:
     @pytest.mark.parametrize("kind", ["finetune", "linear"])
-    def test_gives_the_numbers_and_weights_of_a_run_that_was_not_stopped(self, kind, tmp_path, monkeypatch):
+    def test_gives_the_numbers_and_weights_of_an_uninterrupted_run(self, kind, tmp_path, monkeypatch):
         torch.manual_seed(0)
         # With dropout, whose numbers are torch's own.
         vit = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64, "hidden_dropout_prob": 0.1}
         encoder = ViTModel(ViTConfig(**vit, image_size=16, patch_size=4), add_pooling_layer=False)
         linear = replace(CLASSIFIER_PROTOCOLS["linear-mae-v1"], epochs=3, warmup_epochs=1, batch_size=9)
         protocol, data = SHORT if kind == "finetune" else linear, digits(27, 15)
-        whole = trained(protocol, encoder, data)
+        uninterrupted = trained(protocol, encoder, data)
         finished = []
 
         def train():
@@ -374,19 +374,19 @@ class TestResuming:
             training = ClassifierTraining(protocol, encoder, data, session(state=tmp_path / "state"))
             finished.append((training, training.run_to_end()))
 
-        # In the first epoch; in the second; behind the test of the third; behind the last checkpoint.
+        # In the first epoch; in the second; after the test of the third; after the last checkpoint.
         for method, call in (("_train_step", 1), ("_train_step", 5), ("_test", 2), ("_save", 1)):
-            killed_at(train, method, call, monkeypatch)
+            killed_after(train, method, call, monkeypatch)
         train()
         [(training, history)] = finished
-        assert history == whole.history and len(history) == 3
-        states = [one.network.state_dict() for one in (whole, training)]
+        assert history == uninterrupted.history and len(history) == 3
+        states = [one.network.state_dict() for one in (uninterrupted, training)]
         assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
         assert not (tmp_path / "state").exists()
 
-    def test_begins_behind_the_last_whole_epoch_and_says_so(self, tmp_path, monkeypatch):
+    def test_starts_after_the_last_complete_epoch_and_shows_it_as_progress(self, tmp_path, monkeypatch):
         protocol, data = replace(CLASSIFIER_PROTOCOLS["linear-simclr-v1"], epochs=4, batch_size=16), digits()
-        killed_at(lambda: protocol.measure(encoder_named("res6"), data, session(state=tmp_path)), "_train_step", 8, monkeypatch)
+        killed_after(lambda: protocol.measure(encoder_named("res6"), data, session(state=tmp_path)), "_train_step", 8, monkeypatch)
         steps, original = [], ClassifierTraining._train_step
         monkeypatch.setattr(ClassifierTraining, "_train_step", lambda self, *given: steps.append(given[2]) or original(self, *given))
         with tqdm(file=io.StringIO()) as bar:
@@ -394,7 +394,7 @@ class TestResuming:
             assert bar.n == bar.total
         assert steps == [6, 7]  # of four epochs with two each
 
-    def test_keeps_the_scale_of_the_loss(self, tmp_path, monkeypatch):
+    def test_restores_the_gradient_scaler(self, tmp_path, monkeypatch):
         def measure(state):
             accelerator = Accelerator(cpu=True)
             accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=2.0, growth_interval=2)
@@ -403,11 +403,11 @@ class TestResuming:
             return training.run_to_end(), training.network.classifier.weight, accelerator.scaler.get_scale()
 
         history, weight, scale = measure(None)
-        killed_at(lambda: measure(tmp_path), "_train_step", 4, monkeypatch)
+        killed_after(lambda: measure(tmp_path), "_train_step", 4, monkeypatch)
         resumed = measure(tmp_path)
         assert resumed[0] == history and torch.equal(resumed[1], weight) and resumed[2] == scale == 8.0
 
-    def test_goes_on_without_a_checkpoint_where_the_disk_is_full(self, tmp_path, monkeypatch, caplog):
+    def test_continues_without_a_checkpoint_on_a_full_disk(self, tmp_path, monkeypatch, caplog):
         def full(*arguments):
             raise OSError("No space left on device")
 

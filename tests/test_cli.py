@@ -64,7 +64,7 @@ def test_list_has_a_row_for_every_recipe(capsys):
     assert "84.8" in capsys.readouterr().out
 
 
-def test_evaluate_gives_the_numbers_of_the_training_again(run_folder, capsys):
+def test_evaluate_repeats_the_numbers_of_the_training(run_folder, capsys):
     before = json.loads((run_folder / "results.json").read_text())
     assert main(["evaluate", str(run_folder), "--json", "--cpu"]) == 0
     numbers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]

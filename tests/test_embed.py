@@ -56,7 +56,7 @@ def write(file, model, images, preprocessing=PREPROCESSING, most=None):
         try:
             return write_features(model, images, preprocessing, file, batch_size=8, done=counter), counter
         except Stopped:
-            assert not file.exists(), "the file appears when it is whole"
+            assert not file.exists(), "the file appears once it is complete"
             return None, counter
 
 
@@ -92,7 +92,7 @@ def test_stopped_run_goes_on_where_it_was(uninterrupted, digits, tmp_path):
     _, first = write(file, model, digits, most=300)
     assert sum(first.images) == 304 and first.calls == 38
     _, second = write(file, model, digits, most=450)
-    assert second.images[0] == 256, "two parts are whole"
+    assert second.images[0] == 256, "two parts are intact"
     rows, third = write(file, model, digits)
     assert third.images[0] == 384 and sum(third.images) == 500 and third.calls == 15 and rows == 500
     assert file.read_bytes() == uninterrupted

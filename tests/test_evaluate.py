@@ -1,4 +1,4 @@
-"""`sslzoo evaluate` as a whole: which data and protocols it takes, what it keeps, and what it says of test images that were trained on."""
+"""`sslzoo evaluate` end to end: data sets and protocols, stored numbers, resuming, and test images that were trained on."""
 
 import errno
 import shutil
@@ -25,7 +25,7 @@ def numbers_on(run: Run, dataset: str) -> list[dict]:
     return [number for number in run.results()["numbers"] if number["dataset"] == dataset]
 
 
-def test_test_images_that_were_trained_on_are_counted_and_told(run, tmp_path, caplog):
+def test_test_images_that_were_trained_on_are_counted_and_reported(run, tmp_path, caplog):
     pets = make_pets(tmp_path / "pets")
     for index in range(3):
         shutil.copy(pets / f"train/cats/{index}.png", pets / f"test/cats/again{index}.png")
@@ -35,11 +35,11 @@ def test_test_images_that_were_trained_on_are_counted_and_told(run, tmp_path, ca
     assert "3 test images stand, pixel for pixel, among the training images too" in write_card(run.folder).read_text()
 
 
-def test_a_card_of_clean_data_says_nothing_of_shared_images(run):
+def test_a_card_of_clean_data_does_not_mention_overlap(run):
     assert "pixel for pixel" not in write_card(run.folder).read_text()
 
 
-def test_measured_again_a_number_takes_the_others_place_whatever_it_has_selected(run, tmp_path):
+def test_a_number_that_is_measured_again_replaces_the_first_whatever_was_selected(run, tmp_path):
     pets = make_pets(tmp_path / "pets")
     for _ in range(2):
         assert main(["evaluate", str(run.folder), "--on", str(pets), "--cpu", "--protocol", "linear-features-v1"]) == 0
@@ -52,7 +52,7 @@ def test_measured_again_a_number_takes_the_others_place_whatever_it_has_selected
     assert number["metric"] == "linear_top1" and number["arguments"]["selected_lr"] != 77.0
 
 
-def test_without_a_protocol_it_is_the_recipes(tmp_path):
+def test_the_default_protocols_are_the_recipes(tmp_path):
     run = make_run(tmp_path / "run", protocols=["linear-features-v1", "knn-instdisc-v2"])
     assert main(["evaluate", str(run.folder), "--on", str(make_pets(tmp_path / "pets")), "--cpu"]) == 0
     assert [number["protocol"] for number in numbers_on(run, "pets")] == ["linear-features-v1"] + 4 * ["knn-instdisc-v2"]
@@ -61,30 +61,30 @@ def test_without_a_protocol_it_is_the_recipes(tmp_path):
 @pytest.mark.parametrize(
     "arguments", [["train", "digits/simclr", "--set", "protocols=[knn-instdisk-v1]"], ["evaluate", "{run}", "--protocol", "knn"]]
 )
-def test_a_protocol_that_is_none_is_named_before_anything_is_done(arguments, run, capsys, monkeypatch):
+def test_an_unknown_protocol_is_refused_before_anything_is_done(arguments, run, capsys, monkeypatch):
     monkeypatch.setattr(inference, "load_images", None)
     assert main([argument.replace("{run}", str(run.folder)) for argument in arguments]) == 2
     assert "unknown protocol 'knn" in capsys.readouterr().err
 
 
-def test_a_data_set_that_recipes_come_for_is_read_as_they_read_it_unless_a_folder_is_called_so(run, tmp_path, capsys, monkeypatch):
+def test_the_name_of_a_data_set_with_recipes_is_read_like_theirs_unless_a_folder_has_that_name(run, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    asked = []
+    loaded = []
     load = inference.load_images
-    monkeypatch.setattr(inference, "load_images", lambda source, split, **how: asked.append((source, split)) or load(source, split, **how))
+    monkeypatch.setattr(inference, "load_images", lambda source, split, **how: loaded.append((source, split)) or load(source, split, **how))
     assert main(["evaluate", str(run.folder), "--on", "imagenet1k", "--cpu"]) == 2
-    assert "cannot load the data set 'ILSVRC/imagenet-1k'" in capsys.readouterr().err and asked == [("ILSVRC/imagenet-1k", "train")]
+    assert "cannot load the data set 'ILSVRC/imagenet-1k'" in capsys.readouterr().err and loaded == [("ILSVRC/imagenet-1k", "train")]
     make_pets(tmp_path / "imagenet1k")
     assert main(["evaluate", str(run.folder), "--on", "imagenet1k", "--cpu"]) == 0
-    assert asked[1:] == [("imagenet1k", "train"), ("imagenet1k", "test")]
+    assert loaded[1:] == [("imagenet1k", "train"), ("imagenet1k", "test")]
 
 
-def test_what_a_stopped_measurement_left_is_found_by_the_same_one_alone_and_removed_behind_it(run, tmp_path, monkeypatch):
+def test_the_state_of_an_interrupted_measurement_is_used_by_the_same_one_only_and_then_removed(run, tmp_path, monkeypatch):
     monkeypatch.setattr(inference.constants, "HF_ASSETS_CACHE", str(tmp_path / "cache"))
     pets, places = make_pets(tmp_path / "pets"), []
 
     def stopped(encoder, data, protocol, session):
-        assert session.state.exists() == (session.state in places), "made by those protocols alone that keep something"
+        assert session.state.exists() == (session.state in places), "created only by protocols that store something"
         places.append(session.state)
         session.state.mkdir(parents=True, exist_ok=True)
         (session.state / "half").touch()
@@ -99,11 +99,11 @@ def test_what_a_stopped_measurement_left_is_found_by_the_same_one_alone_and_remo
         shutil.copy(pets / "test/cats/0.png", pets / "test/cats/more.png")
         assert main([*command, "linear-features-v1"]) == 130 and places[3] not in places[:3]
     assert main([*command, "linear-features-v1"]) == 0
-    assert not places[3].exists() and places[0].exists(), "its own alone"
+    assert not places[3].exists() and places[0].exists(), "only its own is removed"
 
 
-def test_where_nothing_can_be_written_numbers_are_printed_and_said_not_to_be_stored(run, tmp_path, capsys, caplog, monkeypatch):
-    """A file stands where the cache's folder would be, and the run folder is someone else's."""
+def test_numbers_that_cannot_be_stored_are_printed_with_a_warning(run, tmp_path, capsys, caplog, monkeypatch):
+    """A file is in the place of the cache folder, and the run folder is not writable."""
 
     def refused(*_):
         raise PermissionError(errno.EACCES, "Permission denied", "results.json")
@@ -127,7 +127,7 @@ def test_every_protocol_has_what_a_card_and_reproduce_need():
         assert name.rpartition("-v")[2].isdigit() and 0 < protocol.tolerance < 0.05 and protocol.precision in ("fp32", "fp16", "bf16")
 
 
-def test_a_number_says_the_precision_that_was_used_and_not_the_protocols(run, tmp_path):
+def test_provenance_has_the_precision_that_was_used_not_the_protocols(run, tmp_path):
     command = ["evaluate", str(run.folder), "--on", str(make_pets(tmp_path / "pets")), "--cpu", "--protocol"]
     assert main([*command, "knn-instdisc-v2", "linear-features-v1"]) == 0
     assert {number["provenance"]["precision"] for number in numbers_on(run, "pets")} == {"fp32"}
@@ -136,7 +136,7 @@ def test_a_number_says_the_precision_that_was_used_and_not_the_protocols(run, tm
         assert found == [on_a_gpu, "fp32"], name
 
 
-def test_no_variable_of_accelerates_changes_how_is_measured(run, tmp_path, monkeypatch):
+def test_environment_variables_of_accelerate_do_not_change_a_measurement(run, tmp_path, monkeypatch):
     seen = []
 
     def measured(encoder, data, protocol, session):

@@ -1,4 +1,4 @@
-"""The nearest-neighbour classifier, feature extraction and the preprocessing that travels with the weights."""
+"""The kNN classifier, feature extraction, and the preprocessing that is published with the weights."""
 
 import io
 import json
@@ -117,12 +117,12 @@ class TestAccuracy:
 
     def test_votes_of_many_queries_are_counted_in_parts(self, monkeypatch):
         bank, bank_labels, queries, labels = problem(7)
-        whole = knn_accuracy(bank, bank_labels, queries, labels, KNNProtocol((1, 20), (0.1,), ""))
+        expected = knn_accuracy(bank, bank_labels, queries, labels, KNNProtocol((1, 20), (0.1,), ""))
         monkeypatch.setattr("sslzoo.evaluation.knn._VOTING_QUERIES", 7)
-        assert knn_accuracy(bank, bank_labels, queries, labels, KNNProtocol((1, 20), (0.1,), "")) == whole
-        assert 0 < whole["top1", 20, 0.1] < whole["top5", 20, 0.1]
+        assert knn_accuracy(bank, bank_labels, queries, labels, KNNProtocol((1, 20), (0.1,), "")) == expected
+        assert 0 < expected["top1", 20, 0.1] < expected["top5", 20, 0.1]
 
-    def test_top5_is_there_for_as_many_classes_as_are_told(self):
+    def test_top5_depends_on_the_given_number_of_classes(self):
         rows, labels = torch.randn(12, 3), torch.arange(12) % 2
         assert ("top5", 1, 0.1) in knn_accuracy(rows, labels, rows, labels, KNNProtocol((1,), (0.1,), ""), 10)
 
@@ -244,13 +244,13 @@ def features_of_five(batch_size=2):
 
 class TestExtract:
     def test_keeps_the_order_whatever_the_batches(self):
-        whole, labels = features_of_five(batch_size=100)
-        assert whole.shape == (5, 64) and whole.dtype == torch.float32 and labels.tolist() == [0, 10, 20, 30, 40]
+        expected, labels = features_of_five(batch_size=100)
+        assert expected.shape == (5, 64) and expected.dtype == torch.float32 and labels.tolist() == [0, 10, 20, 30, 40]
         for batch_size in (1, 2, 5):
             rows, labels = features_of_five(batch_size)
-            torch.testing.assert_close(rows, whole)
+            torch.testing.assert_close(rows, expected)
             assert labels.tolist() == [0, 10, 20, 30, 40]
-        assert (whole[:, None] - whole).abs().amax(dim=2).add(torch.eye(5)).min() > 1e-4, "images tell themselves apart"
+        assert (expected[:, None] - expected).abs().amax(dim=2).add(torch.eye(5)).min() > 1e-4, "every image has other features"
 
     @pytest.mark.parametrize("training", [True, False])
     def test_is_made_in_evaluation_mode_and_leaves_the_encoder_as_it_was(self, training):
@@ -306,7 +306,7 @@ class TestMeasure:
             assert number["protocol"] == "knn-instdisc-v2" and number["dataset"] == "pictures" and number["split"] == "test"
         assert len(numbers) == 8 and json.loads(json.dumps(numbers)) == numbers
 
-    def test_an_unknown_protocol_is_told_the_nearest(self):
+    def test_an_unknown_protocol_is_answered_with_the_nearest(self):
         with pytest.raises(InputError, match="knn-instdisc-v2"):
             measure(small_encoder(), make_data(Pictures(2), Pictures(2), Preprocessing(16, 16)), "knn-instdisc", session())
 

@@ -1,4 +1,4 @@
-"""Recipes: what they say, what is wrong with them in one line, and that nothing is lost on the way to a file and back."""
+"""Recipes: parsing, one-line errors, names and identity, and the round trip through a file."""
 
 import ast
 import dataclasses
@@ -25,12 +25,12 @@ def parse(**changes):
     return parse_recipe({**BASE, **{key.replace("__", "."): value for key, value in changes.items()}}, "my.yaml")
 
 
-def refused(action, *told):
+def refused(action, *expected):
     with pytest.raises(InputError) as caught:
         action()
     message = str(caught.value)
     assert message.isprintable(), "one line"
-    for part in told:
+    for part in expected:
         assert part in message, message
     return message
 
@@ -52,13 +52,13 @@ class TestShipped:
         assert {name for name in modules if name.partition(".")[0] not in sys.stdlib_module_names} == {"yaml", "sslzoo.errors"}
 
     @pytest.mark.parametrize("name", shipped_recipes())
-    def test_parses_and_is_named_after_what_is_in_it(self, name):
+    def test_parses_and_has_a_matching_name(self, name):
         recipe = read_recipe(name)
         dataset, _, variant = name.partition("/")
         # "simclr" or "simclr-variant"; methods have no "-" in their names.
         assert variant.partition("-")[0] == recipe.method
-        told = recipe.dataset.partition("@")[0].rpartition("/")[2]
-        assert dataset == "".join(letter for letter in told.lower() if letter.isalnum())
+        dataset_name = recipe.dataset.partition("@")[0].rpartition("/")[2]
+        assert dataset == "".join(letter for letter in dataset_name.lower() if letter.isalnum())
         assert recipe.name.startswith(f"{recipe.method}-") and recipe.encoder in recipe.name
         validate_repo_id(recipe.name)
 
@@ -68,7 +68,7 @@ class TestShipped:
         assert text.splitlines()[0] == f"# sslzoo train {name}"
 
     @pytest.mark.parametrize("name", shipped_recipes())
-    def test_comes_back_from_the_resolved_file(self, name, file):
+    def test_survives_the_round_trip_through_recipe_yaml(self, name, file):
         recipe = read_recipe(name)
         write_recipe(recipe, file)
         again = read_recipe(file)
@@ -83,7 +83,7 @@ class TestShipped:
         repeated = [key for key in values.keys() - BASE.keys() - {"name"} if recipe[key] == defaults.get(key)]
         assert not repeated, "what a recipe leaves out is spelt out in the run folder"
 
-    def test_every_name_is_another(self):
+    def test_names_are_unique(self):
         names = [read_recipe(name).name for name in shipped_recipes()]
         assert len(set(names)) == len(names)
 
@@ -109,7 +109,7 @@ class TestKeys:
             ("view.boht.scale", "view.both.scale"), ("reference.knn_top2", "reference.knn_top"), ("hiden_dim", "hidden_dim"),
         ],
     )  # fmt: skip
-    def test_unknown_one_is_told_the_nearest(self, wrong, right):
+    def test_an_unknown_key_is_answered_with_the_nearest(self, wrong, right):
         refused(lambda: parse_recipe({**BASE, wrong: 1}, "my.yaml"), "my.yaml", f"'{wrong}'", f"did you mean '{right}")
 
     def test_of_another_method_is_unknown(self):
@@ -127,32 +127,32 @@ class TestKeys:
         file.write_text("\n".join(["a: &a [x, x]", *lines]))
         refused(lambda: read_recipe(file), str(file), "alias")
 
-    def test_that_stands_twice_is_named(self, file):
+    def test_a_duplicate_key_is_refused(self, file):
         file.write_text("".join(f"{key}: {value}\n" for key, value in BASE.items()) + "epochs: 3\n")
         refused(lambda: read_recipe(file), str(file), "'epochs' appears twice")
 
     @pytest.mark.parametrize("key", [1, None, 1.5, True, ("a",)])
-    def test_that_is_no_word(self, key):
+    def test_a_key_that_is_no_text_is_refused(self, key):
         refused(lambda: parse_recipe({**BASE, key: 1}, "my.yaml"), "unknown key")
 
     @pytest.mark.parametrize(
         "content", ["", "- a\n- b", "text", "a: [", "a: b: c", "\x00", "{a}: 1", "? [a]\n: 1", "[" * 3000, "a: 2024-13-45"]
     )
-    def test_files_that_are_no_recipes(self, content, file):
+    def test_a_file_that_is_no_recipe_is_refused(self, content, file):
         file.write_text(content)
         refused(lambda: read_recipe(file), str(file))
 
     @pytest.mark.parametrize("content", [b"\xff\xfe\x00", "method: simclr".encode("utf-16"), b"\tmethod: simclr", bytes(range(256))])
-    def test_file_that_is_no_text(self, content, file):
+    def test_a_file_that_is_no_text_is_refused(self, content, file):
         file.write_bytes(content)
         refused(lambda: read_recipe(file), str(file))
 
-    def test_file_that_is_too_large_or_a_folder(self, file):
+    def test_a_file_that_is_too_large_or_a_folder_is_refused(self, file):
         file.write_text("a: 1\n" * 10**6)
         refused(lambda: read_recipe(file), str(file), "more than 65536 bytes")
         refused(lambda: read_recipe(file.parent), str(file.parent), "it is a folder", str(file))
 
-    def test_file_of_another_editor(self, file):
+    def test_byte_order_mark_and_crlf_are_accepted(self, file):
         text = "".join(f"{key}: {value}\r\n" for key, value in BASE.items())
         file.write_bytes(b"\xef\xbb\xbf" + text.encode())
         assert read_recipe(file).flat() == parse().flat()
@@ -164,8 +164,8 @@ class TestKeys:
 
 
 @pytest.mark.parametrize("name", method_names())
-def test_no_hyperparameter_is_called_as_something_of_the_run(name):
-    """In a flat file it would take the value of the other, and the other its own."""
+def test_no_hyperparameter_has_the_name_of_a_recipe_key(name):
+    """In a flat file the two could not be told apart."""
     run = {field.name for field in dataclasses.fields(Recipe)}
     assert not run & set(method_class(name).config_class.hyperparameters())
 
@@ -195,17 +195,17 @@ class TestValues:
         ],
         ids=lambda value: ascii(value)[:40] if not isinstance(value, int) or abs(value) < 2**99 else "huge",
     )  # fmt: skip
-    def test_wrong_one_is_named_with_its_key(self, key, value):
+    def test_an_invalid_value_is_refused_with_its_key(self, key, value):
         error = refused(lambda: parse_recipe({**BASE, key: value}, "my.yaml"), "my.yaml", key.rpartition(".")[2])
         assert len(error) < 700
 
-    def test_numbers_that_yaml_takes_for_words(self, file):
+    def test_numbers_that_yaml_reads_as_strings(self, file):
         text = yaml.safe_dump(BASE)
         file.write_text(text.replace("lr: 0.06\n", "lr: 1e-6\n").replace("weight_decay: 0.0005\n", "weight_decay: 5E-4\n"))
         recipe = read_recipe(file)
         assert recipe.lr == 1e-6 and type(recipe.lr) is float and recipe.weight_decay == 5e-4
 
-    def test_whole_numbers_pass_as_fractions_but_not_the_other_way(self):
+    def test_integers_are_accepted_for_floats_but_not_the_other_way(self):
         recipe = parse(lr=1, temperature=1, clip_norm=3)
         assert (recipe.lr, recipe.hyperparameters["temperature"], recipe.clip_norm) == (1.0, 1.0, 3.0)
         assert type(recipe.lr) is float
@@ -213,7 +213,7 @@ class TestValues:
     def test_lists_become_pairs(self):
         assert parse(betas=[0.5, 1e-3]).betas == (0.5, 0.001)
 
-    def test_nearest_choice_is_told(self):
+    def test_the_nearest_choice_is_suggested(self):
         refused(lambda: parse(encoder="res81"), "did you mean 'res18'")
         refused(lambda: parse(optimizer="adamww"), "did you mean 'adamw'")
         refused(lambda: parse(method="simcrl"), "did you mean 'simclr'")
@@ -222,7 +222,7 @@ class TestValues:
         assert parse(accumulate=4).accumulate == 4
         refused(lambda: parse(accumulate=3), "batch_size 8", "accumulate: 3")
 
-    def test_what_the_method_refuses_is_said_in_one_line(self):
+    def test_an_error_of_the_methods_configuration_is_one_line(self):
         refused(lambda: parse(method="mae", encoder="vit-xs4", mask_ratio=1.0), "my.yaml", "mask_ratio")
         refused(lambda: parse(encoder="vit-s16", image_size=30), "my.yaml", "30")
 
@@ -246,12 +246,12 @@ class TestNames:
             "~/Фото/", "a/b@", "." * 200, "x" * 250 + "/" + "y" * 250 + "/z", " x ",
         ],
     )  # fmt: skip
-    def test_are_names_that_the_hub_takes(self, dataset):
+    def test_are_valid_on_the_hub(self, dataset):
         name = parse(dataset=dataset).name
         validate_repo_id(name)
         assert name.startswith("simclr-res6-") and name != "simclr-res6-"
 
-    def test_of_two_local_data_sets_are_two(self):
+    def test_differ_for_different_local_data_sets(self):
         places = [
             "photos", "x/a/photos", "x/b/photos", "/a/photos", "a/train.parquet", "b/train.parquet", "a/train-*.parquet", "日本", "写真",
             "/", "..", "a" * 300, "a" * 301, "Fotos für alle", "Fotos fur alle",
@@ -262,11 +262,11 @@ class TestNames:
         assert "secret" not in parse(dataset="/home/secret/photos").name
 
     @pytest.mark.parametrize("name", ["", "a b", "a/b", "-a", "a-", "a.", ".a", "a--b", "a..b", "a.git", "a" * 97, "ä", "../a"])
-    def test_that_the_hub_would_not_take_are_refused(self, name):
+    def test_invalid_on_the_hub_are_refused(self, name):
         refused(lambda: parse(name=name), "my.yaml", "is not a name")
 
     @pytest.mark.parametrize("name", ["a", "A-b_c.1", "a" * 96, "simclr-res18-cifar10", "9"])
-    def test_own_names_stay(self, name):
+    def test_given_names_are_kept(self, name):
         validate_repo_id(name)
         assert parse(name=name).name == name
 
@@ -275,7 +275,7 @@ PAGE = "simclr-res18-cifar10"
 
 
 class TestIdentity:
-    """A name and the page's numbers are of one run."""
+    """A name and the page's numbers belong to one run."""
 
     @pytest.mark.parametrize(
         ("changes", "name"),
@@ -291,8 +291,8 @@ class TestIdentity:
     def test_another_run_has_another_name_and_no_reference(self, changes, name, caplog):
         recipe = read_recipe("cifar10/simclr", changes)
         assert recipe.name == name and recipe.reference == {}
-        (said,) = caplog.messages
-        assert said == f"name {name}; the page's numbers belong to another run and are left out: {', '.join(sorted(changes))} changed"
+        (message,) = caplog.messages
+        assert message == f"name {name}; the page's numbers belong to another run and are left out: {', '.join(sorted(changes))} changed"
 
     @pytest.mark.parametrize(
         "changes",
@@ -303,7 +303,7 @@ class TestIdentity:
         ],
         ids=str,
     )  # fmt: skip
-    def test_whatever_changes_what_is_learned_or_measured_makes_another_run(self, changes):
+    def test_a_change_to_what_is_learned_or_measured_makes_another_run(self, changes):
         recipe = read_recipe("cifar10/simclr", changes)
         assert recipe.name.startswith(f"{PAGE}-") and recipe.reference == {}
         validate_repo_id(recipe.name)
@@ -318,34 +318,34 @@ class TestIdentity:
         ],
         ids=str,
     )  # fmt: skip
-    def test_how_it_is_computed_and_values_as_they_were_leave_it_the_pages(self, changes, caplog):
+    def test_how_it_is_computed_and_unchanged_values_do_not_make_another_run(self, changes, caplog):
         recipe = read_recipe("cifar10/simclr", changes)
         assert recipe.name == PAGE and recipe.reference == {"knn_top1": 0.847} and not caplog.messages
 
-    def test_what_the_user_says_himself_stands(self):
+    def test_a_given_name_and_given_numbers_are_kept(self):
         recipe = read_recipe("cifar10/simclr", {"epochs": 10, "name": PAGE, "reference.knn_top1": 0.5})
         assert recipe.name == PAGE and recipe.reference == {"knn_top1": 0.5}
         assert read_recipe("cifar10/simclr", {"name": "mine"}).reference == {"knn_top1": 0.847}
         some = read_recipe("imagenet1k/simclr", {"epochs": 1, "reference.knn_top1": 0.5})
         assert some.reference == {"knn_top1": 0.5} and some.name == "simclr-res50-imagenet-e1"
 
-    def test_variants_keep_what_their_names_say(self):
+    def test_variants_keep_the_rest_of_their_names(self):
         assert read_recipe("imagenette/swav-queue", {"epochs": 1}).name == "swav-res18-imagenette-queue-e1"
         assert read_recipe("imagenette/swav-queue", {"dataset": "photos"}).name == "swav-res18-photos-queue"
         assert read_recipe("cifar10/simclr-b512-e800", {"epochs": 1}).name == "simclr-res18-cifar10-b512-e1"
         assert read_recipe("imagenet1k/simclr", {"dataset": "photos"}).name == "simclr-res50-photos"
 
-    def test_no_name_of_a_shipped_recipe_is_given_to_another_run(self):
+    def test_another_run_never_gets_the_name_of_a_shipped_recipe(self):
         changes = {"dataset": "uoft-cs/cifar10", "encoder": "res18"}
         assert read_recipe("digits/simclr", changes).name.startswith(f"{PAGE}-")
         shipped = {read_recipe(name).name for name in shipped_recipes()}
         assert read_recipe("cifar10/simclr", {"epochs": 800, "batch_size": 512, "lr": 1}).name not in shipped
 
-    def test_a_recipe_without_a_name_and_numbers_is_called_after_what_is_in_it(self, caplog):
+    def test_a_recipe_without_a_name_gets_the_default_name(self, caplog):
         assert read_recipe("digits/simclr", {"epochs": 1}).name == "simclr-res6-digits"
         assert read_recipe("digits/simclr", {"dataset": "photos"}).name == "simclr-res6-photos" and not caplog.messages
 
-    def test_a_run_of_an_own_file(self, file):
+    def test_changes_to_the_file_of_a_run_folder(self, file):
         write_recipe(read_recipe("cifar10/simclr"), file)
         assert read_recipe(file).flat() == read_recipe("cifar10/simclr").flat()
         recipe = read_recipe(file, {"epochs": 10})
@@ -354,7 +354,7 @@ class TestIdentity:
         assert read_recipe(file, {"epochs": 20}).name == f"{PAGE}-e20"
         assert read_recipe(file, {"dataset": "photos"}).name == "simclr-res18-photos-e10"
 
-    def test_a_copy_that_was_edited_is_no_longer_the_pages(self, file, caplog):
+    def test_an_edited_copy_of_a_shipped_recipe_is_another_run(self, file, caplog):
         text = shipped_recipes()["cifar10/simclr"].read_text()
         file.write_text(text)
         assert read_recipe(file) == read_recipe("cifar10/simclr") and not caplog.messages
@@ -362,20 +362,20 @@ class TestIdentity:
         recipe = read_recipe(file)
         assert recipe.name == "simclr-res18-photos-e20" and recipe.reference == {}
         assert "the page's numbers belong to another run and are left out: dataset, epochs changed" in caplog.text
-        # What has another name is the user's own, and a run folder says what was run.
+        # A recipe with another name is the user's own, and load_recipe returns a run folder's recipe unchanged.
         file.write_text(file.read_text().replace(f"name: {PAGE}", "name: mine"))
         assert read_recipe(file).name == "mine" and read_recipe(file).reference == {"knn_top1": 0.847}
         file.write_text(file.read_text().replace("name: mine", f"name: {PAGE}"))
         assert load_recipe(file).name == PAGE and load_recipe(file).reference == {"knn_top1": 0.847}
 
-    def test_a_file_that_needs_the_change(self, file):
+    def test_a_change_may_supply_a_missing_key(self, file):
         file.write_text(shipped_recipes()["cifar10/simclr"].read_text().replace(PAGE, "mine").replace("epochs: 200\n", ""))
         refused(lambda: read_recipe(file), "'epochs' is missing")
         assert read_recipe(file, {"epochs": 10}).reference == {}
 
 
 class TestSizes:
-    """In px they follow the image size, unless they are given."""
+    """Sizes in px follow the image size, unless they are given."""
 
     @pytest.mark.parametrize("name", shipped_recipes())
     def test_of_every_shipped_recipe_follow_it(self, name, file):
@@ -447,7 +447,7 @@ class TestViews:
         refused(lambda: parse_recipe({**BASE, f"view.both.{field}": value}, "my.yaml"), "my.yaml", "view.both", field)
 
     @pytest.mark.parametrize("key", ["view", "view.", "view.both", "view.both.", "view..scale", "view.both.scale.x", "reference"])
-    def test_half_keys_are_unknown(self, key):
+    def test_incomplete_keys_are_unknown(self, key):
         refused(lambda: parse_recipe({**BASE, key: 1}, "my.yaml"), f"unknown key '{key}'")
 
 
@@ -458,7 +458,7 @@ class TestChanges:
         assert parse_changes(changes[3:6]) == {"name": "x=y", "test_split": None, "compile": True}
         assert parse_changes(changes[6:]) == {"name": None}
 
-    def test_go_over_what_the_file_says(self):
+    def test_override_the_file(self):
         recipe = read_recipe("digits/simclr", parse_changes(["epochs=3", "lr=1e-3", "view.both.count=2", "temperature=1"]))
         assert (recipe.epochs, recipe.lr, recipe.hyperparameters["temperature"]) == (3, 0.001, 1.0)
 
@@ -469,7 +469,7 @@ class TestChanges:
             "a=" + "[" * 3000,
         ],
     )  # fmt: skip
-    def test_nonsense_is_refused_in_one_line(self, change):
+    def test_malformed_changes_are_refused_in_one_line(self, change):
         refused(lambda: parse_changes([change]), "--set")
 
     @pytest.mark.parametrize(
@@ -479,13 +479,13 @@ class TestChanges:
             "view.both.scale=2", "method=none-such",
         ],
     )  # fmt: skip
-    def test_that_the_recipe_cannot_take_are_refused(self, change):
+    def test_invalid_for_the_recipe_are_refused(self, change):
         refused(lambda: read_recipe("digits/simclr", parse_changes([change])))
 
 
 class TestFile:
     @pytest.mark.parametrize("name", method_names())
-    def test_spells_every_default(self, name, file):
+    def test_contains_every_default(self, name, file):
         encoder = "vit-xs4" if name == "mae" else "res6"
         recipe = parse_recipe({**BASE, "method": name, "encoder": encoder, "reference.knn_top1": 0.5}, "my.yaml")
         write_recipe(recipe, file)
@@ -496,7 +496,7 @@ class TestFile:
         assert set(values) == expected
         assert read_recipe(file).flat() == recipe.flat() == values
 
-    def test_holds_what_the_recipe_says_whatever_defaults_become(self, file):
+    def test_preserves_every_value(self, file):
         changes = {
             "lr": 1e-6, "betas": [0.5, 0.75], "name": "my-run", "test_split": None, "clip_norm": 3, "temperature": 0.25,
             "joint_views": False, "view.both.scale": [0.5, 0.75],
@@ -512,7 +512,7 @@ class TestFile:
         assert read_recipe(file) == again
 
     @pytest.mark.parametrize("dataset", ["no", "1e5", "a: b", "# x", "日本", "a'b\"c", "2024-01-01", "~/x", " x "])
-    def test_texts_come_back_as_they_were(self, dataset, file):
+    def test_texts_survive_the_round_trip(self, dataset, file):
         write_recipe(parse(dataset=dataset, image_column="yes"), file)
         assert read_recipe(file).dataset == dataset and read_recipe(file).image_column == "yes"
 

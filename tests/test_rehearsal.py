@@ -1,4 +1,4 @@
-"""A recipe is tried on `meta` tensors before anything is read or allocated: what cannot be trained is one line that names the key."""
+"""The dry run of a recipe on `meta` tensors: a recipe that cannot be trained gives one line that names the key."""
 
 import dataclasses
 
@@ -14,7 +14,7 @@ from sslzoo.recipe.rehearsal import _step
 CPU = torch.device("cpu")
 
 
-def told(method, **changes):
+def error_of(method, **changes):
     """The error of the method's recipe for digits with some values changed."""
     with pytest.raises(InputError) as caught:
         recipe = read_recipe(f"digits/{method}", {key.replace("__", "."): value for key, value in changes.items()})
@@ -24,7 +24,7 @@ def told(method, **changes):
 
 
 @pytest.mark.parametrize("name", method_names())
-def test_every_methods_recipe_passes_and_its_weights_are_those_of_no_rehearsal(name):
+def test_every_methods_recipe_passes_and_the_rehearsal_does_not_change_its_weights(name):
     recipe = read_recipe(f"digits/{name}", {"batch_size": 8})
     rehearse(recipe, 8, CPU)
     torch.manual_seed(0)
@@ -60,22 +60,22 @@ def test_a_large_recipe_takes_no_memory(name):
     ],
     ids=str,
 )  # fmt: skip
-def test_what_cannot_be_trained_is_named(method, changes, key):
-    assert key in told(method, **changes)
+def test_the_key_at_fault_is_named(method, changes, key):
+    assert key in error_of(method, **changes)
 
 
-def test_what_can_be_trained_on_one_image_is():
+def test_a_method_without_batch_norms_may_train_on_one_image():
     recipe = read_recipe("digits/mae", {"batch_size": 1})
     rehearse(recipe, 1, CPU)
 
 
-def test_views_that_a_loss_takes_any_number_of_may_be_more_or_fewer():
+def test_varied_views_may_be_more_or_fewer():
     for name, changes in (("dino", {"view.local.count": 3}), ("fastsiam", {"view.all.count": 3}), ("msn", {"view.focal.count": 0})):
         rehearse(read_recipe(f"digits/{name}", {"batch_size": 8, **changes}), 8, CPU)
 
 
-def test_memory_that_the_gradients_need_is_what_training_takes():
-    """Against what autograd keeps of a real step."""
+def test_estimated_memory_for_gradients_is_what_training_takes():
+    """Compared with what autograd saves in a real step."""
     recipe, kept = read_recipe("digits/simclr", {"batch_size": 16}), {}
 
     def keep(tensor):
@@ -92,14 +92,14 @@ def test_memory_that_the_gradients_need_is_what_training_takes():
 class TestHyperparameters:
     @pytest.mark.parametrize("name", method_names())
     def test_every_number_of_every_method_has_a_range(self, name):
-        """What is no sensible value of a run is told by its key: a new method's numbers are fields of parts/hyperparameters.py."""
+        """Every number of a new method must be a field of parts/hyperparameters.py, which checks its range."""
         own = method_class(name).config_class.hyperparameters()
         for field in dataclasses.fields(method_class(name).config_class):
             if field.name in own and not isinstance(field.default, bool | str):
                 for value in (-1, -1e-9, 10**9, float("nan")):
                     with pytest.raises(ValueError, match="must be from"):
                         field.metadata["validator"][0](value)
-        assert "temperature is 0.0: must be from" in told("simclr", temperature=0)
+        assert "temperature is 0.0: must be from" in error_of("simclr", temperature=0)
 
     def test_limits_are_allowed(self):
         for field, low, high in ((hyperparameters.share, 0, 1), (hyperparameters.dim, 1, 2**17), (hyperparameters.layers, 0, 100)):
