@@ -29,8 +29,9 @@ from sslzoo.evaluation import (
     write_features,
 )
 from sslzoo.processes import all_or_none, check_equal, rank
+from sslzoo.provenance import code_version, with_provenance
 from sslzoo.recipe import Recipe, read_recipe, shipped_recipes
-from sslzoo.run import RECIPE, RESULTS, Run, code_version, with_provenance
+from sslzoo.run import RECIPE, RESULTS, Run
 
 _log = logging.getLogger(__name__)
 

@@ -27,8 +27,9 @@ from sslzoo.hub.results_validation import checked_metrics, checked_numbers, chec
 from sslzoo.hub.validation import UntrustedMapping, is_number
 from sslzoo.inference import load_data, measure_stored
 from sslzoo.processes import all_or_none, check_equal
+from sslzoo.provenance import identity
 from sslzoo.recipe import recipe_text
-from sslzoo.run import CARD, RECIPE, RESULTS, Run, identity
+from sslzoo.run import CARD, RECIPE, RESULTS, Run
 
 EQUAL, WITHIN_TOLERANCE, DIFFERENT, NOT_REPEATABLE = "equal", "within tolerance", "different", "cannot be repeated"
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from sslzoo.data import source_name
-from sslzoo.run import environment
+from sslzoo.provenance import environment
 
 if TYPE_CHECKING:
     from .loop import Training

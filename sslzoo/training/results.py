@@ -8,7 +8,7 @@ from sslzoo.errors import TrainingError, first_line
 from sslzoo.evaluation import Preprocessing, data_facts, protocol_named
 from sslzoo.memory import peak_memory
 from sslzoo.processes import all_or_none, gather_objects
-from sslzoo.run import environment, with_provenance
+from sslzoo.provenance import environment, with_provenance
 
 from .checkpoints import save
 from .knn_evaluation import PROTOCOL
