@@ -120,7 +120,8 @@ class TestConstants:
         assert names["classifier.weight"] == names["classifier.bias"] == (1.0, 0.0)
         assert type(training.optimizer.optimizer).__name__ == "AdamW"
         crops = training.crops
-        assert crops._view == View(16, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3), interpolation="bicubic", horizontal_flip=0.5)
+        view = View(16, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3), interpolation="bicubic", horizontal_flip=0.5)
+        assert crops._renderer._groups == [[view]]
         assert (crops._rand_augment, crops._erasing) == (RandAugment(), RandomErasing())
         assert (crops._mean, crops._std) == (PREPROCESSING.mean, PREPROCESSING.std)
 
