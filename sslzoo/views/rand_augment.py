@@ -41,9 +41,9 @@ class RandAugment:
         for kinds, levels in self.drawn(samples.cpu(), seed, epoch):
             order, counts = kinds.argsort(stable=True), kinds.bincount(minlength=len(OPERATIONS) + 1).tolist()
             levels, order = levels[order].to(images.device), order.to(images.device)
-            for operation, places, its in zip(OPERATIONS.values(), order.split(counts), levels.split(counts), strict=False):
-                if len(places):
-                    images.index_copy_(0, places, operation(images.index_select(0, places), its))
+            for operation, rows, its_levels in zip(OPERATIONS.values(), order.split(counts), levels.split(counts), strict=False):
+                if len(rows):
+                    images.index_copy_(0, rows, operation(images.index_select(0, rows), its_levels))
         return images
 
     def drawn(self, samples: Tensor, seed: int, epoch: int) -> list[tuple[Tensor, Tensor]]:
@@ -78,25 +78,25 @@ def equalize(images: Tensor) -> Tensor:
 
 def posterize(images: Tensor, bits: Tensor) -> Tensor:
     """Only the highest of each value's 8 bits, int64 (n,), 0 to 8; in place."""
-    steps = _wide(2.0 ** (8 - bits))
+    steps = _per_image(2.0 ** (8 - bits))
     return images.round_().div_(steps).floor_().mul_(steps)
 
 
 def solarize(images: Tensor, thresholds: Tensor) -> Tensor:
     """Every value from the threshold on, (n,), inverted; in place."""
-    return images.lerp_(255 - images, (images >= _wide(thresholds)).float())
+    return images.lerp_(255 - images, (images >= _per_image(thresholds)).float())
 
 
 def solarize_add(images: Tensor, amounts: Tensor) -> Tensor:
     """The amount, (n,), at most 127, added to every value below 128; in place."""
-    return images.add_((images < 128) * _wide(amounts))
+    return images.add_((images < 128) * _per_image(amounts))
 
 
 def sharpen(images: Tensor, factors: Tensor) -> Tensor:
     """More (factor above 1) or less (below) of what a 3 x 3 filter smooths away, but for the outermost px; in place."""
     inner = images[:, :, 1:-1, 1:-1]
     smooth = (9 * F.avg_pool2d(images, 3, stride=1) + 4 * inner) / 13
-    inner.copy_(smooth.lerp_(inner, _wide(factors)))
+    inner.copy_(smooth.lerp_(inner, _per_image(factors)))
     return images.clamp_(0, 255)
 
 
@@ -157,7 +157,7 @@ def _enhance(images: Tensor, levels: Tensor, name: str) -> Tensor:
     return jitter(images, 1 + 0.9 * levels[:, None], torch.zeros(len(images), 1, dtype=torch.long, device=images.device), [name])
 
 
-def _wide(values: Tensor) -> Tensor:
+def _per_image(values: Tensor) -> Tensor:
     return values[:, None, None, None]
 
 

@@ -70,7 +70,7 @@ class Renderer:
         drawn = draw(self._table.to(pixels.device, non_blocking=True), words, sizes, samples, self._padded)
         canvas, constants = to_canvas(pixels), self._normalization.to(pixels.device, non_blocking=True)
         groups = zip(self._groups, drawn.split([len(views) for views in self._groups]), strict=True)
-        return self._in_order([render_jointly(views, canvas, sizes, its, constants, self._paint) for views, its in groups])
+        return self._in_order([render_jointly(views, canvas, sizes, part, constants, self._paint) for views, part in groups])
 
     def crops(self, sizes: Tensor, samples: Tensor, epoch: int) -> list[Tensor]:
         """Where `__call__` cuts each view, int64 (n, 6): top, left, height, width in px, and 1 where flipped vertically, horizontally."""
@@ -83,21 +83,21 @@ class Renderer:
             # Each image as its own size says, so that it meets the same view in any batch and on any canvas.
             results = self._in_order(self._empty(pixels))
             for rows in (small.nonzero()[:, 0], (~small).nonzero()[:, 0]):
-                parts = self._render_on_cpu(pixels[rows], sizes[rows], samples[rows], words)
-                for result, part in zip(results, parts, strict=True):
-                    result[rows] = part
+                rendered = self._render_on_cpu(pixels[rows], sizes[rows], samples[rows], words)
+                for result, views in zip(results, rendered, strict=True):
+                    result[rows] = views
             return results
-        drawn = draw(self._table.to(pixels.device, non_blocking=True), words, sizes, samples, self._padded)
+        drawn = draw(self._table, words, sizes, samples, self._padded)
         results = self._empty(pixels)
-        for views, its, result in zip(self._groups, drawn.split([len(views) for views in self._groups]), results, strict=True):
+        for views, part, result in zip(self._groups, drawn.split([len(views) for views in self._groups]), results, strict=True):
             block = max(1, _BLOCK // (len(views) * views[0].size ** 2))
             for start in range(0, len(pixels), block):
                 rows = slice(start, start + block)
                 if small.all():
                     canvas = to_canvas(pixels[rows, :, :_SMALL, :_SMALL])
-                    result[:, rows] = render_jointly(views, canvas, sizes[rows], its.rows(rows), self._normalization, self._paint)
+                    result[:, rows] = render_jointly(views, canvas, sizes[rows], part.rows(rows), self._normalization, self._paint)
                 else:
-                    render_by_image(views, pixels[rows], sizes[rows], its.rows(rows), self._normalization, result[:, rows])
+                    render_by_image(views, pixels[rows], sizes[rows], part.rows(rows), self._normalization, result[:, rows])
         return self._in_order(results)
 
     def _empty(self, pixels: Tensor) -> list[Tensor]:
