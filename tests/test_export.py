@@ -80,7 +80,7 @@ def test_encoder_that_the_exporter_cannot_follow_is_one_line(tmp_path, monkeypat
 
 
 def test_too_large_for_a_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(export, "_MOST_BYTES", 1000)
+    monkeypatch.setattr(export, "_MAX_BYTES", 1000)
     with pytest.raises(InputError, match="too large"):
         export_onnx(str(model(tmp_path / "model")), tmp_path / "encoder.onnx")
 

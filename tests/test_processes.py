@@ -1,4 +1,4 @@
-"""Two processes find what one finds, and what one of them meets ends both: methods, features, trained classifiers, kept states."""
+"""Two processes compute what one computes, and an error in one ends both: methods, features, classifiers, resuming."""
 
 import functools
 import tempfile
@@ -76,7 +76,7 @@ def _process(rank, folder):
 
 
 def _parts(rank, state):
-    """What is shared out or put together, beside the methods' losses. state: a folder of this process's own."""
+    """Everything distributed apart from the methods' losses. state: a folder of this process alone."""
     with pytest.MonkeyPatch.context() as patch:
         return {
             "gather": gathered(rank), "extract": features_of_five(), "broken": features_with_broken(),
@@ -87,7 +87,7 @@ def _parts(rank, state):
 
 
 class Watched(Pictures):
-    """Tells which positions were read; where it is `broken`, the image at position 4 is."""
+    """Records which positions were read; if `broken`, the image at position 4 cannot be decoded."""
 
     def __init__(self, count, broken=False):
         super().__init__(count)
@@ -109,7 +109,7 @@ def _shared(rank):
 
 
 def _errors(rank):
-    """What each process is told when one fails."""
+    """The error in each process when one fails."""
 
     def told(work):
         try:
@@ -131,7 +131,7 @@ def _errors(rank):
 
 
 def _kept_features(rank, state, patch):
-    """Features and how many images were read for them: kept in vain, kept, found, damaged, and found by the wrong process alone."""
+    """Features and how many images were read: storing fails, stored, reused, damaged, and present only for the wrong process."""
     state.mkdir(parents=True)
     encoder, stored, found = small_encoder(), state / "train_features.safetensors", []
 
@@ -159,7 +159,7 @@ def _kept_features(rank, state, patch):
 
 
 def _resumed_classifier(rank, state, patch):
-    """Stopped behind the first epoch, whose checkpoint is on the main process's disk alone, and gone on with; and on a full disk."""
+    """Stopped after the first epoch, whose checkpoint only the main process has, and resumed; and on a full disk."""
     state.mkdir(parents=True)
 
     def training(**changes):
@@ -186,7 +186,7 @@ def _resumed_classifier(rank, state, patch):
 
 @functools.cache
 def _outcome():
-    """What each of two gloo processes found, or the error that ended them."""
+    """The results of two gloo processes, or the error that ended them."""
     for _ in range(2):  # gloo aborts once in a while when processes start and end in the wrong moment
         with tempfile.TemporaryDirectory() as folder:
             try:
@@ -200,7 +200,7 @@ def _outcome():
 
 
 def two_processes():
-    """What each of two gloo processes found."""
+    """The results of two gloo processes."""
     found = _outcome()
     if isinstance(found, Exception):
         raise found
@@ -234,7 +234,7 @@ def test_gather_puts_the_processes_rows_in_order_and_sums_what_each_of_them_send
         torch.testing.assert_close(found["gradient"], weights[process * 3 : process * 3 + 3])
 
 
-def test_features_are_shared_out_and_put_together_in_order():
+def test_features_are_distributed_and_gathered_in_order():
     expected, labels = features_of_five()
     for results in two_processes():
         features, found = results["parts"]["extract"]
@@ -259,14 +259,14 @@ def test_classifiers_end_with_the_weights_of_one():
                 assert torch.allclose(found["network"][key], value, rtol=1e-3, atol=1e-4), (name, key)
 
 
-def test_test_images_that_were_trained_on_are_counted_once_by_each_process_for_its_part():
+def test_each_process_counts_the_overlap_of_its_share():
     for process, results in enumerate(two_processes()):
         facts = results["parts"]["shared"]
         assert facts["test_images_in_train"] == 5 and facts["read"] == [([0, 1, 2], [0, 1, 2]), ([3, 4, 5], [3, 4])][process]
         assert facts["skipped"] == 3, "a, b and c, each of which both or one have met"
 
 
-def test_what_one_process_meets_is_told_to_both():
+def test_an_error_in_one_process_is_raised_in_both():
     for process, results in enumerate(two_processes()):
         told, from_other = results["parts"]["errors"], "" if process else "process 1: "
         for name in ("extract", "count_overlap", "test"):
@@ -277,7 +277,7 @@ def test_what_one_process_meets_is_told_to_both():
         assert told["after"] == 7, "the main process's"
 
 
-def test_features_that_the_main_process_kept_are_for_all_and_what_others_keep_counts_for_nothing():
+def test_only_the_main_processs_stored_features_are_used_and_all_get_them():
     one, labels = extract(small_encoder(), Pictures(6), AS_IT_IS)
     file = "train_features.safetensors"
     for process, results in enumerate(two_processes()):
@@ -289,7 +289,7 @@ def test_features_that_the_main_process_kept_are_for_all_and_what_others_keep_co
         assert kept == ([[], [], [], [], [file]] if process else [[], [file], [file], [file], [file]])
 
 
-def test_a_classifier_goes_on_from_the_main_processs_checkpoint():
+def test_a_classifier_resumes_from_the_main_processs_checkpoint():
     for process, results in enumerate(two_processes()):
         found = results["parts"]["resumed"]
         assert found["kept"] == ([] if process else ["step-2"]) and found["begun"] == 1
