@@ -71,5 +71,5 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
 
 def checkpoint_folders(folder: Path) -> list[Path]:
     """The checkpoint folders in `folder`, newest first, damaged ones included."""
-    found = [place for place in folder.glob("step-*") if place.name[5:].isdigit()]
-    return sorted(found, key=lambda place: int(place.name[5:]), reverse=True)
+    found = [path for path in folder.glob("step-*") if path.name[5:].isdigit()]
+    return sorted(found, key=lambda path: int(path.name[5:]), reverse=True)

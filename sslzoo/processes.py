@@ -83,7 +83,7 @@ def all_or_none() -> Iterator[None]:
     except Exception as raised:  # shared with the others, then raised
         error = raised
     errors = gather_objects(error and (isinstance(error, InputError), first_line(error)))
-    failed = [(number, *said) for number, said in enumerate(errors) if said is not None]
+    failed = [(number, *found) for number, found in enumerate(errors) if found is not None]
     if error is None and failed:
         number, of_input, message = failed[0]
         raise (InputError if of_input else TrainingError)(f"process {number}: {message}")

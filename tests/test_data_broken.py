@@ -147,7 +147,7 @@ class TestWithoutAnImage:
         for row in range(500):
             broken.add(row, f"row {row}", "torn", 1_000)
         assert len(broken.names) == 500 and len(caplog.records) == 20
-        assert caplog.records[-1].getMessage().endswith("; of further ones only the number is told")
+        assert caplog.records[-1].getMessage().endswith("; further ones are only counted")
 
     def test_the_same_row_counts_once(self, caplog):
         broken = BrokenImages("here", "train", 100)

@@ -85,7 +85,7 @@ class TestParquet:
     def test_column_that_tells_splits_apart_is_said_not_to_be_looked_at(self, tmp_path, caplog):
         table(1, 2).add_column("split", ["train", "test"]).to_parquet(tmp_path / "train.parquet")
         assert len(load(tmp_path / "train.parquet")) == 2
-        assert "; column 'split' is not looked at, the rows of all are read: test, train" in caplog.text
+        assert "; column 'split' is not used, all rows are read: test, train" in caplog.text
 
     def test_pipe_is_not_waited_for(self, tmp_path, caplog):
         self.write(tmp_path / "set", {"train-0.parquet": 1})
@@ -229,7 +229,7 @@ class TestWebDataset:
         file = pack(tmp_path / "train.tar", content)
         images = load(file, label_column="kind")
         assert images.label_names == ["cat", "dog"] and images.labels.tolist() == [1, 0, 1]
-        assert "no file beside an image" in refused(file, label_column="knid")
+        assert "no file next to an image" in refused(file, label_column="knid")
 
     def test_some_samples_without_a_label(self, tmp_path, caplog):
         content = {"1.png": png(1), "1.cls": "7", "2.png": png(2), "2.cls": "-1", "3.png": png(3), "4.png": png(4), "4.cls": "5"}
@@ -328,7 +328,7 @@ class TestTables:
     def test_column_of_splits_in_a_file_of_one_is_said_not_to_be_looked_at(self, folder, caplog):
         (folder / "train.csv").write_text("path,split\nimages/1.png,train\nimages/2.png,test\n")
         assert shades(load(folder / "train.csv")) == [1, 2]
-        assert "; column 'split' is not looked at, the rows of all are read: test, train" in caplog.text
+        assert "; column 'split' is not used, all rows are read: test, train" in caplog.text
 
     def test_broken_rows_are_named_and_refuse_nothing(self, folder):
         lines = [json.dumps({"path": f"images/{row % 4}.png"}) for row in range(300)]

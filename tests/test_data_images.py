@@ -202,7 +202,7 @@ class TestBrokenWhileStreamed:
             check(next(images.batches([torch.tensor(positions)])), [0, 2, 0, 298, 2], self.SIZES)
             assert images.labels.tolist() == list(range(300)) and len(images) == 300
         assert images.skipped == ["row 1", "row 297", "row 299"]
-        assert "in training, a broken image's place is taken by the next one" in caplog.text
+        assert "training replaces a broken image by the next one" in caplog.text
 
     def test_the_same_image_whatever_the_order_and_the_batches(self, written):
         source = written(self.SIZES)

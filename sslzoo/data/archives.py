@@ -152,7 +152,7 @@ def open_archives(files: list[str], requested: Request, named: bool) -> RawSplit
         texts = [_sibling_text(archive, path, extension) for archive, path in found]
         if requested.label_column and not any(texts):
             raise InputError(
-                f"label_column is '{extension}', but no file beside an image in '{display_name(files[0])}' ends in .{extension}"
+                f"label_column is '{extension}', but no file next to an image in '{display_name(files[0])}' ends in .{extension}"
             )
         labels = label_column(texts, extension, requested.label_column is not None)
         listing.others.pop(f".{extension}", None)

@@ -43,7 +43,7 @@ class BrokenImages:
             self._names[row] = name
             count = len(self._names)
         if count <= _MAX_WARNINGS:
-            more = "; of further ones only the number is told" if count == _MAX_WARNINGS else ""
+            more = "; further ones are only counted" if count == _MAX_WARNINGS else ""
             _log.warning("%s: left out %s: %s%s", self._where, name, reason, more)
         one = 1 if self._share else 0
         expected = max(one, self._share * read)

@@ -102,7 +102,7 @@ def _inner_splits(dataset) -> list[str]:
     if getattr(dataset.features.get("split"), "dtype", None) not in ("string", "large_string"):
         return []
     found = sorted(value for value in dataset.unique("split") if value)
-    return [f"column 'split' is not looked at, the rows of all are read: {first_few(found)}"] if len(found) > 1 else []
+    return [f"column 'split' is not used, all rows are read: {first_few(found)}"] if len(found) > 1 else []
 
 
 def open_hub(source: str, requested: Request) -> RawSplit:

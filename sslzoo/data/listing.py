@@ -114,18 +114,18 @@ def list_folder(root: str) -> Listing:
             else:
                 listing.others.setdefault(ending_of(name), []).append("/".join((*parts, name)))
         for entry in reversed(below):  # a stack: the last one pushed is read next
-            linked, place = entry.is_symlink(), (*parts, entry.name)
+            linked, path_parts = entry.is_symlink(), (*parts, entry.name)
             listing.has_links = listing.has_links or linked
             try:
                 identity = _identity(entry.path)
             except OSError:
-                listing.unreadable.append("/".join(place))
+                listing.unreadable.append("/".join(path_parts))
                 continue
             if linked and (identity in above or (through_link and identity in read)):
-                listing.cycles.append("/".join(place))
+                listing.cycles.append("/".join(path_parts))
                 continue
             read.add(identity)
-            stack.append((place, above | {identity}, through_link or linked))
+            stack.append((path_parts, above | {identity}, through_link or linked))
     return listing
 
 

@@ -93,7 +93,7 @@ def splits_of_files(files: Iterable[str]) -> dict[str, list[str]]:
         else:
             split, above = "train", ()
         found.setdefault(split, {}).setdefault(above, []).append(file)
-    return {split: _nearest(split, places) for split, places in found.items()}
+    return {split: _nearest(split, by_folder) for split, by_folder in found.items()}
 
 
 def _keyword_in(path: PurePosixPath) -> tuple[str, tuple[str, ...]] | None:
@@ -111,10 +111,10 @@ def _own_name(path: PurePosixPath) -> str:
     return path.stem.split("-")[0] if words or not path.parent.name else path.parent.name
 
 
-def _nearest(split: str, places: dict[tuple[str, ...], list[str]]) -> list[str]:
-    depth = min(len(above) for above in places)
-    nearest = [above for above in places if len(above) == depth]
+def _nearest(split: str, by_folder: dict[tuple[str, ...], list[str]]) -> list[str]:
+    depth = min(len(above) for above in by_folder)
+    nearest = [above for above in by_folder if len(above) == depth]
     if len(nearest) > 1:
         named = ", ".join(f"'{'/'.join(above)}'" for above in nearest[:5])
         raise InputError(f"the split '{split}' is in several folders, {named}: give one of them as the data set")
-    return places[nearest[0]]
+    return by_folder[nearest[0]]

@@ -136,7 +136,7 @@ class StreamedImages(ImageSet):
         while (image := self._decode(row)) is None:
             if not self._has_replaced:
                 self._has_replaced = True
-                _log.warning("%s (%s): in training, a broken image's place is taken by the next one", self.source, self.split)
+                _log.warning("%s (%s): training replaces a broken image by the next one", self.source, self.split)
             row = (row + 1) % len(self._rows)
         return row, image
 

@@ -57,7 +57,7 @@ def _rows_of_split(requested: str, column: list, named: bool) -> tuple[Sequence[
     if named or not names or not all(map(is_keyword, names)):
         if not named:
             choose(requested, ["train"])
-        notes = [f"column '{_SPLIT}' is not looked at, the rows of all are read: {first_few(names)}"] if len(names) > 1 else []
+        notes = [f"column '{_SPLIT}' is not used, all rows are read: {first_few(names)}"] if len(names) > 1 else []
         return range(len(column)), ["train"], notes
     chosen, missing = choose(requested, names), column.count(None)
     notes = [f"{pluralize(missing, 'row')} without a split, left out"] if missing else []

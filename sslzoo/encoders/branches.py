@@ -69,8 +69,8 @@ def choose(branches: Sequence[Branch], requested: str | None) -> int:
 
 def listed(names: Sequence[str]) -> str:
     """The names of the branches for a message, at most twelve."""
-    told = [printable(name) or "'' (in front of nothing)" for name in sorted(names)[:12]]
-    return ", ".join(told) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
+    shown = [printable(name) or "'' (in front of nothing)" for name in sorted(names)[:12]]
+    return ", ".join(shown) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
 
 
 def _find_requested(names: list[str], requested: str) -> int:

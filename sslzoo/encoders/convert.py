@@ -115,10 +115,10 @@ def _summarize_ignored(names: list[str], path: str, others: dict[str, str]) -> s
     if not counts:
         return None
     most = counts.most_common(_MAX_LISTED)
-    told = [printable(name) if count == 1 else f"{printable(name)} ({count})" for name, count in most]
+    counted = [printable(name) if count == 1 else f"{printable(name)} ({count})" for name, count in most]
     rest = len(names) - sum(count for _, count in most)
-    told += [f"and {rest} more"] if rest else []
-    return f"{len(names)} tensor{'s' * (len(names) > 1)} outside the encoder left aside: {', '.join(told)}"
+    counted += [f"and {rest} more"] if rest else []
+    return f"{len(names)} tensor{'s' * (len(names) > 1)} outside the encoder left aside: {', '.join(counted)}"
 
 
 def _load_tensors(config, tensors: NamedTensors, name: str) -> tuple[PreTrainedModel, str | None]:
@@ -128,29 +128,31 @@ def _load_tensors(config, tensors: NamedTensors, name: str) -> tuple[PreTrainedM
             encoder = build_encoder(config)
     except Exception as error:  # any layer may raise its own for a size
         raise InputError(f"cannot build '{name}': {first_line(error)}") from error
-    wanted = encoder.state_dict()
+    expected = encoder.state_dict()
     # Files from before torch 0.4.1 lack num_batches_tracked, which is not used.
-    counters = {new: (new, torch.tensor(0)) for new in wanted if new.endswith(".num_batches_tracked")}
+    counters = {new: (new, torch.tensor(0)) for new in expected if new.endswith(".num_batches_tracked")}
     tensors = counters | tensors
-    missing = [new for new in wanted if new not in tensors]
-    unexpected = [printable(old) for new, (old, _) in tensors.items() if new not in wanted]
+    missing = [new for new in expected if new not in tensors]
+    unexpected = [printable(old) for new, (old, _) in tensors.items() if new not in expected]
     shapes = [
-        f"{printable(old)} {tuple(value.shape)} for {tuple(wanted[new].shape)}"
+        f"{printable(old)} {tuple(value.shape)} for {tuple(expected[new].shape)}"
         for new, (old, value) in tensors.items()
-        if new in wanted and value.shape != wanted[new].shape
+        if new in expected and value.shape != expected[new].shape
     ]
     wrong = {"missing (by the name in transformers)": missing, "unexpected": unexpected, "of the wrong shape": shapes}
     if any(wrong.values()):
-        told = [f"{len(names)} {kind}: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}" for kind, names in wrong.items() if names]
-        raise InputError(f"the tensors do not fit '{name}': {'; '.join(told)}")
+        problems = [
+            f"{len(names)} {kind}: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}" for kind, names in wrong.items() if names
+        ]
+        raise InputError(f"the tensors do not fit '{name}': {'; '.join(problems)}")
     kinds = Counter()
     filling, broken = {}, []
     for new, (old, value) in tensors.items():
-        if wanted[new].is_floating_point():
+        if expected[new].is_floating_point():
             if value.is_meta or value.is_quantized or value.layout != torch.strided or not value.is_floating_point():
                 raise InputError(f"'{printable(old)}' holds no floating-point numbers of its own but {_kind(value)}: save it as float32")
             kinds[_kind(value)] += 1
-        filling[new] = value.detach().to(wanted[new].dtype, copy=True)
+        filling[new] = value.detach().to(expected[new].dtype, copy=True)
         if not filling[new].isfinite().all():
             broken.append(f"'{new}', '{printable(old)}' in the file")
     if broken:

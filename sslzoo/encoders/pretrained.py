@@ -69,7 +69,7 @@ def _weights(folder: Path) -> dict[str, Tensor]:
         shards = read_json(folder / _INDEX).get("weight_map")
         files = sorted({str(name) for name in shards.values()}) if isinstance(shards, dict) else []
         if not files or any(Path(name).name != name or not name.endswith(".safetensors") for name in files):
-            raise InputError(f"cannot load the encoder in {folder}: {_INDEX} names no files beside it")
+            raise InputError(f"cannot load the encoder in {folder}: {_INDEX} names no files in its folder")
     elif not (folder / _WEIGHTS).exists():
         raise InputError(f"cannot load the encoder in {folder}: {_without_weights(folder)}")
     weights: dict[str, Tensor] = {}
