@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from sslzoo.method import Method, MethodConfig, read_block
-from sslzoo.methods import method_class, method_name, method_names
+from sslzoo.methods import method_class, method_name, method_names, shipped_names
 
 __version__ = "0.1.0"
 
@@ -19,7 +19,7 @@ def load(name: str | Path, *, revision: str | None = None, token: str | bool | N
 def __getattr__(name: str):
     """`sslzoo.DINO`, `sslzoo.DINOConfig` and so on, from whichever file in `methods` defines them."""
     if name[0].isupper():
-        for method in map(method_class, method_names()):
+        for method in map(method_class, shipped_names()):
             if name == method.__name__:
                 return method
             if name == method.config_class.__name__:

@@ -15,13 +15,14 @@ import torch
 from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from small_digits import TEST_IMAGES, TRAIN_IMAGES, small_digits
 
 import sslzoo
 from sslzoo import checkpoint as checkpoints
 from sslzoo.data.resident import ResidentImages
 from sslzoo.errors import InputError, TrainingError
 from sslzoo.evaluation import knn
-from sslzoo.methods import method_names
+from sslzoo.methods import shipped_names
 from sslzoo.recipe import read_recipe
 from sslzoo.run import Run
 from sslzoo.training import images, knn_evaluation, loop, results, run_folder
@@ -30,7 +31,9 @@ from sslzoo.training import train as train_run
 ROOT = Path(__file__).parents[1]
 WEIGHTS = ("model.safetensors", "ssl_heads.safetensors")
 # 5 steps an epoch
-SHORT = {"epochs": 3, "batch_size": 256, "knn_every": 0, "log_every": 2, "checkpoint_every": 4, "warmup_epochs": 1}
+SHORT = {
+    "dataset": small_digits(), "epochs": 3, "batch_size": 64, "knn_every": 0, "log_every": 2, "checkpoint_every": 4, "warmup_epochs": 1,
+}  # fmt: skip
 
 
 def short_recipe(method: str, **changes):
@@ -83,7 +86,7 @@ def train_until(step: int, recipe, folder: Path, monkeypatch) -> None:
             train(recipe, folder, resume=True)
 
 
-@pytest.mark.parametrize("method", method_names())
+@pytest.mark.parametrize("method", shipped_names())
 def test_an_interrupted_run_ends_with_the_weights_of_an_uninterrupted_one(method, tmp_path, monkeypatch):
     recipe = short_recipe(method, epochs=2)
     train(recipe, tmp_path / "whole")
@@ -288,12 +291,12 @@ def test_the_run_folder_is_complete(tmp_path):
     assert names >= {*WEIGHTS, "config.json", "preprocessor_config.json", "recipe.yaml", "metrics.jsonl", "results.json"}
     assert not names & {"checkpoints", ".lock"}
     results = run.results()
-    assert results["training"]["steps"] == 15 and results["training"]["images"] == 1297
+    assert results["training"]["steps"] == 15 and results["training"]["images"] == TRAIN_IMAGES
     assert results["training"]["images_per_second"] > 0 and results["training"]["peak_memory_bytes"] > 10**7
     measured = {(number["metric"], number["arguments"]["k"], number["when"]) for number in results["numbers"]}
     assert {("knn_top1", 20, "last"), ("knn_top5", 200, "last"), ("knn_top1", 20, "best")} <= measured
     for number in results["numbers"]:
-        assert number["provenance"]["test_images"] == 500 and len(number["provenance"]["test_fingerprint"]) == 64
+        assert number["provenance"]["test_images"] == TEST_IMAGES and len(number["provenance"]["test_fingerprint"]) == 64
         assert number["provenance"]["weights_sha256"] == (run.weights_sha256 if number["when"] == "last" else None)
     lines = run.metrics()
     assert [line["step"] for line in lines] == sorted(line["step"] for line in lines)
@@ -357,7 +360,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_checkpoints(value,
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"batch_size": 1298}, "1298 is more than the 1297 images"),
+        ({"batch_size": TRAIN_IMAGES + 1}, f"{TRAIN_IMAGES + 1} is more than the {TRAIN_IMAGES} images"),
         ({"batch_size": 9, "accumulate": 2}, "cannot be divided"),
         ({"dataset": "no/such/folder"}, "no/such/folder"),
         ({"train_split": "trian"}, "did you mean 'train'"),
@@ -426,9 +429,9 @@ def test_every_epoch_has_every_image_once_in_its_own_order(tmp_path, monkeypatch
     for seed in (0, 1):
         train(short_recipe("simclr", test_split=None, epochs=2, seed=seed), tmp_path / str(seed))
     orders = [sum(read[first : first + 5], []) for first in range(0, 20, 5)]
-    assert len(read) == 20 and all(len(set(order)) == 5 * 256 for order in orders)
+    assert len(read) == 20 and all(len(set(order)) == 5 * 64 for order in orders)
     for first, second in itertools.combinations(orders, 2):
-        assert sum(one == other for one, other in zip(first, second, strict=True)) < 20, "one in 1,297 by chance"
+        assert sum(one == other for one, other in zip(first, second, strict=True)) < 20, f"one in {TRAIN_IMAGES} by chance"
         assert set(first) != set(second), "each epoch leaves out other images"
 
 

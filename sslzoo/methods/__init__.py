@@ -1,29 +1,57 @@
-"""The methods: one file each, and this folder is their registry."""
+"""The methods: one file each in this folder, and those that installed packages register as entry points `sslzoo.methods`."""
 
 import importlib
 import inspect
 import pkgutil
+from importlib.metadata import EntryPoint, entry_points
 
-from sslzoo.errors import unknown
+from sslzoo.errors import InputError, first_line, unknown
 from sslzoo.method import Method
+
+ENTRY_POINTS = "sslzoo.methods"
 
 
 def method_names() -> list[str]:
-    """The names of all methods, those of their files."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+    """The names of all methods: of the files here, and of installed entry points."""
+    return sorted({*shipped_names(), *_registered()})
 
 
 def method_class(name: str) -> type[Method]:
-    """The class that file `name` defines. Raises `InputError`."""
-    if name not in method_names():
+    """The class that file `name` defines or entry point `name` leads to. Raises `InputError`."""
+    if name in shipped_names():
+        module = importlib.import_module(f"{__name__}.{name}")
+        return next(
+            member for member in vars(module).values()
+            if inspect.isclass(member) and issubclass(member, Method) and member.__module__ == module.__name__
+        )  # fmt: skip
+    registered = _registered()
+    if name not in registered:
         raise unknown("method", name, method_names())
-    module = importlib.import_module(f"{__name__}.{name}")
-    return next(
-        member for member in vars(module).values()
-        if inspect.isclass(member) and issubclass(member, Method) and member.__module__ == module.__name__
-    )  # fmt: skip
+    return _loaded(registered[name])
 
 
 def method_name(method: type[Method]) -> str:
-    """The name of the file that defines the class."""
-    return method.__module__.rpartition(".")[2]
+    """The name by which `method_class` finds the class: its `model_type` is "sslzoo-<name>"."""
+    return method.config_class.model_type.removeprefix("sslzoo-")
+
+
+def shipped_names() -> list[str]:
+    """The names of the methods that come with sslzoo."""
+    return [module.name for module in pkgutil.iter_modules(__path__)]
+
+
+def _registered() -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=ENTRY_POINTS)}
+
+
+def _loaded(point: EntryPoint) -> type[Method]:
+    where = f"the method '{point.name}' of {point.dist.name if point.dist else point.value}"
+    try:
+        found = point.load()
+    except Exception as error:  # whatever another package raises at its import
+        raise InputError(f"{where} cannot be imported: {first_line(error)}") from error
+    if not (inspect.isclass(found) and issubclass(found, Method)):
+        raise InputError(f"{where} is {point.value}, which is no subclass of sslzoo.Method")
+    if found.config_class.model_type != f"sslzoo-{point.name}":
+        raise InputError(f"{where} has the model_type '{found.config_class.model_type}': must be 'sslzoo-{point.name}'")
+    return found

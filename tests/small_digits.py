@@ -1,0 +1,26 @@
+"""The embedded digits' first 325 training and 80 test images as files: a run on them takes a quarter of the time, in steps and kNN."""
+
+import atexit
+import functools
+import shutil
+import tempfile
+from pathlib import Path
+
+from datasets import ClassLabel, Dataset, Features, Image
+
+from sslzoo.data.digits import scattered_digits
+
+TRAIN_IMAGES, TEST_IMAGES = 325, 80
+
+
+@functools.cache
+def small_digits() -> str:
+    """The folder of the files, which goes when the tests end."""
+    folder = Path(tempfile.mkdtemp(prefix="small-digits-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    features = Features({"image": Image(), "label": ClassLabel(num_classes=10)})
+    for split, count in (("train", TRAIN_IMAGES), ("test", TEST_IMAGES)):
+        images, labels = scattered_digits(split)
+        rows = {"image": list(images[:count]), "label": labels[:count].tolist()}
+        Dataset.from_dict(rows, features=features).to_parquet(folder / f"{split}.parquet")
+    return str(folder)
