@@ -47,6 +47,16 @@ def test_train_script_is_the_same_command(tmp_path):
     assert done.returncode == 2 and "unknown key 'lrr': did you mean 'lr'?" in done.stderr
 
 
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["list"], ["list", "--markdown"]])
+def test_what_reads_text_alone_waits_for_no_large_library(arguments):
+    """torch, transformers and datasets take seconds to import."""
+    code = f"import sys; from sslzoo.cli import main\ntry: main({arguments})\nfinally: print(sorted(sys.modules), file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout
+    assert "'sslzoo.cli'" in done.stderr
+    assert not [name for name in ("torch", "transformers", "datasets", "numpy", "matplotlib") if f"'{name}'" in done.stderr]
+
+
 def test_list_has_a_row_for_every_recipe(capsys):
     assert main(["list", "--json"]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]

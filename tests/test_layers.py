@@ -8,7 +8,8 @@ import pytest
 import sslzoo
 
 ROOT = Path(sslzoo.__file__).parent
-FILES = sorted(file.relative_to(ROOT) for file in ROOT.rglob("*.py"))
+# The .pyi files say what a package imports when a name of it is first used.
+FILES = sorted(file.relative_to(ROOT) for file in ROOT.rglob("*.py*") if file.suffix in (".py", ".pyi"))
 
 # A module may import of lower levels and of its own folder. `sslzoo` itself gives the methods, so it stands above them.
 LEVELS = {
@@ -28,7 +29,7 @@ LEVELS = {
 
 def place(file):
     """The module's first name inside `sslzoo`: "methods" for methods/dino.py, "" for __init__.py."""
-    return "" if file.name == "__init__.py" and len(file.parts) == 1 else file.with_suffix("").parts[0]
+    return "" if file.stem == "__init__" and len(file.parts) == 1 else file.with_suffix("").parts[0]
 
 
 def imported(file):
@@ -55,7 +56,7 @@ def test_reads_the_imports_of_files_for_certain():
     """The test itself: it sees what is known to be there."""
     assert ["parts", "gather"] in list(imported(Path("parts/nt_xent.py")))
     assert ["errors"] in list(imported(Path("views/view.py"))) and ["views"] in list(imported(Path("method.py")))
-    assert [] in list(imported(Path("provenance.py"))) and ["method"] in list(imported(Path("__init__.py")))
+    assert [] in list(imported(Path("provenance.py"))) and ["method"] in list(imported(Path("__init__.pyi")))
 
 
 @pytest.mark.parametrize("file", FILES, ids=str)
@@ -66,7 +67,7 @@ def test_imports_point_down(file):
         other = parts[0] if parts else ""
         assert other in LEVELS, f"{file} imports sslzoo.{'.'.join(parts)}, which has no level"
         if other == own:
-            methods_apart = own == "methods" and len(parts) > 1 and file.name != "__init__.py" and parts[1] != file.with_suffix("").parts[1]
+            methods_apart = own == "methods" and len(parts) > 1 and file.stem != "__init__" and parts[1] != file.with_suffix("").parts[1]
             assert not methods_apart, f"{file} imports another method, {parts[1]}"
         else:
             assert LEVELS[other] < LEVELS[own], f"{file} imports {other}, which is not below it"

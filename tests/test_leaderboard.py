@@ -9,6 +9,8 @@ from test_card import make_run
 
 from sslzoo.errors import InputError
 from sslzoo.hub import KNN_PROTOCOL, KNN_SETTING, ListedModel, card_models, catalogue, listing, read_entries, write_card
+from sslzoo.recipe import read_recipe, shipped_recipes
+from sslzoo.recipe.yaml_files import read_values
 
 
 @pytest.fixture(scope="module")
@@ -202,6 +204,17 @@ def test_ten_times_as_many_models_take_ten_times_the_work(metadata):
     _, few = counted(models[:60])
     (valid, quarantined), many = counted(models)
     assert (len(valid), len(quarantined)) == (300, 300) and many < 12 * few
+
+
+def test_catalogue_has_what_the_recipes_say_when_they_are_read():
+    """It reads their files itself, without torch."""
+    for row in catalogue():
+        recipe = read_recipe(row["recipe"])
+        assert {key: row[key] for key in ("name", "method", "encoder", "batch_size", "epochs", "reference")} == {
+            key: getattr(recipe, key) for key in ("name", "method", "encoder", "batch_size", "epochs", "reference")
+        }
+        values = read_values(shipped_recipes()[row["recipe"]])
+        assert recipe.reference_k == values.get("reference_k", dict(KNN_SETTING)["k"])
 
 
 def test_catalogue_has_the_cards_numbers(metadata, tmp_path, monkeypatch):

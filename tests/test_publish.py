@@ -664,7 +664,7 @@ def test_publish_all_publishes_every_valid_run(made, tmp_path):
 
 @pytest.mark.parametrize("second", ["the same name", "another case", "a link to it"])
 def test_two_runs_for_one_repository_are_both_refused(made, tmp_path, monkeypatch, second):
-    monkeypatch.setattr(sys.modules["sslzoo.hub.publish"], "publish", None)  # must not be called
+    monkeypatch.setattr(sys.modules["sslzoo.hub.publishing"], "publish", None)  # must not be called
     named(shutil.copytree(made["res6"], tmp_path / "before"), "before")
     one = named(shutil.copytree(made["res6"], tmp_path / "one"), "mine")
     if second == "a link to it":

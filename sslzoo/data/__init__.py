@@ -1,11 +1,8 @@
-"""Data sets by Hub id or local path as batches of uint8 images on the device."""
+"""Data sets by Hub id or local path as batches of uint8 images on the device.
 
-from .images import Batch, ImageSet
-from .load import load_images
-from .names import EMBEDDED, hub_id, source_name
-from .resolution import RequiredResolution
-from .subset import Subset, labelled, without_broken
+Names are imported when they are first used; `__init__.pyi` says from where.
+"""
 
-__all__ = [
-    "EMBEDDED", "Batch", "ImageSet", "RequiredResolution", "Subset", "hub_id", "labelled", "load_images", "source_name", "without_broken",
-]  # fmt: skip
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,19 +1,8 @@
-"""The run folder on the Hub: its model card, publishing, the leaderboard, and imported weights."""
+"""The run folder on the Hub: its model card, publishing, the leaderboard, and imported weights.
 
-from .card import write_card
-from .card_check import check_card
-from .catalogue import catalogue
-from .entry import KNN_PROTOCOL, KNN_SETTING, Entry, Measurement
-from .importing import import_weights
-from .leaderboard import Quarantined, read_entries
-from .leaderboard_table import markdown_table
-from .lightly_checkpoints import known_checkpoints
-from .listing import ListedModel, card_models, cards_folder, hub_models
-from .publish import publish, publish_all
-from .results_table import metric_label
+Names are imported when they are first used; `__init__.pyi` says from where.
+"""
 
-__all__ = [
-    "KNN_PROTOCOL", "KNN_SETTING", "Entry", "ListedModel", "Measurement", "Quarantined", "card_models", "cards_folder", "catalogue",
-    "check_card", "hub_models", "import_weights", "known_checkpoints", "markdown_table", "metric_label", "publish", "publish_all",
-    "read_entries", "write_card",
-]  # fmt: skip
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -4,11 +4,19 @@ import importlib
 import inspect
 import pkgutil
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 
+from sslzoo.encoders import model_folder
 from sslzoo.errors import InputError, first_line, unknown
-from sslzoo.method import Method
+from sslzoo.method import Method, read_block
 
 ENTRY_POINTS = "sslzoo.methods"
+
+
+def load(name: str | Path, *, revision: str | None = None, token: str | bool | None = None) -> Method:
+    """The whole method in a run folder or Hub repository, of whatever class it is; see `Method.from_pretrained`."""
+    folder = model_folder(name, revision=revision, token=token)
+    return method_class(read_block(folder)["model_type"].removeprefix("sslzoo-")).from_pretrained(folder)
 
 
 def method_names() -> list[str]:

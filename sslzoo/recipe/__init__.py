@@ -1,11 +1,8 @@
-"""A recipe: the whole run in one flat file, read, checked, named and written."""
+"""A recipe: the whole run in one flat file, read, checked, named and written.
 
-from .reading import load_recipe, parse_changes, parse_recipe, read_recipe, recipe_text, write_recipe
-from .rehearsal import rehearse
-from .schema import METRICS, Recipe
-from .yaml_files import recipes_folder, shipped_recipes
+Names are imported when they are first used; `__init__.pyi` says from where.
+"""
 
-__all__ = [
-    "METRICS", "Recipe", "load_recipe", "parse_changes", "parse_recipe", "read_recipe", "recipe_text", "recipes_folder",
-    "rehearse", "shipped_recipes", "write_recipe",
-]  # fmt: skip
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

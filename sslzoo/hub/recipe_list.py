@@ -3,9 +3,10 @@
 from typing import Any
 
 from sslzoo.errors import InputError
-from sslzoo.recipe import Recipe, read_recipe, shipped_recipes
+from sslzoo.recipe.names import derived_name
+from sslzoo.recipe.yaml_files import read_values, shipped_recipes
 
-from .entry import KNN_PROTOCOL, Entry
+from .entry import KNN_PROTOCOL, KNN_SETTING, Entry
 from .leaderboard import read_entries
 from .listing import OWN_NAMESPACE, card_models, cards_folder
 
@@ -25,22 +26,25 @@ def catalogue() -> list[dict[str, Any]]:
     by_name = {entry.name: entry for entry in entries}
     rows = []
     for name, file in shipped_recipes().items():
-        recipe = read_recipe(file)
+        values = read_values(file)
+        run_name = values.get("name") or derived_name(values["method"], values["encoder"], values["dataset"])
         dataset, _, stem = name.partition("/")
-        entry = by_name.get(f"{OWN_NAMESPACE}/{recipe.name}")
+        entry = by_name.get(f"{OWN_NAMESPACE}/{run_name}")
         rows.append(
             {
-                "recipe": name, "dataset": dataset, "method": recipe.method, "variant": stem[len(recipe.method) + 1 :] or None,
-                "encoder": recipe.encoder, "batch_size": recipe.batch_size, "epochs": recipe.epochs, "name": recipe.name,
-                "reference": recipe.reference, "measured": _measured(entry, recipe) if entry else {},
+                "recipe": name, "dataset": dataset, "variant": stem[len(values["method"]) + 1 :] or None, "name": run_name,
+                **{key: values[key] for key in ("method", "encoder", "batch_size", "epochs")},
+                "reference": {key.removeprefix("reference."): value for key, value in values.items() if key.startswith("reference.")},
+                "measured": _measured(entry, values.get("reference_k")) if entry else {},
             }
         )  # fmt: skip
     return rows
 
 
-def _measured(entry: Entry, recipe: Recipe) -> dict[str, float]:
+def _measured(entry: Entry, reference_k: int | None) -> dict[str, float]:
     """The measurements that can be compared with the page's numbers: by its protocols, at its k, after the last epoch."""
-    settings = {"knn": (("k", recipe.reference_k), ("temperature", 0.1)), "linear": _LAST_EPOCH, "finetune": _LAST_EPOCH}
+    knn = KNN_SETTING if reference_k is None else (("k", reference_k), ("temperature", 0.1))
+    settings = {"knn": knn, "linear": _LAST_EPOCH, "finetune": _LAST_EPOCH}
     return {
         measurement.metric: measurement.value for measurement in entry.comparable
         if measurement.protocol in _PAGE_PROTOCOLS and measurement.setting == settings[measurement.metric.partition("_")[0]]
