@@ -1,4 +1,4 @@
-"""Barlow Twins: each output of one view correlates with the same output of the other view, and with no other output."""
+"""Barlow Twins: each embedding dimension correlates with itself across the two views, and with no other dimension."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""BYOL: from one view the student predicts what its moving average, the teacher, makes of the other, without any negatives."""
+"""BYOL: the student predicts from one view how its moving average, the teacher, embeds the other view, without any negatives."""
 
 import torch
 from huggingface_hub.dataclasses import strict

@@ -1,4 +1,4 @@
-"""DCL: SimCLR without the positive pair in the denominator, so that easy pairs do not weaken the gradient of small batches."""
+"""DCL: SimCLR without the positive pair in the denominator, so that easy positives do not weaken the gradient in small batches."""
 
 from huggingface_hub.dataclasses import strict
 from torch import nn

@@ -1,4 +1,4 @@
-"""DCLW: DCL that pulls the harder on a positive pair the further it is apart."""
+"""DCLW: DCL with larger weights for positive pairs that are further apart."""
 
 from huggingface_hub.dataclasses import strict
 from torch import nn

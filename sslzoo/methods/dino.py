@@ -1,4 +1,4 @@
-"""DINO: the student tells from any view what its moving average, the teacher, makes of another global view."""
+"""DINO: the student predicts from any view to which prototypes its moving average, the teacher, assigns another global view."""
 
 from dataclasses import replace
 from functools import partial

@@ -1,4 +1,4 @@
-"""FastSiam: SimSiam with several views, where each is told from the mean of the others, a steadier target than a single one."""
+"""FastSiam: SimSiam with several views, each of which predicts the mean of the others, a steadier target than a single view."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""MAE: from a quarter of an image's patches the encoder, and a small decoder behind it, restore the pixels of the others."""
+"""MAE: the encoder sees a quarter of an image's patches, and a small decoder reconstructs the pixels of the others."""
 
 import torch
 from huggingface_hub.dataclasses import strict

@@ -1,4 +1,4 @@
-"""MoCo v2: a view finds another view of its image, seen by a slow copy of the encoder, among a long queue of other images."""
+"""MoCo v2: a view identifies the other view of its image, embedded by a slowly moving encoder, among a long queue of other images."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""MSN: from a masked view and small crops the student tells which prototypes its moving average, the teacher, assigns the image to."""
+"""MSN: the student predicts from masked and small views to which prototypes its moving average, the teacher, assigns the image."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""NNCLR: a view finds the nearest neighbour of the other view among recent images, rather than that view itself."""
+"""NNCLR: SimCLR in which the nearest neighbour of a view, among recent images, stands in for the view itself."""
 
 import torch
 import torch.nn.functional as F

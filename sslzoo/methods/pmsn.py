@@ -1,4 +1,4 @@
-"""PMSN: MSN that expects a few prototypes to be used often and many seldom, by a power law, instead of all alike."""
+"""PMSN: MSN with a power-law prior on how often each prototype is used, instead of a uniform one."""
 
 import torch
 from huggingface_hub.dataclasses import strict

@@ -1,4 +1,4 @@
-"""SimCLR: two views of an image find each other among the views of all other images."""
+"""SimCLR: two views of an image identify each other among the views of all other images."""
 
 from huggingface_hub.dataclasses import strict
 from torch import nn

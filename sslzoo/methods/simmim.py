@@ -1,4 +1,4 @@
-"""SimMIM: the encoder sees an image with most patches blotted out, and a linear layer tells from its tokens what pixels were there."""
+"""SimMIM: the encoder sees an image with most patches masked, and a linear layer predicts the masked pixels from its tokens."""
 
 import torch
 from huggingface_hub.dataclasses import strict

@@ -1,4 +1,4 @@
-"""SimSiam: from one view a predictor guesses the network's own projection of the other, which a stop-gradient holds still."""
+"""SimSiam: a predictor maps the projection of one view to that of the other, which has a stop-gradient; no negatives, no teacher."""
 
 from huggingface_hub.dataclasses import strict
 

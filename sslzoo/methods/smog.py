@@ -1,4 +1,4 @@
-"""SMoG: a view finds the group to which the other view belongs, while the groups themselves move with every batch."""
+"""SMoG: a view predicts the group of the other view, while the groups themselves move with every batch."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""SwAV: from one view the network tells to which prototypes another view was assigned, all prototypes being used equally."""
+"""SwAV: one view predicts the prototype assignment of another, where assignments use all prototypes equally."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""TiCo: two views agree, while embeddings keep off the directions that the running covariance of all embeddings says are crowded."""
+"""TiCo: two views agree, while embeddings avoid the directions in which the running covariance of all embeddings is large."""
 
 import torch
 import torch.nn.functional as F

@@ -1,4 +1,4 @@
-"""VICReg: two views agree while, over the batch, each output keeps its variance and none repeats another."""
+"""VICReg: two views agree, while each embedding dimension keeps its variance over the batch and none correlates with another."""
 
 from huggingface_hub.dataclasses import strict
 
