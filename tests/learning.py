@@ -11,13 +11,11 @@ from sslzoo.evaluation import Preprocessing, extract
 from sslzoo.recipe import read_recipe
 from sslzoo.training import train
 
-SEEDS = [0, 1, 2]
 
-
-def gain(name: str, seed: int, folder: Path, epochs: int) -> float:
+def gain(name: str, folder: Path, epochs: int) -> float:
     """The gain in accuracy of `read_out` from training the recipe for `epochs`, as a fraction of the test images."""
-    recipe = read_recipe(name, {"seed": seed, "test_split": None, "epochs": epochs})
-    torch.manual_seed(seed)
+    recipe = read_recipe(name, {"test_split": None, "epochs": epochs})
+    torch.manual_seed(recipe.seed)
     before = recipe.make_method().encoder
     train(recipe, folder, cpu=True)
     return read_out(sslzoo.load(folder).encoder) - read_out(before)

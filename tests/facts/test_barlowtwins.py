@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from learning import SEEDS, gain
+from learning import gain
 
 from sslzoo import BarlowTwins, BarlowTwinsConfig
 from sslzoo.method import Progress
@@ -131,6 +131,5 @@ def test_views_are_byols_pair():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", SEEDS)
-def test_training_beats_the_untrained_encoder(seed, tmp_path):
-    assert gain("digits/barlowtwins", seed, tmp_path / "run", epochs=10) > 0.1
+def test_training_beats_the_untrained_encoder(tmp_path):
+    assert gain("digits/barlowtwins", tmp_path / "run", epochs=3) > 0.1

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from learning import SEEDS, gain
+from learning import gain
 
 from sslzoo import BYOL, BYOLConfig
 from sslzoo.method import Progress
@@ -198,6 +198,5 @@ def test_encoder_is_the_students():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", SEEDS)
-def test_training_beats_the_untrained_encoder(seed, tmp_path):
-    assert gain("digits/byol", seed, tmp_path / "run", epochs=9) > 0.04
+def test_training_beats_the_untrained_encoder(tmp_path):
+    assert gain("digits/byol", tmp_path / "run", epochs=3) > 0.04

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from learning import SEEDS, gain
+from learning import gain
 
 from sslzoo import DCL, DCLConfig
 from sslzoo.method import Progress
@@ -118,6 +118,5 @@ def test_views_are_simclrs():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", SEEDS)
-def test_training_beats_the_untrained_encoder(seed, tmp_path):
-    assert gain("digits/dcl", seed, tmp_path / "run", epochs=10) > 0.1
+def test_training_beats_the_untrained_encoder(tmp_path):
+    assert gain("digits/dcl", tmp_path / "run", epochs=3) > 0.1

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from learning import SEEDS, gain
+from learning import gain
 
 from sslzoo import DCLW, DCLWConfig
 from sslzoo.method import Progress
@@ -111,6 +111,5 @@ def test_views_are_simclrs():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", SEEDS)
-def test_training_beats_the_untrained_encoder(seed, tmp_path):
-    assert gain("digits/dclw", seed, tmp_path / "run", epochs=10) > 0.1
+def test_training_beats_the_untrained_encoder(tmp_path):
+    assert gain("digits/dclw", tmp_path / "run", epochs=3) > 0.1

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from learning import SEEDS, gain
+from learning import gain
 
 from sslzoo import DINO, DINOConfig
 from sslzoo.errors import InputError
@@ -275,6 +275,5 @@ def test_defaults_are_the_papers():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", SEEDS)
-def test_training_beats_the_untrained_encoder(seed, tmp_path):
-    assert gain("digits/dino", seed, tmp_path / "run", epochs=10) > 0.04
+def test_training_beats_the_untrained_encoder(tmp_path):
+    assert gain("digits/dino", tmp_path / "run", epochs=5) > 0.04

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from learning import SEEDS, gain
+from learning import gain
 
 from sslzoo import FastSiam, FastSiamConfig
 from sslzoo.method import Progress
@@ -136,6 +136,5 @@ def test_views_are_four_of_the_same_kind():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", SEEDS)
-def test_training_beats_the_untrained_encoder(seed, tmp_path):
-    assert gain("digits/fastsiam", seed, tmp_path / "run", epochs=6) > 0.05
+def test_training_beats_the_untrained_encoder(tmp_path):
+    assert gain("digits/fastsiam", tmp_path / "run", epochs=2) > 0.05

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from learning import SEEDS, gain
+from learning import gain
 
 from sslzoo import LeJEPA, LeJEPAConfig
 from sslzoo.method import Progress
@@ -112,6 +112,5 @@ def test_defaults_are_the_papers_and_the_pages():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", SEEDS)
-def test_training_beats_the_untrained_encoder(seed, tmp_path):
-    assert gain("digits/lejepa", seed, tmp_path / "run", epochs=12) > 0.08
+def test_training_beats_the_untrained_encoder(tmp_path):
+    assert gain("digits/lejepa", tmp_path / "run", epochs=4) > 0.08

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from learning import SEEDS
 
 from sslzoo import MAE, MAEConfig
 from sslzoo.data import load_images
@@ -241,10 +240,9 @@ def test_defaults_are_the_papers():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", SEEDS)
-def test_training_reconstructs_test_images_better_than_the_training_mean(seed, tmp_path):
+def test_training_reconstructs_test_images_better_than_the_training_mean(tmp_path):
     """The class token is hardly trained in half a minute, so reconstruction is measured instead of kNN or a linear classifier."""
-    recipe = read_recipe("digits/mae", {"seed": seed, "test_split": None, "epochs": 36})
+    recipe = read_recipe("digits/mae", {"test_split": None, "epochs": 36})
     train(recipe, tmp_path / "run", cpu=True)
     model = MAE.from_pretrained(tmp_path / "run").eval()
     train_pixels, test_pixels = (views_of(split, recipe) for split in ("train", "test"))

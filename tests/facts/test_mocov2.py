@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from learning import SEEDS, gain
+from learning import gain
 
 from sslzoo import MoCoV2, MoCoV2Config
 from sslzoo.method import Progress
@@ -207,6 +207,5 @@ def test_defaults_are_the_papers():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", SEEDS)
-def test_training_beats_the_untrained_encoder(seed, tmp_path):
-    assert gain("digits/mocov2", seed, tmp_path / "run", epochs=7) > 0.06
+def test_training_beats_the_untrained_encoder(tmp_path):
+    assert gain("digits/mocov2", tmp_path / "run", epochs=2) > 0.06

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from learning import SEEDS, gain
+from learning import gain
 
 from sslzoo import NNCLR, NNCLRConfig
 from sslzoo.method import Progress
@@ -137,6 +137,5 @@ def test_defaults_are_the_papers():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", SEEDS)
-def test_training_beats_the_untrained_encoder(seed, tmp_path):
-    assert gain("digits/nnclr", seed, tmp_path / "run", epochs=13) > 0.06
+def test_training_beats_the_untrained_encoder(tmp_path):
+    assert gain("digits/nnclr", tmp_path / "run", epochs=6) > 0.06

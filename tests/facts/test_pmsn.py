@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from learning import SEEDS, gain
+from learning import gain
 
 from sslzoo import PMSN, PMSNConfig
 from sslzoo.method import Progress
@@ -232,6 +232,5 @@ def test_recipe_of_the_reference_table_keeps_85_percent_of_every_anchors_patches
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", SEEDS)
-def test_training_beats_the_untrained_encoder(seed, tmp_path):
-    assert gain("digits/pmsn", seed, tmp_path / "run", epochs=20) > 0.01
+def test_training_beats_the_untrained_encoder(tmp_path):
+    assert gain("digits/pmsn", tmp_path / "run", epochs=20) > 0.01

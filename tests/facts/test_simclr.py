@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from learning import SEEDS, gain
+from learning import gain
 
 from sslzoo import SimCLR, SimCLRConfig
 from sslzoo.method import Progress
@@ -129,6 +129,5 @@ def test_plain_loss_equals_the_value_by_hand():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", SEEDS)
-def test_training_beats_the_untrained_encoder(seed, tmp_path):
-    assert gain("digits/simclr", seed, tmp_path / "run", epochs=12) > 0.12
+def test_training_beats_the_untrained_encoder(tmp_path):
+    assert gain("digits/simclr", tmp_path / "run", epochs=4) > 0.12

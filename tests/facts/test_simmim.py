@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from learning import SEEDS
 
 from sslzoo import SimMIM, SimMIMConfig
 from sslzoo.data import load_images
@@ -169,10 +168,9 @@ def test_defaults_are_the_papers():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", SEEDS)
-def test_training_reconstructs_test_images_better_than_the_training_median(seed, tmp_path):
+def test_training_reconstructs_test_images_better_than_the_training_median(tmp_path):
     """The class token is hardly trained in half a minute, so reconstruction is measured instead of kNN or a linear classifier."""
-    recipe = read_recipe("digits/simmim", {"seed": seed, "test_split": None})
+    recipe = read_recipe("digits/simmim", {"test_split": None})
     train(recipe, tmp_path / "run", cpu=True)
     model = SimMIM.from_pretrained(tmp_path / "run").eval()
     train_pixels, test_pixels = (views_of(split, recipe) for split in ("train", "test"))

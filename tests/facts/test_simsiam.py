@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from learning import SEEDS, gain
+from learning import gain
 
 from sslzoo import SimSiam, SimSiamConfig
 from sslzoo.method import Progress
@@ -156,6 +156,5 @@ def test_views_are_two_of_the_same_kind():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", SEEDS)
-def test_training_beats_the_untrained_encoder(seed, tmp_path):
-    assert gain("digits/simsiam", seed, tmp_path / "run", epochs=10) > 0.05
+def test_training_beats_the_untrained_encoder(tmp_path):
+    assert gain("digits/simsiam", tmp_path / "run", epochs=4) > 0.05

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from learning import SEEDS, gain
+from learning import gain
 
 from sslzoo import SMoG, SMoGConfig
 from sslzoo.method import Progress
@@ -201,6 +201,5 @@ def test_defaults_are_the_papers_groups_and_the_reference_tables_values():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", SEEDS)
-def test_training_beats_the_untrained_encoder(seed, tmp_path):
-    assert gain("digits/smog", seed, tmp_path / "run", epochs=12) > 0.04
+def test_training_beats_the_untrained_encoder(tmp_path):
+    assert gain("digits/smog", tmp_path / "run", epochs=4) > 0.04

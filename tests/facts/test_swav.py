@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from learning import SEEDS, gain
+from learning import gain
 
 from sslzoo import SwAV, SwAVConfig
 from sslzoo.method import Progress
@@ -211,6 +211,5 @@ def test_defaults_are_the_papers():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", SEEDS)
-def test_training_beats_the_untrained_encoder(seed, tmp_path):
-    assert gain("digits/swav", seed, tmp_path / "run", epochs=9) > 0.06
+def test_training_beats_the_untrained_encoder(tmp_path):
+    assert gain("digits/swav", tmp_path / "run", epochs=3) > 0.06

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from learning import SEEDS, gain
+from learning import gain
 
 from sslzoo import TiCo, TiCoConfig
 from sslzoo.method import Progress
@@ -202,6 +202,5 @@ def test_encoder_is_the_students():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", SEEDS)
-def test_training_beats_the_untrained_encoder(seed, tmp_path):
-    assert gain("digits/tico", seed, tmp_path / "run", epochs=12) > 0.1
+def test_training_beats_the_untrained_encoder(tmp_path):
+    assert gain("digits/tico", tmp_path / "run", epochs=4) > 0.1

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from learning import SEEDS, gain
+from learning import gain
 
 from sslzoo import VICReg, VICRegConfig
 from sslzoo.method import Progress
@@ -118,6 +118,5 @@ def test_views_are_two_of_the_same_kind_solarized_before_the_blur():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", SEEDS)
-def test_training_beats_the_untrained_encoder(seed, tmp_path):
-    assert gain("digits/vicreg", seed, tmp_path / "run", epochs=9) > 0.07
+def test_training_beats_the_untrained_encoder(tmp_path):
+    assert gain("digits/vicreg", tmp_path / "run", epochs=3) > 0.07

@@ -5,7 +5,7 @@ from itertools import permutations
 
 import pytest
 import torch
-from learning import SEEDS, gain
+from learning import gain
 
 from sslzoo import VICRegL, VICRegLConfig
 from sslzoo.errors import InputError
@@ -211,6 +211,5 @@ def test_views_are_two_of_the_same_kind():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", SEEDS)
-def test_training_beats_the_untrained_encoder(seed, tmp_path):
-    assert gain("digits/vicregl", seed, tmp_path / "run", epochs=8) > 0.08
+def test_training_beats_the_untrained_encoder(tmp_path):
+    assert gain("digits/vicregl", tmp_path / "run", epochs=3) > 0.08
