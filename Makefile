@@ -22,6 +22,7 @@ test: .venv/installed
 
 lint: .venv/installed
 	$(BIN)/ruff check .
+	$(BIN)/pyrefly check --output-format min-text
 
 clean:
 	rm -rf .venv runs

@@ -115,7 +115,7 @@ class Method(PreTrainedModel):
     initialises them in `__init__`, and defines `views` and `loss`, and `encoder` where that is not `backbone`.
     """
 
-    config_class = MethodConfig
+    config_class: type[MethodConfig] = MethodConfig
     # transformers strips this prefix from loaded keys, so no key may start with it.
     base_model_prefix = "sslzoo"
     main_input_name = "views"

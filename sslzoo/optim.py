@@ -152,8 +152,8 @@ def _scale_updates(parameters: list[Tensor], gradients: list[Tensor], decay: flo
     ratio = trust * weight_norms / (gradient_norms + decay * weight_norms + eps)
     scaled = (weight_norms > 0) & (gradient_norms > 0)
     # g' = ratio * (g + decay * w), or g where either norm is 0
-    ratio, decay = torch.where(scaled, ratio, 1.0), torch.where(scaled, decay, 0.0)
-    updates = torch._foreach_mul(parameters, list(decay.unbind()))
+    ratio, decays = torch.where(scaled, ratio, 1.0), torch.where(scaled, decay, 0.0)
+    updates = torch._foreach_mul(parameters, list(decays.unbind()))
     torch._foreach_add_(updates, gradients)
     torch._foreach_mul_(updates, list(ratio.unbind()))
     return updates

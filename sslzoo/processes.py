@@ -82,7 +82,7 @@ def all_or_none() -> Iterator[None]:
         yield
     except Exception as raised:  # shared with the others, then raised
         error = raised
-    errors = gather_objects(error and (isinstance(error, InputError), first_line(error)))
+    errors = gather_objects(None if error is None else (isinstance(error, InputError), first_line(error)))
     failed = [(number, *found) for number, found in enumerate(errors) if found is not None]
     if error is None and failed:
         number, of_input, message = failed[0]

@@ -64,7 +64,7 @@ def _split(own: NamedTensors) -> NamedTensors:
     split = {}
     for name, (old, value) in own.items():
         block, _, rest = name.partition(".mlp.fc1.")
-        parts = ()
+        parts, part = (), ""
         if ".attn.qkv." in name:
             parts, part = ("q", "k", "v"), "qkv"
         elif ".mlp.w12." in name:

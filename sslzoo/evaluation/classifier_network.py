@@ -69,7 +69,7 @@ class _FeatureBatchNorm(nn.BatchNorm1d):
         variance = _all_reduce_sum((embeddings - mean).square().sum(dim=0)) / count
         self.running_mean.lerp_(mean, self.momentum)
         self.running_var.lerp_(variance * count / (count - 1), self.momentum)
-        self.num_batches_tracked += 1
+        self.num_batches_tracked.add_(1)
         return (embeddings - mean) / (variance + self.eps).sqrt()
 
 

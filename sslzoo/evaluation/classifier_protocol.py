@@ -83,7 +83,7 @@ class ClassifierProtocol(Protocol):
         data = data._replace(train=without_broken(data.train), test=without_broken(data.test))
         history = ClassifierTraining(self, encoder, data, session).run_to_end()
         kind = "finetune" if self.trains_encoder else "linear"
-        measured = []
+        measured: list[tuple[str, dict[str, str | int], int]] = []
         for name in history[-1]:
             best = max(range(len(history)), key=lambda epoch: history[epoch][name])  # the first of several
             measured.append((name, {"of": "last epoch"}, history[-1][name]))

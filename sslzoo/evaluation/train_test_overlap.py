@@ -25,10 +25,11 @@ def count_overlap(train: ImageSet, test: ImageSet) -> int:
 
 def _hashes(images: ImageSet, positions: Tensor) -> Tensor:
     """int64 (n,) of the images that can be decoded: pixels and size, weighted by factors of their position, summed modulo 2^64."""
-    factors, hashes = None, []
+    factors = size_factors = None
+    hashes = []
     for _, batch in images.read(positions, _BATCH):
         channels, height, width = batch.pixels.shape[1:]
-        if factors is None or factors.shape[1:] != (height, width):
+        if factors is None or size_factors is None or factors.shape[1:] != (height, width):
             # By row and column, not by memory offset, as canvas sizes differ. The canvas outside of an image is zero and adds nothing.
             channel, row, column = (torch.arange(count, device=batch.pixels.device) for count in (channels + 1, height, width))
             places = (channel[:, None, None] << 40) + (row[:, None] << 20) + column

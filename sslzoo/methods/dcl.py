@@ -39,9 +39,9 @@ class DCL(Method):
         self.post_init()
 
     def loss(self, views, progress):
-        temperature = self.config.temperature
-        cosines, negatives = decoupled(*forward_views(self._embed, views, self.config.joint_views), temperature)
-        return {"loss": (negatives - cosines / temperature).mean()}
+        first, second = forward_views(self._embed, views, self.config.joint_views)
+        cosines, negatives = decoupled(first, second, self.config.temperature)
+        return {"loss": (negatives - cosines / self.config.temperature).mean()}
 
     def _embed(self, pixels):
         return self.projector(features(self.backbone, pixels))

@@ -153,7 +153,7 @@ class Recipe:
         free = 4 * default_budget(torch.device("cpu"))
         if needed > free:
             sizes = {key: value for key, value in self.hyperparameters.items() if type(value) is int}
-            suspect = f"{key} is {sizes[key]}: " if (key := max(sizes, key=sizes.get, default=None)) else ""
+            suspect = f"{key} is {sizes[key]}: " if (key := max(sizes, key=sizes.__getitem__, default=None)) else ""
             raise InputError(f"{suspect}the method takes {needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB of memory are free")
         return method
 

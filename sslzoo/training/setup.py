@@ -31,7 +31,7 @@ def make_training_method(recipe: Recipe, accelerator: Accelerator) -> Method:
     method = recipe.make_method().to(accelerator.device)
     if accelerator.device.type == "cuda":
         torch.set_float32_matmul_precision("high")
-        method = method.to(memory_format=torch.channels_last)
+        method = method.to(memory_format=torch.channels_last)  # pyrefly: ignore[missing-argument]
         if accelerator.num_processes > 1:
             method = nn.SyncBatchNorm.convert_sync_batchnorm(method)
     if recipe.compile:

@@ -44,9 +44,9 @@ def train(recipe: Recipe, folder: str | Path, *, resume: bool = False, cpu: bool
     with explain_lost_process():
         check_equal("the recipe", recipe.flat())
         with locked(run.folder):
-            recipe = broadcast_from_main(lambda: recipe_to_train(run, recipe, resume))
-            if recipe is None:
+            to_train = broadcast_from_main(lambda: recipe_to_train(run, recipe, resume))
+            if to_train is None:
                 broadcast_from_main(lambda: remove_checkpoints(run))
             else:
-                Training(recipe, run, accelerator).run_to_end()
+                Training(to_train, run, accelerator).run_to_end()
     return run

@@ -25,10 +25,10 @@ def render_by_image(views: Sequence[View], pixels: Tensor, sizes: Tensor, drawn:
     boxes, mirrored, amounts, order, grayscale, sigmas, solarized = (part.flatten(0, 1).tolist() for part in drawn)
     # Each image's operations in their order: (number drawn, column of JITTER, amount).
     plans = [sorted(zip(numbers, range(len(JITTER)), its, strict=True)) for numbers, its in zip(order, amounts, strict=True)]
-    sizes, turns = sizes.tolist(), drawn.amounts.flatten(0, 1)[:, _HUE]
+    heights_and_widths, turns = sizes.tolist(), drawn.amounts.flatten(0, 1)[:, _HUE]
     for number, image in enumerate(images):
         row = number // len(views)
-        image.copy_(crop_one(pixels[row], sizes[row], boxes[number], mirrored[number], view_of[number]))
+        image.copy_(crop_one(pixels[row], heights_and_widths[row], boxes[number], mirrored[number], view_of[number]))
         _blend(image, plans[number], after_hue=False)
     turned = [number for number, its in enumerate(amounts) if its[_HUE] != 0]
     if len(turned) == len(images):
