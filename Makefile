@@ -18,7 +18,7 @@ quickstart: .venv/installed
 test: .venv/installed
 	@test -x /usr/bin/chromium || { apt-get update -qq && apt-get install -y -qq chromium; } > /dev/null \
 		|| { echo "the Space's tests drive /usr/bin/chromium: install it, as root with apt-get install chromium"; exit 1; }
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 lint: .venv/installed
 	$(BIN)/ruff check .
