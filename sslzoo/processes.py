@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import accumulate
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -68,6 +69,29 @@ def all_gather_rows(rows: Tensor) -> Tensor:
     parts = [torch.empty_like(padded) for _ in counts]
     distributed.all_gather(parts, padded)
     return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
+
+
+def gather_in_place(rows: Tensor, first: int, count: int) -> Tensor:
+    """The rows of all processes in rank order, at the start of `rows`, without a second buffer; a view, without gradient.
+
+    rows: (n, ...), of one shape in all processes. Each has written `count` rows from row `first` on, behind the places of all lower ranks.
+    """
+    counts = gather_objects(count)
+    ends = list(accumulate(counts))
+    start = ends[rank()] - count
+    if start < first:
+        # In chunks through a copy, as source and target overlap.
+        for low in range(0, count, _MOVED_ROWS):
+            high = min(low + _MOVED_ROWS, count)
+            rows[start + low : start + high] = rows[first + low : first + high].clone()
+    if len(counts) > 1:
+        for source, end in enumerate(ends):
+            if counts[source]:
+                distributed.broadcast(rows[end - counts[source] : end], source)
+    return rows[: ends[-1]]
+
+
+_MOVED_ROWS = 1024  # at a time
 
 
 @contextmanager

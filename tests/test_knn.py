@@ -4,13 +4,16 @@ import io
 import json
 import math
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
 from PIL import Image
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from tqdm import tqdm
 from transformers import AutoImageProcessor, ResNetConfig, ResNetModel
 
@@ -238,6 +241,43 @@ def small_encoder():
     return build_encoder(encoder_config("res6", 16))
 
 
+class LiveBytes(TorchDispatchMode):
+    """Counts the bytes of the tensors that operations have made and that are still held, and the most of them at once."""
+
+    def __init__(self):
+        super().__init__()
+        self.held, self.most = {}, 0
+
+    def __torch_dispatch__(self, operation, types, arguments=(), named=None):
+        out = operation(*arguments, **(named or {}))
+        for tensor in tree_leaves(out):
+            if isinstance(tensor, torch.Tensor):
+                storage = tensor.untyped_storage()
+                self.held[StorageWeakRef(storage)] = storage.nbytes()
+        self.held = {reference: size for reference, size in self.held.items() if not reference.expired()}
+        self.most = max(self.most, sum(self.held.values()))
+        return out
+
+
+class WideEncoder(torch.nn.Module):
+    """Features of 65,536 numbers, next to which the images are small."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(1, 65_536))
+        self.config = SimpleNamespace(hidden_size=65_536)
+
+    def forward(self, pixel_values):
+        return SimpleNamespace(pooler_output=pixel_values.mean(dim=(1, 2, 3), keepdim=True)[..., 0] * self.weight, last_hidden_state=None)
+
+
+def peak_of_wide_features():
+    """The most bytes held while features of 40 images are made in batches of two, as a multiple of all features' bytes."""
+    with LiveBytes() as live:
+        found, _ = extract(WideEncoder(), Pictures(40), Preprocessing(16, 16), batch_size=2)
+    return live.most / (40 * 65_536 * 4), found[:, 0].clone()
+
+
 def features_of_five(batch_size=2):
     return extract(small_encoder(), Pictures(5), Preprocessing(16, 16), batch_size=batch_size)
 
@@ -267,6 +307,10 @@ class TestExtract:
         with pytest.raises(ZeroDivisionError):
             extract(encoder, Pictures(2), Preprocessing(16, 16), done=lambda count: 1 / 0)
         assert encoder.training
+
+    def test_holds_all_features_once(self):
+        peak, _ = peak_of_wide_features()
+        assert 1 <= peak < 1.25, "one buffer and the numbers of a batch"
 
     def test_tells_how_many_are_done_and_does_without_labels(self):
         done = []

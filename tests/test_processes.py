@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from test_broken_in_evaluation import features_with_broken
 from test_classifier import encoder_named, session, short_linear, short_trainings
 from test_contract import BATCH, build, every_method, optimizer_of, progress, random_views, snapshot, without_scalars
-from test_knn import Pictures, features_of_five, small_encoder
+from test_knn import Pictures, features_of_five, peak_of_wide_features, small_encoder
 from test_parts import gathered, rows
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
@@ -22,7 +22,7 @@ from sslzoo.errors import InputError
 from sslzoo.evaluation import Preprocessing, classifier_training, data_facts, extract, linear_features, make_data
 from sslzoo.evaluation.classifier_training import ClassifierTraining
 from sslzoo.evaluation.train_test_overlap import count_overlap
-from sslzoo.processes import broadcast_from_main, check_equal
+from sslzoo.processes import broadcast_from_main, check_equal, gather_in_place
 
 STEPS = 2
 AS_IT_IS = Preprocessing(16, 16)
@@ -79,11 +79,24 @@ def _parts(rank, state):
     """Everything distributed apart from the methods' losses. state: a folder of this process alone."""
     with pytest.MonkeyPatch.context() as patch:
         return {
-            "gather": gathered(rank), "extract": features_of_five(), "broken": features_with_broken(),
+            "gather": gathered(rank), "in_place": _gathered_in_place(rank), "peak": peak_of_wide_features(),
+            "extract": features_of_five(), "broken": features_with_broken(),
             "classifiers": short_trainings(), "shared": _shared(rank),
             "errors": _errors(rank), "features": _kept_features(rank, state / "features", patch),
             "resumed": _resumed_classifier(rank, state / "classifier", patch),
         }  # fmt: skip
+
+
+def _gathered_in_place(rank):
+    """Of 6,000 rows each process has a place for half: all are there, some are missing, or only the last process has any."""
+    numbers = torch.arange(6000.0)[:, None].expand(-1, 3)
+    found = []
+    for counts in ((3000, 3000), (500, 2900), (0, 2)):
+        rows, first = torch.full((6000, 3), -1.0), 3000 * rank
+        rows[first : first + counts[rank]] = numbers[first : first + counts[rank]]
+        gathered_rows = gather_in_place(rows, first, counts[rank])
+        found.append((gathered_rows.clone(), gathered_rows.data_ptr() == rows.data_ptr()))
+    return found
 
 
 class Watched(Pictures):
@@ -232,6 +245,22 @@ def test_gather_puts_the_processes_rows_in_order_and_sums_what_each_of_them_send
         found = results["parts"]["gather"]
         assert torch.equal(found["every"], rows(6)) and found["counts"].tolist() == [0, 1] and found["rank"] == process
         torch.testing.assert_close(found["gradient"], weights[process * 3 : process * 3 + 3])
+
+
+def test_rows_are_gathered_in_place_and_close_up():
+    numbers = torch.arange(6000.0)[:, None].expand(-1, 3)
+    expected = [numbers, torch.cat((numbers[:500], numbers[3000:5900])), numbers[3000:3002]]
+    for results in two_processes():
+        for (found, in_place), rows_of_both in zip(results["parts"]["in_place"], expected, strict=True):
+            assert torch.equal(found, rows_of_both) and in_place
+
+
+def test_each_process_holds_all_features_once():
+    _, expected = peak_of_wide_features()
+    for results in two_processes():
+        peak, found = results["parts"]["peak"]
+        assert 1 <= peak < 1.25
+        torch.testing.assert_close(found, expected)
 
 
 def test_features_are_distributed_and_gathered_in_order():

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from sslzoo.data import ImageSet
 from sslzoo.encoders import feature_width, features, load_pretrained
 from sslzoo.errors import InputError, first_line
-from sslzoo.processes import all_gather_rows, all_or_none, local_positions, world_size
+from sslzoo.processes import all_gather_rows, all_or_none, gather_in_place, local_positions, world_size
 
 from .preprocessing import Preprocessing
 
@@ -48,22 +48,29 @@ def extract(
     """Features float32 (n, width) on the device and labels int64 (n,) of the n images that can be decoded, in the order of the data set.
 
     Runs the encoder in evaluation mode. Each process embeds its share and all return all features; an error in one is raised in all.
-    done: called with the number of images embedded since the last call.
+    Memory on each device: one buffer of all features, and a batch. done: called with the number of images embedded since the last call.
     """
     device = next(encoder.parameters()).device
     training = encoder.training
     encoder.eval()
-    embeddings, labels = [], []
+    positions = local_positions(len(images))
+    first = int(positions[0]) if len(positions) else len(images)
+    rows, labels, count = None, [], 0
     try:
         with all_or_none():
-            for _, batch in images.read(local_positions(len(images)), batch_size):
-                pixels = preprocessing(batch.pixels, batch.sizes).to(device)
-                embeddings.append(features(encoder, pixels).float())
+            for _, batch in images.read(positions, batch_size):
+                embeddings = features(encoder, preprocessing(batch.pixels, batch.sizes).to(device))
+                if rows is None:
+                    rows = torch.empty(len(images), embeddings.shape[1], device=device)
+                rows[first + count : first + count + len(embeddings)] = embeddings
+                count += len(embeddings)
                 labels.append(batch.labels)
-                done(len(pixels) * world_size())
+                done(len(embeddings) * world_size())
+            if rows is None:
+                rows = torch.empty(len(images), feature_width(encoder), device=device)
     finally:
         encoder.train(training)
-    gathered = all_gather_rows(torch.cat(embeddings) if embeddings else torch.empty(0, feature_width(encoder), device=device))
+    gathered = gather_in_place(rows, first, count)
     if images.labels is None:
         return gathered, None
     return gathered, all_gather_rows(torch.cat(labels).to(device) if labels else torch.empty(0, dtype=torch.int64, device=device))

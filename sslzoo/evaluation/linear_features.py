@@ -70,8 +70,8 @@ class FeatureLinearProtocol(Protocol):
     dimension becomes zero. SGD with momentum starts from zero weights, its learning rate decays to zero by a cosine over all steps, and
     the incomplete last batch of an epoch is dropped.
 
-    Memory on the device: 4 * width * training images bytes, twice that while features are gathered (ImageNet-1k and a ResNet-50: twice
-    10.5 GB); then 12 * width * settings * classes bytes for the grid (1.0 GB in that case).
+    Memory on the device: 4 * width * training images bytes (ImageNet-1k and a ResNet-50: 10.5 GB), and 12 * width * settings * classes
+    bytes for the grid (1.0 GB in that case).
     """
 
     learning_rates: tuple[float, ...]
