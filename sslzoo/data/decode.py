@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
 import numpy as np
+import simplejpeg
 from PIL import Image
 
 from .exif import orientation
@@ -74,6 +75,12 @@ def _decode(encoded: bytes, longest: int | None, resolution: RequiredResolution 
     with _open(encoded) as image:
         depth = encoded[_DEPTH_OFFSET] if image.format == "PNG" else 8
         reduction = plan(image.size, longest, resolution)
+        # simplejpeg is faster where its array is the result. Turning and resizing need a Pillow image, which costs what was gained.
+        if image.format in ("JPEG", "MPO") and image.size == reduction.size and orientation(image) not in _TRANSPOSE:
+            with semaphore.acquired(image.width * image.height) if semaphore else nullcontext():
+                pixels = _decode_jpeg(encoded, image)
+            if pixels is not None:
+                return pixels
         # A JPEG is decoded at the smallest scale (1/2, 1/4, 1/8) that keeps the box at least as large as it is going to be.
         box_size = reduction.box[2] - reduction.box[0], reduction.box[3] - reduction.box[1]
         least = tuple(max(1, side * size // part) for side, size, part in zip(image.size, reduction.size, box_size, strict=True))
@@ -89,6 +96,17 @@ def _decode(encoded: bytes, longest: int | None, resolution: RequiredResolution 
         if turned in _TRANSPOSE:
             image = image.transpose(_TRANSPOSE[turned])
         return np.asarray(image)
+
+
+def _decode_jpeg(encoded: bytes, image: Image.Image) -> np.ndarray | None:
+    """The pixels of a sound JPEG, equal to Pillow's; None for what Pillow has to decode: CMYK, and damage that it may yet tolerate."""
+    if image.mode not in ("RGB", "L"):
+        return None
+    try:
+        pixels = simplejpeg.decode_jpeg(memoryview(encoded).cast("B"), "RGB")
+    except ValueError:  # also raised for what is only a warning to Pillow
+        return None
+    return pixels if pixels.shape[:2] == (image.height, image.width) else None
 
 
 def _read_size(encoded: bytes, longest: int | None, resolution: RequiredResolution | None) -> tuple[int, int]:

@@ -1,0 +1,99 @@
+"""How fast JPEG files are decoded, next to Pillow.
+
+    python benches/decode.py [500x375 4000x3000] [--data FILE.parquet] [--threads 1 2] [--rounds 9]
+
+Made photos of the named sizes, and the first JPEG images of a Parquet file, each at full size; `sslzoo` is `decode` as training calls it.
+Both take turns in one process. CPU time counts all threads, so that what else the machine does falls on both alike: read the ratios,
+images/s over Pillow's of the same round. Wall time shows what the interpreter's lock leaves of a second thread, if nothing else runs.
+"""
+
+import argparse
+import io
+import statistics
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from PIL import Image
+
+from sslzoo.data.decode import decode
+
+_WINDOW = 0.5  # seconds that one decoder runs before the next one's turn
+_FILES = 48  # of a Parquet file
+
+
+def with_pillow(encoded: bytes) -> np.ndarray:
+    """The image as uint8 (height, width, 3), as data loaders decode it."""
+    with Image.open(io.BytesIO(encoded)) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def with_sslzoo(encoded: bytes) -> np.ndarray:
+    return decode(encoded, None)
+
+
+_DECODERS = {"Pillow": with_pillow, "sslzoo": with_sslzoo}
+
+
+def made_photo(width: int, height: int) -> bytes:
+    """A JPEG file with shapes of three sizes and a little noise, about as large as a photo's."""
+    random = np.random.RandomState(0)
+    photo = random.normal(0, 4, (height, width, 3)).astype(np.float32)
+    for cells, strength in ((4, 0.5), (16, 0.25), (64, 0.15)):
+        coarse = Image.fromarray(random.randint(0, 256, (cells, cells, 3), np.uint8))
+        photo += strength * np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC))
+    stream = io.BytesIO()
+    Image.fromarray(photo.clip(0, 255).astype(np.uint8)).save(stream, "JPEG", quality=90)
+    return stream.getvalue()
+
+
+def stored_photos(file: str) -> list[bytes]:
+    """The first JPEG files in the column `image` of a Parquet file."""
+    import pyarrow.parquet as parquet
+
+    column = parquet.read_table(file, columns=["image"]).column("image")
+    files = (row["bytes"].as_py() for row in column)
+    found = [encoded for encoded in files if encoded[:2] == b"\xff\xd8"][:_FILES]
+    if not found:
+        raise SystemExit(f"{file} has no JPEG images")
+    return found
+
+
+def measure(files: list[bytes], threads: int, rounds: int) -> None:
+    """Prints images/s of each decoder, by CPU and by wall, and the ratios to Pillow."""
+    speeds = {name: [] for name in _DECODERS}
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in range(rounds):
+            for name, decoder in _DECODERS.items():
+                wall, cpu, images = time.perf_counter(), time.process_time(), 0
+                while time.perf_counter() - wall < _WINDOW:
+                    some = [files[(images + offset) % len(files)] for offset in range(4 * threads)]
+                    images += sum(1 for _ in pool.map(decoder, some))
+                speeds[name].append((images / (time.process_time() - cpu), images / (time.perf_counter() - wall)))
+    for name, found in speeds.items():
+        line = f"  {threads} thread{'s' if threads > 1 else ' '}  {name}"
+        for kind, index in (("CPU s", 0), ("second", 1)):
+            ratios = [one[index] / other[index] for one, other in zip(found, speeds["Pillow"], strict=True)]
+            line += f"{statistics.median(one[index] for one in found):>9.1f} images/{kind}, {statistics.median(ratios):.2f} x Pillow"
+            line += f" ({min(ratios):.2f} - {max(ratios):.2f})"
+        print(line, flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sizes", nargs="*", default=["500x375", "4000x3000"], help="px, width x height")
+    parser.add_argument("--data", nargs="*", default=[], help="Parquet files")
+    parser.add_argument("--threads", nargs="*", type=int, default=[1, 2])
+    parser.add_argument("--rounds", type=int, default=9)
+    arguments = parser.parse_args()
+    rows = {size: [made_photo(*map(int, size.split("x")))] for size in arguments.sizes}
+    rows |= {file: stored_photos(file) for file in arguments.data}
+    for name, files in rows.items():
+        assert all(np.array_equal(with_pillow(encoded), with_sslzoo(encoded)) for encoded in files), "the pixels differ from Pillow's"
+        print(f"{name}: {sum(map(len, files)) / len(files) / 1024:,.0f} KiB a file", flush=True)
+        for threads in arguments.threads:
+            measure(files, threads, arguments.rounds)
+
+
+if __name__ == "__main__":
+    main()
