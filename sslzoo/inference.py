@@ -63,11 +63,9 @@ def evaluate(
         folder, own.dataset if own else on, splits, image_column or (own and own.image_column), label_column or (own and own.label_column),
         own and own.canvas, cpu,
     )  # fmt: skip
-    facts, numbers = data_facts(data), []
-    if facts["test_images_in_train"]:
-        _log.warning("%d of the %d test images are training images too", facts["test_images_in_train"], facts["test_images"])
+    numbers = []
     for protocol in protocols:
-        found = measure_stored(folder, data, facts, protocol, recipe.seed if recipe else 0, cpu)
+        found = measure_stored(folder, data, protocol, recipe.seed if recipe else 0, cpu)
         with all_or_none():
             if rank() == 0 and Path(name).is_dir() and (folder / RESULTS).exists():
                 try:
@@ -75,6 +73,9 @@ def evaluate(
                 except OSError as error:  # such as a shared, read-only folder
                     _log.warning("the numbers of %s are not stored in %s: %s", protocol, folder / RESULTS, first_line(error))
         numbers += found
+    facts = data_facts(data)
+    if facts["test_images_in_train"]:
+        _log.warning("%d of the %d test images are training images too", facts["test_images_in_train"], facts["test_images"])
     return numbers
 
 
@@ -98,10 +99,10 @@ def load_data(
     return make_data(train, test, preprocessing)
 
 
-def measure_stored(folder: Path, data: Data, facts: dict[str, Any], protocol: str, seed: int, cpu: bool) -> list[dict[str, Any]]:
+def measure_stored(folder: Path, data: Data, protocol: str, seed: int, cpu: bool) -> list[dict[str, Any]]:
     """All numbers of a protocol for the encoder in `folder`, with provenance. Called by all processes. Raises `InputError`.
 
-    facts: from `data_facts`. The state of an interrupted measurement is kept in the Hub client's cache until it is finished.
+    The state of an interrupted measurement is kept in the Hub client's cache until it is finished.
     """
     accelerator = make_accelerator("fp32" if on_cpu(cpu) else protocol_named(protocol).precision, cpu)
     with all_or_none():
@@ -115,7 +116,7 @@ def measure_stored(folder: Path, data: Data, facts: dict[str, Any], protocol: st
         found = measure(encoder, data, protocol, Session(accelerator, seed, bar, state))
     if accelerator.is_main_process:
         shutil.rmtree(state, ignore_errors=True)
-    facts = {**facts, "precision": protocol_named(protocol).precision_on(accelerator)}
+    facts = {**data_facts(data), "precision": protocol_named(protocol).precision_on(accelerator)}
     return with_provenance(found, "last", weights, seed, accelerator.device, facts)
 
 

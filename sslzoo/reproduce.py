@@ -124,7 +124,8 @@ def _measure_again(folder: Path, run: Run, numbers: list[dict[str, Any]], on: Se
             dataset, read_as = _find_dataset(group[0]["dataset"], run, on), provenance.get("read_as") or {}
         splits = provenance["train_split"], group[0]["split"]
         data = load_data(folder, dataset, splits, read_as.get("image_column"), read_as.get("label_column"), read_as.get("canvas"), cpu)
-        facts = data_facts(data)
+        again = {identity(number): number for number in measure_stored(folder, data, protocol, provenance["seed"], cpu)}
+        facts = data_facts(data)  # after measuring, which reads the images
         for number in group:
             for fact, found in facts.items():
                 claimed = number["provenance"].get(fact)
@@ -135,7 +136,6 @@ def _measure_again(folder: Path, run: Run, numbers: list[dict[str, Any]], on: Se
         for weights in {number["provenance"].get("weights_sha256") for number in group}:
             yield _exact(f"{group[0]['dataset']}: weights that {protocol} was measured on", weights, run.weights_sha256)
         yield from _check_training_images(run, data.train)
-        again = {identity(number): number for number in measure_stored(folder, data, facts, protocol, provenance["seed"], cpu)}
         for number in group:
             what, found = f"{metric_label(number)}, {number['dataset']} {number['split']}, {protocol}", again.get(identity(number))
             yield _close(what, number["value"], found and found["value"], protocol_named(protocol).tolerance)

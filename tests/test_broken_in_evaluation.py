@@ -12,7 +12,8 @@ from accelerate import Accelerator
 from PIL import Image
 from pyarrow import parquet
 
-from sslzoo.data import load_images
+from sslzoo.data import load_images, streamed
+from sslzoo.data.decode import decode
 from sslzoo.encoders import build_encoder, encoder_config
 from sslzoo.evaluation import PROTOCOLS, Preprocessing, data_facts, extract, make_data, quiet_session
 
@@ -85,6 +86,20 @@ def test_numbers_of_resident_and_streamed_sets_are_equal(folder, name):
         found.append(protocol.measure(small_encoder(), data_in(folder, budget), quiet_session(Accelerator(cpu=True), 0)))
     assert found[0] == found[1]
     assert all(abs(number.value * 58 - round(number.value * 58)) < 1e-5 for number in found[0]), "shares of 58 images"
+
+
+@pytest.mark.parametrize("name", SHORT)
+def test_facts_decode_nothing_that_was_read_before(folder, name, monkeypatch):
+    """kNN and linear probing on features read every image once. Classifiers first find the broken ones, then decode each crop's image."""
+    protocol, data = dataclasses.replace(PROTOCOLS[name], **SHORT[name]), data_in(folder, STREAMED)
+    decoded = []
+    monkeypatch.setattr(streamed, "decode", lambda encoded, *limits: decoded.append(encoded) or decode(encoded, *limits))
+    protocol.measure(small_encoder(), data, quiet_session(Accelerator(cpu=True), 0))
+    if name in ("knn-instdisc-v2", "linear-features-v1"):
+        assert len(decoded) == len(data.train) + len(data.test)
+    decoded.clear()
+    facts = data_facts(data)
+    assert not decoded and facts["test_images_in_train"] == 1 and facts["train_images"] == 316
 
 
 def test_facts_count_what_was_measured_on(folder):

@@ -21,7 +21,7 @@ from sslzoo import method_names
 from sslzoo.errors import InputError
 from sslzoo.evaluation import Preprocessing, classifier_training, data_facts, extract, linear_features, make_data
 from sslzoo.evaluation.classifier_training import ClassifierTraining
-from sslzoo.evaluation.train_test_overlap import count_overlap
+from sslzoo.evaluation.train_test_overlap import HashedImages, count_overlap
 from sslzoo.processes import broadcast_from_main, check_equal, gather_in_place
 
 STEPS = 2
@@ -118,7 +118,9 @@ class Watched(Pictures):
 def _shared(rank):
     train, test = Watched(6), Watched(5)
     train.skipped, test.skipped = ["a", "b"][: rank + 1], ["c"][rank:]
-    return data_facts(make_data(train, test, AS_IT_IS)) | {"read": (train.seen, test.seen)}
+    data = make_data(train, test, AS_IT_IS)
+    extract(small_encoder(), data.train, AS_IT_IS)
+    return data_facts(data) | {"read": (train.seen, test.seen)}
 
 
 def _errors(rank):
@@ -134,7 +136,7 @@ def _errors(rank):
     training = ClassifierTraining(short_linear(), encoder_named("res6"), make_data(Pictures(20), broken, AS_IT_IS), session())
     return {
         "extract": told(lambda: extract(encoder, broken, AS_IT_IS)),
-        "count_overlap": told(lambda: count_overlap(Pictures(3), broken)),
+        "count_overlap": told(lambda: count_overlap(HashedImages(Pictures(3)), HashedImages(broken))),
         "test": told(training._test),
         "images": told(lambda: make_data(Pictures(6), Pictures(5 + rank), AS_IT_IS)),
         "value": told(lambda: check_equal("weights", "abc" if rank else "abd")),
@@ -149,9 +151,10 @@ def _kept_features(rank, state, patch):
     encoder, stored, found = small_encoder(), state / "train_features.safetensors", []
 
     def again():
-        data = make_data(Watched(6), Pictures(4), AS_IT_IS)
+        watched = Watched(6)
+        data = make_data(watched, Pictures(4), AS_IT_IS)
         values = linear_features._train_features(encoder, data, session(state=state))
-        found.append((*values, len(data.train.seen), [file.name for file in state.iterdir()]))
+        found.append((*values, len(watched.seen), [file.name for file in state.iterdir()]))
 
     def full(tensors, file):
         Path(file).write_bytes(b"half")
@@ -288,7 +291,7 @@ def test_classifiers_end_with_the_weights_of_one():
                 assert torch.allclose(found["network"][key], value, rtol=1e-3, atol=1e-4), (name, key)
 
 
-def test_each_process_counts_the_overlap_of_its_share():
+def test_each_process_reads_its_share_once_for_features_and_overlap():
     for process, results in enumerate(two_processes()):
         facts = results["parts"]["shared"]
         assert facts["test_images_in_train"] == 5 and facts["read"] == [([0, 1, 2], [0, 1, 2]), ([3, 4, 5], [3, 4])][process]

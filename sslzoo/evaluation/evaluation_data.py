@@ -8,7 +8,7 @@ from sslzoo.processes import check_equal, gather_objects, local_positions
 
 from .classes import Classes, classes_of
 from .preprocessing import Preprocessing
-from .train_test_overlap import count_overlap
+from .train_test_overlap import HashedImages, count_overlap
 
 _log = logging.getLogger(__name__)
 
@@ -16,8 +16,8 @@ _log = logging.getLogger(__name__)
 class Data(NamedTuple):
     """What an encoder is measured on."""
 
-    train: ImageSet
-    test: ImageSet
+    train: HashedImages
+    test: HashedImages
     classes: Classes
     preprocessing: Preprocessing  # of test images, and of training images that a protocol does not augment
 
@@ -30,14 +30,15 @@ def make_data(train: ImageSet, test: ImageSet, preprocessing: Preprocessing) -> 
     check_equal("the images", [(images.fingerprint, len(images)) for images in (train, test)])
     check_equal("the preprocessing", preprocessing)
     classes = classes_of(train, test)
-    return Data(_labelled(train), _labelled(test), classes, preprocessing)
+    return Data(HashedImages(_labelled(train)), HashedImages(_labelled(test)), classes, preprocessing)
 
 
 def data_facts(data: Data) -> dict[str, Any]:
     """The data's part of a number's provenance: fingerprints, counts and preprocessing.
 
     "train_images", "test_images": labelled images that can be decoded. "test_images_in_train": test images that are, pixel for pixel,
-    training images too. Reads every image once; called by all processes, each of which reads its share.
+    training images too. Called by all processes, each of which reads those images of its share that it has not read before: after a
+    measurement that embeds every image once, none.
     """
     train, test, preprocessing = data.train, data.test, data.preprocessing
     overlap = count_overlap(train, test)
