@@ -10,6 +10,7 @@ import pytest
 import torch
 from test_training import SHORT, killed, same_weights, short_recipe, train, train_until, uninterrupted  # noqa: F401 - the fixtures
 
+from sslzoo.checkpoint import load_checkpoint, save_checkpoint
 from sslzoo.cli import main
 from sslzoo.errors import InputError, StoppedError, TrainingError
 from sslzoo.hub import write_card
@@ -43,6 +44,20 @@ def test_a_resumed_run_may_change_how_it_is_logged(stopped, uninterrupted):
     assert run.recipe.log_every == 1 and {9, 11, 13} <= {line["step"] for line in run.metrics()}
     assert run.results()["training"]["resumed"] == ["step 8: checkpoint_every 4 -> 100, knn_every 0 -> 1, log_every 2 -> 1"]
     assert "Changed on the way | step 8: " in write_card(stopped).read_text()
+
+
+def test_every_change_on_the_way_is_recorded(stopped, monkeypatch):
+    train_until(13, short_recipe("simclr", log_every=1), stopped, monkeypatch)
+    train(short_recipe("simclr", log_every=5), stopped, resume=True)
+    assert Run(stopped).results()["training"]["resumed"] == ["step 8: log_every 2 -> 1", "step 12: log_every 1 -> 5"]
+
+
+def test_the_time_before_an_interruption_counts(stopped):
+    checkpoint = load_checkpoint(stopped / "checkpoints")
+    checkpoint.state["seconds"] = {"all": 10_000.0, "steps": 8_000.0}
+    save_checkpoint(stopped / "checkpoints", 8, checkpoint)
+    results = train(short_recipe("simclr"), stopped, resume=True).results()["training"]
+    assert results["seconds"] > 10_000 and results["images_per_second"] < 15 * 64 / 8_000 + 0.1
 
 
 def test_a_resumed_run_may_train_more_epochs(stopped):

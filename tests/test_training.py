@@ -263,6 +263,18 @@ def test_micro_batches_add_up_to_the_batch(tmp_path):
         assert float((one[name] - two[name]).abs().max()) < 1e-3 * moved
 
 
+def test_after_step_gets_the_rows_of_all_micro_batches(tmp_path, monkeypatch):
+    counts, original = [], sslzoo.MoCoV2.after_step
+
+    def watched(self, out, progress):
+        counts.append(len(out["keys"]))
+        original(self, out, progress)
+
+    monkeypatch.setattr(sslzoo.MoCoV2, "after_step", watched)
+    train(short_recipe("mocov2", accumulate=2, epochs=1, test_split=None), tmp_path)
+    assert counts == [64] * 5
+
+
 def test_bfloat16_trains_like_float32(tmp_path):
     losses = []
     for precision in ("fp32", "bf16"):
