@@ -19,8 +19,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from sslzoo.data.resident import ResidentImages
+from sslzoo.encoders import features
 from sslzoo.evaluation import Preprocessing
-from sslzoo.evaluation.features import extract
 from sslzoo.evaluation.knn import nearest
 from sslzoo.method import Progress
 from sslzoo.methods import method_class
@@ -136,9 +136,9 @@ def step(name: str) -> None:
             with torch.no_grad():
                 method.after_step({key: value.detach() for key, value in out.items() if value.ndim}, progress)
             on_device([*method.parameters(), *method.buffers()])
-            with Types() as types:
-                features, labels = extract(method.encoder, data, Preprocessing(SIZE, SIZE), BATCH)
-                on_device([features, labels, nearest(features, features, 3)])
+            with Types() as types, torch.no_grad():
+                rows = features(method.encoder.eval(), Preprocessing(SIZE, SIZE)(batch.pixels, batch.sizes)).float()
+                on_device([rows, nearest(rows, rows, 3)])
             assert types.found["layers"] == {torch.float32}, "kNN is measured in float32"
 
 
