@@ -285,6 +285,20 @@ def test_bfloat16_trains_like_float32(tmp_path):
     assert losses[1] == pytest.approx(losses[0], rel=0.05)
 
 
+def test_each_step_takes_the_learning_rate_of_its_number(tmp_path, monkeypatch):
+    """Warm-up over the five steps of the first epoch, then a cosine to 0 at the last of fifteen."""
+    taken, original = [], loop.Training._train_step
+
+    def watched(self, *arguments):
+        taken.append(self.optimizer.param_groups[0]["lr"])
+        return original(self, *arguments)
+
+    monkeypatch.setattr(loop.Training, "_train_step", watched)
+    train(short_recipe("simclr", lr=0.01, lr_scaling="none", test_split=None), tmp_path)
+    assert len(taken) == 15 and taken[:5] == pytest.approx([0.002, 0.004, 0.006, 0.008, 0.01])
+    assert taken[5] == pytest.approx(0.01) and taken[14] == pytest.approx(0) and taken[5:] == sorted(taken[5:], reverse=True)
+
+
 def test_clipping_bounds_the_step(tmp_path):
     changes = {"optimizer": "sgd", "momentum": 0.0, "weight_decay": 0.0, "lr": 1.0, "schedule": "constant", "warmup_epochs": 0, "epochs": 1}
     recipe = short_recipe("simclr", clip_norm=0.01, **changes)
