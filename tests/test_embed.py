@@ -1,5 +1,6 @@
 """Features of a data set as a Parquet file, and what is left of a run that was stopped."""
 
+import gc
 import json
 import os
 
@@ -85,6 +86,17 @@ def test_row_groups_are_parts_and_hold_the_features_in_order(uninterrupted, digi
     torch.testing.assert_close(torch.from_numpy(np.stack(table["feature"].to_numpy())), expected)
     assert table["row"].to_pylist() == list(range(500)) and table["label"].to_pylist() == batch.labels.tolist()
     assert table["name"].to_pylist()[499] == "row 499"
+
+
+def test_nothing_of_a_batch_stays_in_memory(digits, tmp_path):
+    """Even its few features: left between the large blocks of many batches, they made the process grow by 0.4 MiB a photo."""
+    kept = []
+
+    def count(images):
+        kept.append(sum(isinstance(thing, torch.Tensor) or type(thing).__module__ == "pyarrow.lib" for thing in gc.get_objects()))
+
+    write_features(encoder(), digits, PREPROCESSING, tmp_path / "features.parquet", batch_size=8, done=count)
+    assert len(kept) == 64 and kept[16] == kept[2] > 0
 
 
 def test_stopped_run_goes_on_where_it_was(uninterrupted, digits, tmp_path):

@@ -15,7 +15,6 @@ from transformers import PreTrainedModel
 
 from sslzoo.checkpoint import sha256_of
 from sslzoo.data import ImageSet
-from sslzoo.data.images import Batch
 from sslzoo.encoders import feature_width, features
 
 from .preprocessing import Preprocessing
@@ -39,7 +38,6 @@ def write_features(
     parts of the same weights, data, preprocessing and batch size, and its file is byte for byte that of an uninterrupted run.
     done: called with the number of images since the last call; those of an earlier run are counted at once.
     """
-    import pyarrow as arrow
     import pyarrow.parquet as parquet
 
     encoder.eval()
@@ -53,15 +51,19 @@ def write_features(
     missing = [number for number in range(len(chunks)) if not parts.is_intact(number)]
     done(len(images) - sum(len(chunks[number]) for number in missing))
     for number in missing:
-        tables = []
-        for positions, batch in images.read(chunks[number], batch_size):
-            pixels = preprocessing(batch.pixels, batch.sizes).to(device)
-            tables.append(_table(images, positions, batch, features(encoder, pixels).float().cpu()))
-            done(len(positions))
-        table = arrow.concat_tables(tables or [_schema(images, feature_width(encoder)).empty_table()])
-        if len(table) < len(chunks[number]):
-            done(len(chunks[number]) - len(table))
-        parts.write(number, table)
+        chunk = chunks[number]
+        # Allocated at once: small blocks that stay between the large ones of the batches would keep malloc from reusing those.
+        positions, rows, embeddings = torch.empty_like(chunk), torch.empty_like(chunk), torch.empty(len(chunk), feature_width(encoder))
+        count = 0
+        for read, batch in images.read(chunk, batch_size):
+            filled = slice(count, count + len(read))
+            positions[filled], rows[filled] = read, batch.samples
+            embeddings[filled] = features(encoder, preprocessing(batch.pixels, batch.sizes).to(device))
+            count += len(read)
+            done(len(read))
+        if count < len(chunk):
+            done(len(chunk) - count)
+        parts.write(number, _table(images, positions[:count], rows[:count], embeddings[:count]))
 
     temporary = file.with_name(f".{file.name}.new")
     count = 0
@@ -125,12 +127,12 @@ class _Parts:
         shutil.rmtree(self._folder)
 
 
-def _table(images: ImageSet, positions: Tensor, batch: Batch, embeddings: Tensor):
+def _table(images: ImageSet, positions: Tensor, rows: Tensor, embeddings: Tensor):
     import pyarrow as arrow
 
-    columns = {"row": batch.samples.cpu().numpy(), "name": [images.name(position) for position in positions.tolist()]}
-    if batch.labels is not None:
-        labels = batch.labels.cpu().numpy()
+    columns = {"row": rows.numpy(), "name": [images.name(position) for position in positions.tolist()]}
+    if images.labels is not None:
+        labels = images.labels[positions].numpy()
         columns["label"] = arrow.array(labels, mask=labels < 0)
     columns["feature"] = arrow.FixedSizeListArray.from_arrays(arrow.array(embeddings.numpy().ravel()), embeddings.shape[1])
     return arrow.table(columns, schema=_schema(images, embeddings.shape[1]))

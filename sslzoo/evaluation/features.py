@@ -55,16 +55,16 @@ def extract(
     encoder.eval()
     positions = local_positions(len(images))
     first = int(positions[0]) if len(positions) else len(images)
-    rows, labels, count = None, [], 0
+    rows, found, count = None, torch.empty_like(positions), 0
     try:
         with all_or_none():
-            for _, batch in images.read(positions, batch_size):
+            for readable, batch in images.read(positions, batch_size):
                 embeddings = features(encoder, preprocessing(batch.pixels, batch.sizes).to(device))
                 if rows is None:
                     rows = torch.empty(len(images), embeddings.shape[1], device=device)
                 rows[first + count : first + count + len(embeddings)] = embeddings
+                found[count : count + len(embeddings)] = readable
                 count += len(embeddings)
-                labels.append(batch.labels)
                 done(len(embeddings) * world_size())
             if rows is None:
                 rows = torch.empty(len(images), feature_width(encoder), device=device)
@@ -73,4 +73,4 @@ def extract(
     gathered = gather_in_place(rows, first, count)
     if images.labels is None:
         return gathered, None
-    return gathered, all_gather_rows(torch.cat(labels).to(device) if labels else torch.empty(0, dtype=torch.int64, device=device))
+    return gathered, all_gather_rows(images.labels[found[:count]].to(device))
