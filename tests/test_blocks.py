@@ -63,8 +63,9 @@ class TestBlocks:
         assert len(states) == 4 and all((a != b).any() for a, b in zip(states, states[1:], strict=False))
 
     def test_encoders_without_are_named(self):
-        with pytest.raises(InputError, match="'swin'"):
-            blocks(SwinModel(SwinConfig(image_size=32, embed_dim=8, depths=[1, 1], num_heads=[1, 1])))
+        for depth in (1, 2):  # 2 blocks in each of 2 stages
+            with pytest.raises(InputError, match="'swin'"):
+                blocks(SwinModel(SwinConfig(image_size=32, embed_dim=8, depths=[depth, depth], num_heads=[1, 1])))
         with pytest.raises(InputError, match="ViT"):
             depths(build_encoder(encoder_config("res6", 16)))
 

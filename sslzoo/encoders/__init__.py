@@ -5,12 +5,13 @@ from .blocks import blocks, depths, drop_path
 from .convert import ConvertedEncoder, convert_weights
 from .features import compiled_parts, feature_width, features, token_grid, tokens
 from .folder import model_folder, read_config, read_json
+from .image_size import fit_image_size
 from .names import ENCODERS, SMALL_IMAGE, encoder_config
 from .plain import build_encoder, to_plain, without_pooler
 from .pretrained import check_finite, load_pretrained
 
 __all__ = [
     "ENCODERS", "SMALL_IMAGE", "ConvertedEncoder", "blocks", "build_encoder", "check_finite", "compiled_parts", "convert_weights", "depths",
-    "drop_path", "encoder_config", "feature_width", "features", "load_pretrained", "model_folder", "limit_size", "read_config", "read_json",
-    "to_plain", "token_grid", "tokens", "without_pooler",
+    "drop_path", "encoder_config", "feature_width", "features", "fit_image_size", "limit_size", "load_pretrained", "model_folder",
+    "read_config", "read_json", "to_plain", "token_grid", "tokens", "without_pooler",
 ]  # fmt: skip

@@ -14,10 +14,11 @@ _BRANCHES = (("attention", "self_attn"), ("mlp",))  # names in transformers of a
 
 def blocks(encoder: PreTrainedModel) -> nn.ModuleList:
     """The blocks in forward order, each with attention and an MLP. Raises `InputError` for encoders without blocks."""
-    count = getattr(encoder.config, "num_hidden_layers", None)
-    for module in encoder.modules():
-        if isinstance(module, nn.ModuleList) and len(module) == count and all(len(_branches(block)) == 2 for block in module):
-            return module
+    lists = [module for module in encoder.modules() if isinstance(module, nn.ModuleList)]
+    found = [module for module in lists if len(module) and all(len(_branches(block)) == 2 for block in module)]
+    # Several lists are the stages of a hierarchical encoder such as Swin.
+    if len(found) == 1 and len(found[0]) == getattr(encoder.config, "num_hidden_layers", None):
+        return found[0]
     raise InputError(f"a transformer such as a ViT is needed, whose blocks can be told apart: '{encoder.config.model_type}' has none")
 
 

@@ -1,5 +1,8 @@
 """An encoder's features: one vector per image, or one per token."""
 
+import functools
+import inspect
+
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, ViTModel
@@ -13,12 +16,13 @@ def features(encoder: PreTrainedModel, pixels: Tensor) -> Tensor:
     Without a class token, the mean of the tokens. A trained pooling layer (tanh of a dense layer) is not applied: few checkpoints have
     one, self-supervised ones never.
 
-    pixels: (n, 3, height, width), normalised. A ViT accepts other sizes than its own and interpolates its positions.
+    pixels: (n, 3, height, width), normalised. An encoder with positions accepts other sizes than its own and interpolates them.
     """
-    if isinstance(encoder, ViTModel):
-        own = pixels.shape[-1] == encoder.config.image_size and pixels.shape[-2] == encoder.config.image_size
-        return encoder(pixels, interpolate_pos_encoding=not own).last_hidden_state[:, 0]
-    out = encoder(pixel_values=pixels)
+    if _interpolates_when_told(type(encoder)):
+        own_size = encoder.config.image_size if isinstance(encoder.config.image_size, list | tuple) else [encoder.config.image_size] * 2
+        out = encoder(pixel_values=pixels, interpolate_pos_encoding=list(pixels.shape[-2:]) != list(own_size))
+    else:
+        out = encoder(pixel_values=pixels)
     if getattr(out, "pooler_output", None) is not None and not hasattr(getattr(encoder, "pooler", None), "dense"):
         return out.pooler_output.flatten(1)
     last = out.last_hidden_state
@@ -28,6 +32,12 @@ def features(encoder: PreTrainedModel, pixels: Tensor) -> Tensor:
         return last.mean(1)
     # Models such as BEiT are trained with the mean of the patches, even if AutoModel omits the pooling layer.
     return last[:, 1:].mean(1) if getattr(encoder.config, "use_mean_pooling", False) else last[:, 0]
+
+
+@functools.cache
+def _interpolates_when_told(kind: type[PreTrainedModel]) -> bool:
+    """Whether images of another size than its own need a word in the forward pass; others do it on their own, or have no size."""
+    return "interpolate_pos_encoding" in inspect.signature(kind.forward).parameters
 
 
 def feature_width(encoder: PreTrainedModel) -> int:

@@ -31,9 +31,18 @@ def encoder_config(name: str, image_size: int) -> PreTrainedConfig:
     if name not in _VITS:
         raise unknown("encoder", name, ENCODERS)
     patch, width, layers, heads = _VITS[name]
-    if image_size % patch:
-        raise InputError(f"encoder '{name}' cuts images into patches of {patch} px: image_size {image_size} is no multiple of it")
+    check_image_size(f"encoder '{name}'", patch, image_size)
     return ViTConfig(
         image_size=image_size, patch_size=patch, hidden_size=width, num_hidden_layers=layers, num_attention_heads=heads,
         intermediate_size=4 * width, layer_norm_eps=1e-6, pooler_act="linear",
     )  # fmt: skip
+
+
+def check_image_size(what: str, patch: int, image_size: int) -> None:
+    """Raises `InputError` if images of `image_size` px cannot be cut into patches of `patch` px. what: the encoder, for the message."""
+    if image_size < 1 or image_size % patch:
+        nearest = sorted({max(1, image_size // patch) * patch, max(1, -(-image_size // patch)) * patch})
+        raise InputError(
+            f"{what} cuts images into patches of {patch} px: image_size {image_size} is no multiple of it "
+            f"(the nearest: {' and '.join(map(str, nearest))})"
+        )
