@@ -72,7 +72,8 @@ class MethodConfig(PreTrainedConfig):
 
     sub_configs = {"encoder": AutoConfig}
 
-    encoder: str | dict | PreTrainedConfig = "res50"
+    # The object stands first: each type that fails has the whole value spelt out for its error, although another one fits.
+    encoder: PreTrainedConfig | str | dict = "res50"
     image_size: int = 224
     joint_views: bool = True
 

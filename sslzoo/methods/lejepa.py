@@ -27,7 +27,7 @@ class LeJEPAConfig(MethodConfig):
 
     model_type = "sslzoo-lejepa"
 
-    encoder: str | dict | PreTrainedConfig = "vit-s16"
+    encoder: PreTrainedConfig | str | dict = "vit-s16"
     hidden_dim: int = dim(2048)
     projection_dim: int = dim(64)
     gaussian_weight: float | int = share(0.05)

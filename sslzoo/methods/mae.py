@@ -25,7 +25,7 @@ class MAEConfig(MethodConfig):
 
     model_type = "sslzoo-mae"
 
-    encoder: str | dict | PreTrainedConfig = "vit-b16"
+    encoder: PreTrainedConfig | str | dict = "vit-b16"
     mask_ratio: float | int = share(0.75)
     decoder_dim: int = dim(512)
     decoder_depth: int = layers(8)

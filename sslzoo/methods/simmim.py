@@ -23,7 +23,7 @@ class SimMIMConfig(MethodConfig):
 
     model_type = "sslzoo-simmim"
 
-    encoder: str | dict | PreTrainedConfig = "vit-b16"
+    encoder: PreTrainedConfig | str | dict = "vit-b16"
     mask_ratio: float | int = share(0.6)
     mask_unit: int = count(2)
 

@@ -28,7 +28,7 @@ class MaskedSiameseConfig:
     sharpening: temperature of the targets as a multiple of `temperature`.
     """
 
-    encoder: str | dict | PreTrainedConfig = "vit-s16"
+    encoder: PreTrainedConfig | str | dict = "vit-s16"
     joint_views: bool = True
     hidden_dim: int = dim(2048)
     projection_dim: int = dim(256)
