@@ -5,15 +5,23 @@ import json
 import logging
 import os
 import sys
+import time
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sslzoo.cli_parser import make_parser
 from sslzoo.errors import InputError, PublishError, StoppedError, TrainingError, first_line
 
+if TYPE_CHECKING:
+    from sslzoo.stopping import TimeLimit
+
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs one command; returns the exit code: 0, 1 if the work failed, 2 for unusable input, 128 + signal if it was stopped."""
+    """Runs one command; returns the exit code.
+
+    0; 1 if the work failed; 2 for unusable input; 75 if its time was up, and the same command continues; 128 + signal if one stopped it.
+    """
     options = make_parser().parse_args(arguments)
     if not _is_main_process():
         logging.getLogger("sslzoo").setLevel(logging.ERROR)  # the main process warns for all
@@ -29,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     except StoppedError as error:
         print(error, file=sys.stderr)
-        return 128 + error.signal
+        return error.exit_code
     except OSError as error:
         print(f"error: {first_line(error)}", file=sys.stderr)
         return 2
@@ -63,10 +71,12 @@ def _ours_and_theirs(row: dict) -> dict[str, tuple[float | None, float | None]]:
 
 
 def _train(options: argparse.Namespace) -> None:
+    began = time.monotonic()  # importing takes a part of the time
     from sslzoo.recipe import parse_changes, read_recipe
     from sslzoo.run import Run
     from sslzoo.training import train
 
+    limit = _time_limit(options, began)
     source = options.recipe
     if source is None:
         if not (options.resume and options.output):
@@ -74,25 +84,41 @@ def _train(options: argparse.Namespace) -> None:
         source = Run(options.output).recipe_file
     recipe = read_recipe(source, parse_changes(options.set))
     _hide_progress_bars()
-    run = train(recipe, options.output or Path("runs") / recipe.name, resume=options.resume, cpu=options.cpu)
+    # A command with a time limit is there to be repeated.
+    resume = options.resume or limit is not None
+    run = train(recipe, options.output or Path("runs") / recipe.name, resume=resume, cpu=options.cpu, limit=limit)
     if _is_main_process():
         print(run.folder)
+    if options.evaluate:
+        from sslzoo.inference import evaluate
+
+        _print_numbers(evaluate(str(run.folder), cpu=options.cpu, limit=limit))
 
 
 def _evaluate(options: argparse.Namespace) -> None:
+    began = time.monotonic()
     from sslzoo.inference import evaluate
 
+    limit = _time_limit(options, began)
     _hide_progress_bars()
     numbers = evaluate(
         options.model, options.protocol, on=options.on, train_split=options.train_split, test_split=options.test_split,
-        image_column=options.image_column, label_column=options.label_column, cpu=options.cpu,
+        image_column=options.image_column, label_column=options.label_column, cpu=options.cpu, limit=limit,
     )  # fmt: skip
-    if not _is_main_process():
-        return
-    for number in numbers:
+    _print_numbers(numbers, as_json=options.json)
+
+
+def _print_numbers(numbers: list[dict], as_json: bool = False) -> None:
+    for number in numbers if _is_main_process() else []:
         arguments = ", ".join(f"{key} {value}" for key, value in number["arguments"].items())
         line = f"{number['metric']} ({arguments}) on {number['dataset']} {number['split']}: {100 * number['value']:.2f} %"
-        print(json.dumps(number) if options.json else line)
+        print(json.dumps(number) if as_json else line)
+
+
+def _time_limit(options: argparse.Namespace, began: float) -> "TimeLimit | None":
+    from sslzoo.stopping import TimeLimit
+
+    return None if options.minutes is None else TimeLimit(60 * options.minutes, began)
 
 
 def _reproduce(options: argparse.Namespace) -> int:

@@ -21,6 +21,8 @@ def make_parser() -> argparse.ArgumentParser:
     train.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="change keys of the recipe")
     train.add_argument("--output", type=Path, help="the run folder (default: runs/<name>)")
     train.add_argument("--resume", action="store_true", help="continue from the newest checkpoint in the run folder")
+    train.add_argument("--evaluate", action="store_true", help="then measure the recipe's protocols, as `sslzoo evaluate` does")
+    _add_minutes(train)
     _add_cpu(train)
 
     evaluate = commands.add_parser("evaluate", help="measure an encoder")
@@ -32,6 +34,7 @@ def make_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--image-column")
     evaluate.add_argument("--label-column", help="needed if several columns may hold labels")
     evaluate.add_argument("--json", action="store_true", help="one JSON object a number")
+    _add_minutes(evaluate)
     _add_cpu(evaluate)
 
     reproduce = commands.add_parser("reproduce", help="measure again what a run or repository claims")
@@ -76,6 +79,12 @@ def make_parser() -> argparse.ArgumentParser:
 
 def _add_cpu(command: argparse.ArgumentParser) -> None:
     command.add_argument("--cpu", action="store_true", help="do not use an accelerator")
+
+
+def _add_minutes(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--minutes", type=float, help="save and stop within so many minutes, with exit code 75; the same command again continues"
+    )
 
 
 def _add_with_images(command: argparse.ArgumentParser) -> None:

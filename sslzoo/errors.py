@@ -43,8 +43,8 @@ class PublishError(RuntimeError):
 
 
 class StoppedError(RuntimeError):
-    """A signal stopped the training; the message is one line that says what was saved. The command line exits with 128 + signal."""
+    """A signal or the time limit stopped a command; the message is one line that says what was saved."""
 
-    def __init__(self, message: str, signal: int):
+    def __init__(self, message: str, exit_code: int):
         super().__init__(message)
-        self.signal = signal
+        self.exit_code = exit_code

@@ -28,24 +28,31 @@ from sslzoo.evaluation import (
     required_resolution,
     write_features,
 )
-from sslzoo.processes import all_or_none, check_equal, rank
+from sslzoo.files import atomic_write_text
+from sslzoo.processes import all_or_none, broadcast_from_main, check_equal, rank
 from sslzoo.provenance import code_version, with_provenance
 from sslzoo.recipe import Recipe, read_recipe, shipped_recipes
 from sslzoo.run import RECIPE, RESULTS, Run
+from sslzoo.stopping import TIME_IS_UP, TimeLimit, stopped_by
 
+_NUMBERS = "numbers.json"
 _log = logging.getLogger(__name__)
 
 
 def evaluate(
     name: str, protocols: Sequence[str] | None = None, *, on: str | None = None, train_split: str | None = None,
     test_split: str | None = None, image_column: str | None = None, label_column: str | None = None, cpu: bool = False,
+    limit: TimeLimit | None = None,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Measures the encoder in a run folder or Hub repository; returns the numbers in the form of results.json.
 
     protocols: names in `sslzoo.evaluation.PROTOCOLS`; None: those of the recipe next to the weights, or kNN if there is none.
     on: a data set, as for `load_images`, or the name of one with shipped recipes, such as "cifar10"; None: the recipe's.
     Each protocol's numbers are added to a local run folder's results.json as soon as they are measured; if it cannot be written, a warning
-    says so. A long measurement that was interrupted is resumed when it is requested again. Raises `InputError`.
+    says so. A long measurement that was interrupted is resumed when it is requested again.
+    limit: when to save and stop. What was measured before is then kept as well, until all protocols are. Protocols on features embed the
+        images of a split in one go.
+    Raises `InputError`, and `StoppedError` when the limit or a signal stopped it.
     """
     make_accelerator("fp32", cpu)  # connects the processes, so that from here on errors in one are raised in all
     with all_or_none():
@@ -63,16 +70,30 @@ def evaluate(
         folder, own.dataset if own else on, splits, image_column or (own and own.image_column), label_column or (own and own.label_column),
         own and own.canvas, cpu,
     )  # fmt: skip
-    numbers = []
-    for protocol in protocols:
-        found = measure_stored(folder, data, protocol, recipe.seed if recipe else 0, cpu)
+    seed = recipe.seed if recipe else 0
+    states = [_state_folder(folder, data, protocol, seed) for protocol in protocols]
+    kept = broadcast_from_main(lambda: [None if limit is None else _read_numbers(state) for state in states])
+    numbers, measured = [], False
+    for protocol, state, found in zip(protocols, states, kept, strict=True):
+        if found is not None:
+            numbers += found
+            continue
+        if limit is not None and measured and not limit.all_allow(0.0):
+            raise stopped_by(TIME_IS_UP, f"before {protocol}: the same command continues")
+        found, measured = measure_stored(folder, data, protocol, seed, cpu, limit), True
         with all_or_none():
-            if rank() == 0 and Path(name).is_dir() and (folder / RESULTS).exists():
-                try:
-                    run.add_numbers(found)
-                except OSError as error:  # such as a shared, read-only folder
-                    _log.warning("the numbers of %s are not stored in %s: %s", protocol, folder / RESULTS, first_line(error))
+            if rank() == 0:
+                if Path(name).is_dir() and (folder / RESULTS).exists():
+                    try:
+                        run.add_numbers(found)
+                    except OSError as error:  # such as a shared, read-only folder
+                        _log.warning("the numbers of %s are not stored in %s: %s", protocol, folder / RESULTS, first_line(error))
+                if limit is not None:
+                    _write_numbers(state, found)
         numbers += found
+    if limit is not None and rank() == 0:
+        for state in states:
+            shutil.rmtree(state, ignore_errors=True)
     facts = data_facts(data)
     if facts["test_images_in_train"]:
         _log.warning("%d of the %d test images are training images too", facts["test_images_in_train"], facts["test_images"])
@@ -99,21 +120,22 @@ def load_data(
     return make_data(train, test, preprocessing)
 
 
-def measure_stored(folder: Path, data: Data, protocol: str, seed: int, cpu: bool) -> list[dict[str, Any]]:
-    """All numbers of a protocol for the encoder in `folder`, with provenance. Called by all processes. Raises `InputError`.
+def measure_stored(
+    folder: Path, data: Data, protocol: str, seed: int, cpu: bool, limit: TimeLimit | None = None
+) -> list[dict[str, Any]]:  # fmt: skip
+    """All numbers of a protocol for the encoder in `folder`, with provenance. Called by all processes.
 
-    The state of an interrupted measurement is kept in the Hub client's cache until it is finished.
+    The state of an interrupted measurement is kept in the Hub client's cache until it is finished. limit: when to save and stop.
+    Raises `InputError`, and `StoppedError` when the limit or a signal stopped it.
     """
     accelerator = make_accelerator("fp32" if on_cpu(cpu) else protocol_named(protocol).precision, cpu)
+    state = _state_folder(folder, data, protocol, seed)
     with all_or_none():
         weights = Run(folder).weights_sha256
-        key = [protocol, weights, seed, code_version(), data.train.fingerprint, data.test.fingerprint, *map(str, data.preprocessing)]
-        # Created only by protocols that store something, as the cache may not be writable.
-        state = Path(constants.HF_ASSETS_CACHE) / "sslzoo" / "evaluation" / hashlib.sha256(json.dumps(key).encode()).hexdigest()[:24]
         encoder = load_encoder(folder, data.preprocessing).to(accelerator.device)
     check_equal("the weights", weights)
     with _bar("images", 0, protocol) as bar:
-        found = measure(encoder, data, protocol, Session(accelerator, seed, bar, state))
+        found = measure(encoder, data, protocol, Session(accelerator, seed, bar, state, limit))
     if accelerator.is_main_process:
         shutil.rmtree(state, ignore_errors=True)
     facts = {**data_facts(data), "precision": protocol_named(protocol).precision_on(accelerator)}
@@ -143,6 +165,31 @@ def embed(
     if images.skipped:
         _log.warning("%d images of %s cannot be read and have no row", len(images.skipped), source)
     return count
+
+
+def _state_folder(folder: Path, data: Data, protocol: str, seed: int) -> Path:
+    """The folder of a measurement's state. Created only by what stores something, as the cache may not be writable."""
+    with all_or_none():
+        weights = Run(folder).weights_sha256
+    key = [protocol, weights, seed, code_version(), data.train.fingerprint, data.test.fingerprint, *map(str, data.preprocessing)]
+    return Path(constants.HF_ASSETS_CACHE) / "sslzoo" / "evaluation" / hashlib.sha256(json.dumps(key).encode()).hexdigest()[:24]
+
+
+def _read_numbers(state: Path) -> list[dict[str, Any]] | None:
+    """The numbers of a protocol that an earlier call within a time limit has measured; None where there are none."""
+    try:
+        return json.loads((state / _NUMBERS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _write_numbers(state: Path, numbers: list[dict[str, Any]]) -> None:
+    """Keeps the numbers for the next call. A full disk costs a warning."""
+    try:
+        state.mkdir(parents=True, exist_ok=True)
+        atomic_write_text(state / _NUMBERS, json.dumps(numbers))
+    except OSError as error:
+        _log.warning("numbers are not kept in %s: %s", state, first_line(error))
 
 
 def _recipe_for(dataset: str) -> Recipe | None:

@@ -4,12 +4,9 @@ All processes must reach every collective operation. What only one may encounter
 shared with the others before any of them branches on it.
 """
 
-import signal
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import accumulate
-from types import FrameType
 from typing import Any, TypeVar
 
 import torch
@@ -155,49 +152,3 @@ def explain_lost_process() -> Iterator[None]:
 
 
 _LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Socket closed", "remote process exited")
-
-
-class StopRequest:
-    """Catches Ctrl-C and SIGTERM until all processes know of them at the end of a step. A second Ctrl-C interrupts at once.
-
-    A context manager; outside the main thread, which alone receives signals, it does nothing.
-    """
-
-    def __init__(self):
-        self._received = 0
-        self._pending: tuple[distributed.Work, torch.Tensor] | None = None
-        self._before: dict[int, Any] = {}
-        # On the CPU, so that the exchange does not wait for the step's work on an accelerator.
-        self._group = distributed.new_group(backend="gloo") if world_size() > 1 else None
-
-    def __enter__(self) -> "StopRequest":
-        if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._record) for number in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        if self._pending is not None:
-            self._pending = None
-
-    def _record(self, number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGINT and self._received == signal.SIGINT:
-            raise KeyboardInterrupt
-        self._received = max(self._received, int(number))
-
-    def agreed_signal(self) -> int:
-        """The signal that any process received, or 0; the same on all of them. Called once at the end of each step.
-
-        With several processes it is the previous step's signal, whose exchange has run in the background.
-        """
-        if self._group is None:
-            return self._received
-        before = self._pending
-        value = torch.tensor(self._received)
-        self._pending = distributed.all_reduce(value, distributed.ReduceOp.MAX, self._group, async_op=True), value
-        if before is None:
-            return 0
-        work, value = before
-        work.wait()
-        return int(value)

@@ -4,6 +4,7 @@ import copy
 import io
 import math
 import os
+import signal
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 
@@ -17,11 +18,12 @@ from transformers import ViTConfig, ViTModel
 from sslzoo.data import load_images
 from sslzoo.data.resident import ResidentImages
 from sslzoo.encoders import build_encoder, encoder_config, features, to_plain
-from sslzoo.errors import InputError, TrainingError
+from sslzoo.errors import InputError, StoppedError, TrainingError
 from sslzoo.evaluation import Classes, Data, Preprocessing, Session, classifier_training, quiet_session
 from sslzoo.evaluation.classifier_protocol import CLASSIFIER_PROTOCOLS
 from sslzoo.evaluation.classifier_training import ClassifierTraining
 from sslzoo.evaluation.layer_decay import layer_groups
+from sslzoo.stopping import TimeLimit
 from sslzoo.views import RandAugment, RandomErasing, TrainingCrops, View
 
 CPU = torch.device("cpu")
@@ -243,7 +245,7 @@ class TestFineTuning:
         assert {rate for rate, _ in given["drop"]} == {0.1}
         assert training._test() == training._test() == training.history[-1]
 
-    def test_draws_every_random_part_by_seed_and_epoch(self, monkeypatch):
+    def test_draws_every_random_part_by_seed_epoch_and_step(self, monkeypatch):
         """Where the crops are, what is mixed, which branches are dropped, and torch's own numbers: a dropout's."""
         drawn = {}
 
@@ -252,7 +254,7 @@ class TestFineTuning:
             return images, labels
 
         def drop_path(encoder, rate, numbers):
-            drawn["drop"] = numbers.flatten().tolist()
+            drawn["drop"], drawn["torch"] = numbers.flatten().tolist(), float(torch.rand(()))
             return nullcontext()
 
         monkeypatch.setattr(classifier_training, "mix", mix)
@@ -261,8 +263,6 @@ class TestFineTuning:
         for seed, epoch in ((1, 0), (1, 0), (2, 0), (1, 1)):
             training = ClassifierTraining(SHORT, encoder_named("vit-xs4"), data, session(seed))
             batch = next(data.train.batches([torch.arange(9)]))
-            with training._own_random_state(epoch):
-                drawn["torch"] = float(torch.rand(()))
             drawn["crops"] = training.crops(batch.pixels, batch.sizes, batch.samples, epoch).flatten().tolist()
             training._train_step(batch, epoch, step=epoch)
             found.append(dict(drawn))
@@ -384,6 +384,46 @@ class TestResuming:
         states = [one.network.state_dict() for one in (uninterrupted, training)]
         assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
         assert not (tmp_path / "state").exists()
+
+    @pytest.mark.parametrize("kind", ["finetune", "linear"])
+    def test_under_a_time_limit_goes_on_in_the_middle_of_an_epoch(self, kind, tmp_path):
+        """Without any time, each call does one step, or the test of an epoch."""
+        torch.manual_seed(0)
+        vit = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64, "hidden_dropout_prob": 0.1}
+        encoder = ViTModel(ViTConfig(**vit, image_size=16, patch_size=4), add_pooling_layer=False)
+        linear = replace(CLASSIFIER_PROTOCOLS["linear-mae-v1"], epochs=2, warmup_epochs=1, batch_size=9)
+        protocol, data = replace(SHORT, epochs=2) if kind == "finetune" else linear, digits(27, 15)
+        uninterrupted, calls = trained(protocol, encoder, data), 0
+        while True:
+            torch.rand(1)
+            calls += 1
+            training = ClassifierTraining(protocol, encoder, data, session(state=tmp_path / "state", limit=TimeLimit(0.0)))
+            try:
+                training.run_to_end()
+            except StoppedError as error:
+                assert error.exit_code == 75 and f"of 2 of {protocol.name}: the same command continues" in str(error)
+            else:
+                break
+        # The sixth step is saved, and the seventh call tests.
+        assert calls == 7 and training.history == uninterrupted.history
+        states = [one.network.state_dict() for one in (uninterrupted, training)]
+        assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+    def test_a_signal_is_obeyed_after_the_step_and_saves(self, tmp_path, monkeypatch):
+        protocol, data = replace(CLASSIFIER_PROTOCOLS["linear-simclr-v1"], epochs=2, batch_size=8), digits(16, 5)
+        original = ClassifierTraining._train_step
+
+        def receiving(self, batch, epoch, step):
+            if step == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return original(self, batch, epoch, step)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(ClassifierTraining, "_train_step", receiving)
+            with pytest.raises(StoppedError, match="SIGTERM in epoch 2 of 2") as stopped:
+                protocol.measure(encoder_named("res6"), data, session(state=tmp_path))
+        assert stopped.value.exit_code == 143
+        assert ClassifierTraining(protocol, encoder_named("res6"), data, session(state=tmp_path)).step == 3
 
     def test_starts_after_the_last_complete_epoch_and_shows_it_as_progress(self, tmp_path, monkeypatch):
         protocol, data = replace(CLASSIFIER_PROTOCOLS["linear-simclr-v1"], epochs=4, batch_size=16), digits()

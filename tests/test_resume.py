@@ -3,6 +3,7 @@
 # ruff: noqa: F811 - fixtures of another file are arguments of tests
 
 import os
+import re
 import shutil
 import signal
 
@@ -10,12 +11,14 @@ import pytest
 import torch
 from test_training import SHORT, killed, same_weights, short_recipe, train, train_until, uninterrupted  # noqa: F401 - the fixtures
 
+from sslzoo import inference
 from sslzoo.checkpoint import load_checkpoint, save_checkpoint
 from sslzoo.cli import main
 from sslzoo.errors import InputError, StoppedError, TrainingError
 from sslzoo.hub import write_card
 from sslzoo.run import Run
-from sslzoo.training import loop, results
+from sslzoo.stopping import TimeLimit
+from sslzoo.training import checkpoints, knn_evaluation, loop, results
 
 
 @pytest.fixture
@@ -354,3 +357,94 @@ def test_a_run_prints_its_plan_progress_and_summary(tmp_path, monkeypatch, capsy
         assert said in err
     assert err.count(" left\n") >= 3 and "loss" in err and "images/s" in err
     assert "effective rank" in err and "no sign of collapse" in err and "sslzoo card" in err
+
+
+class Clock:
+    """Seconds that pass only where a test says so."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+    def slows(self, patch, owner, name, seconds):
+        """The function takes so many seconds from now on."""
+        original = getattr(owner, name)
+
+        def slow(*arguments, **options):
+            self.now += seconds
+            return original(*arguments, **options)
+
+        patch.setattr(owner, name, slow)
+
+
+class TestTimeLimit:
+    def in_slots(self, recipe, folder, clock, seconds):
+        """Trains in as many calls as it takes; returns the messages and ends of all but the last."""
+        said = []
+        while True:
+            limit = TimeLimit(seconds, clock=clock)
+            try:
+                train(recipe, folder, resume=True, limit=limit)
+            except StoppedError as error:
+                assert error.exit_code == 75
+                said.append((str(error), limit.elapsed))
+            else:
+                return said
+
+    def test_a_run_in_many_calls_ends_as_one_in_a_single_call(self, tmp_path, monkeypatch, uninterrupted):
+        clock = Clock()
+        clock.slows(monkeypatch, loop.Training, "_train_step", 10)
+        clock.slows(monkeypatch, loop, "load_split_pair", 5)
+        clock.slows(monkeypatch, checkpoints, "save_checkpoint", 7)
+        said = self.in_slots(short_recipe("simclr"), tmp_path, clock, 110)
+        # 5 s of reading, 10 a step and 7 a checkpoint: after the first step, after step 4, and at the end.
+        steps = [int(re.search(r"time limit at step (\d+) of 15, saved", message)[1]) for message, _ in said]
+        assert steps == [7, 14] and [elapsed for _, elapsed in said] == [96, 96]
+        assert "7 steps in this call, and 5 of 110 s passed before the first" in said[0][0]
+        assert same_weights(tmp_path, uninterrupted)
+        losses = [[(line["step"], line.get("loss")) for line in Run(folder).metrics()] for folder in (tmp_path, uninterrupted)]
+        assert losses[0] == losses[1]
+
+    def test_is_kept_where_saving_is_slow(self, tmp_path, monkeypatch):
+        clock = Clock()
+        clock.slows(monkeypatch, loop.Training, "_train_step", 10)
+        clock.slows(monkeypatch, checkpoints, "save_checkpoint", 60)
+        ((message, elapsed),) = self.in_slots(short_recipe("simclr", epochs=2, checkpoint_every=100), tmp_path, clock, 200)
+        assert "at step 7 of" in message and elapsed == 190, "60 s of them for the checkpoint after the first step, 60 for the last"
+
+    def test_leaves_at_least_one_step_to_each_call(self, tmp_path, monkeypatch):
+        clock = Clock()
+        clock.slows(monkeypatch, loop, "load_split_pair", 50)
+        said = self.in_slots(short_recipe("simclr", epochs=1, batch_size=160), tmp_path, clock, 20)
+        assert len(said) == 2 and all("1 steps in this call, and 50 of 20 s passed" in message for message, _ in said)
+
+    def test_an_evaluation_that_would_end_too_late_opens_the_next_call(self, tmp_path, monkeypatch):
+        clock = Clock()
+        recipe = short_recipe("simclr", epochs=2, knn_every=1)
+        train(recipe, tmp_path / "whole")
+        clock.slows(monkeypatch, loop.Training, "_train_step", 10)
+        clock.slows(monkeypatch, knn_evaluation.KNNEvaluation, "measure", 40)
+        said = self.in_slots(recipe, tmp_path / "run", clock, 125)
+        assert [int(re.search(r"at step (\d+)", message)[1]) for message, _ in said] == [5, 10]
+        assert all(elapsed <= 125 for _, elapsed in said) and same_weights(tmp_path / "run", tmp_path / "whole")
+        key = "knn_top1 k=20 T=0.1"
+        curves = [[(line["step"], line[key]) for line in Run(tmp_path / name).metrics() if key in line] for name in ("run", "whole")]
+        assert curves[0] == curves[1] and len(curves[0]) == 3
+
+    def test_the_same_command_goes_on_until_everything_is_measured(self, tmp_path, monkeypatch, capsys):
+        """Without any time, each call does the least that it can."""
+        monkeypatch.setattr(inference.constants, "HF_ASSETS_CACHE", str(tmp_path / "cache"))
+        changes = [f"{key}={value}" for key, value in SHORT.items()]
+        changes += ["epochs=1", "batch_size=160", "protocols=[knn-instdisc-v2, linear-features-v1]"]
+        command = ["train", "digits/simclr", "--cpu", "--output", str(tmp_path / "run"), "--minutes", "0", "--evaluate", "--set", *changes]
+        codes = [main(command)]
+        while codes[-1] == 75:
+            codes.append(main(command))
+        out, err = capsys.readouterr()
+        # A call for each of two steps, for kNN, for the features, and for what is made of them.
+        assert codes == 4 * [75] + [0], err
+        assert "before linear-features-v1: the same command continues" in err and "with the features of the training images saved" in err
+        assert {number["protocol"] for number in Run(tmp_path / "run").results()["numbers"]} == {"knn-instdisc-v2", "linear-features-v1"}
+        assert out.count("knn_top1 (k 200,") == 2 and out.count("linear_top1") == 1 and not [*(tmp_path / "cache").rglob("*.json")]

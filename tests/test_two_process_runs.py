@@ -15,6 +15,7 @@ from test_training import Killed, train_until, weights
 from sslzoo.errors import InputError, StoppedError, TrainingError
 from sslzoo.recipe import read_recipe
 from sslzoo.run import Run
+from sslzoo.stopping import TimeLimit
 from sslzoo.training import images, logs, loop, train
 
 pytestmark = pytest.mark.slow
@@ -52,6 +53,10 @@ def ends(folder: Path, rank: int, patch: pytest.MonkeyPatch):
     yield "not finite", lambda: not_finite(folder / "nan", rank, patch)
     yield "signal to one", lambda: signalled(folder / "signal", rank, patch)
     yield "goes on", lambda: run(folder / "signal")
+    # Only one process's clock says so.
+    limit = TimeLimit(0.0 if rank == 1 else 10**9)
+    yield "time is up", lambda: train(recipe(), folder / "limit", resume=True, cpu=True, limit=limit)
+    yield "the next call", lambda: run(folder / "limit")
 
 
 def killed_in_finish(folder, patch):
@@ -144,7 +149,9 @@ def both(tmp_path_factory):
     return folder, seen
 
 
-@pytest.mark.parametrize("name", ["multiple", "one step", "log and checkpoint", "resumed", "resumed at the last step", "goes on"])
+@pytest.mark.parametrize(
+    "name", ["multiple", "one step", "log and checkpoint", "resumed", "resumed at the last step", "goes on", "the next call"]
+)
 def test_a_run_finishes(name, both):
     assert [seen[name] for seen in both[1]] == ["done", "done"]
 
@@ -157,6 +164,7 @@ def test_a_run_finishes(name, both):
         ("missing on one machine", "InputError: process 1: no such folder here", "InputError: no such folder here"),
         ("disk full at the end", "TrainingError: .*No space left.*step 5 is saved", "TrainingError: process 0: .*No space left"),
         ("not finite", "TrainingError: feature_std is nan before step 2", "TrainingError: feature_std is nan before step 2"),
+        ("time is up", *["StoppedError: stopped by the time limit at step 2 of 5, saved, 2 steps"] * 2),
         ("signal to one", "StoppedError: stopped by SIGTERM at step 3, saved", "StoppedError: stopped by SIGTERM at step 3, saved"),
     ],
 )
@@ -169,7 +177,7 @@ def test_an_interrupted_run_ends_like_an_uninterrupted_one_in_one_process(both, 
     """The same weights and log lines: sums from before the interruption count once, not once per process."""
     alone = train(recipe(checkpoint_every=3), tmp_path, cpu=True)
     start = weights_at_start()
-    for name in ("resumed", "signal"):
+    for name in ("resumed", "signal", "limit"):
         found = Run(both[0] / name)
         moved = max(float((value - start[key]).abs().max()) for key, value in weights(alone.folder).items() if key in start)
         apart = max(float((value - weights(found.folder)[key]).abs().max()) for key, value in weights(alone.folder).items())

@@ -193,6 +193,8 @@ def _train_features(encoder: PreTrainedModel, data: Data, session: Session) -> t
         _check_finite(features, "train")
         if file:
             _write(file, {"features": features.contiguous(), "labels": labels.contiguous()})
+    if session.state:
+        session.stop_if_time_is_up("the features of the training images saved")
     return features, labels
 
 

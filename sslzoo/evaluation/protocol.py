@@ -8,6 +8,8 @@ from accelerate import Accelerator
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
+from sslzoo.stopping import TIME_IS_UP, TimeLimit, stopped_by
+
 from .evaluation_data import Data
 
 
@@ -18,6 +20,12 @@ class Session(NamedTuple):
     seed: int
     bar: tqdm  # counts images; a protocol sets its total
     state: Path | None = None  # a folder for this measurement alone, from which it can be resumed; None: cannot be resumed
+    limit: TimeLimit | None = None  # when to stop where it can be resumed
+
+    def stop_if_time_is_up(self, what: str) -> None:
+        """Called by all processes between two parts of a measurement, when `what` is done and saved. Raises `StoppedError`."""
+        if self.limit is not None and not self.limit.all_allow(0.0):
+            raise stopped_by(TIME_IS_UP, f"with {what}: the same command continues")
 
 
 class Measured(NamedTuple):

@@ -1,17 +1,18 @@
 """Saving a run, resuming it, and stopping it at a signal."""
 
 import logging
-import signal as signals
 import time
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, NoReturn
 
 import torch
 
 from sslzoo.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from sslzoo.errors import InputError, StoppedError, first_line
+from sslzoo.errors import InputError, first_line
 from sslzoo.processes import all_or_none, broadcast_from_main, check_equal
 from sslzoo.recipe import write_recipe
 from sslzoo.run import CHECKPOINTS, RECIPE
+from sslzoo.stopping import TIME_IS_UP, stopped_by
 
 from .run_folder import recipe_changes
 
@@ -23,21 +24,28 @@ _log = logging.getLogger(__name__)
 
 def save(training: "Training") -> None:
     """Writes a checkpoint; called by all processes. A full disk costs a warning, not the run."""
-    training.evaluation.broadcast_buffers()
-    sums = training.logs.mean_sums()
-    if broadcast_from_main(lambda: _write(training, sums)):
-        training.saved_step = training.step
+    limit = training.limit
+    with limit.measuring_saving() if limit is not None else nullcontext():
+        training.evaluation.broadcast_buffers()
+        sums = training.logs.mean_sums()
+        if broadcast_from_main(lambda: _write(training, sums)):
+            training.saved_step = training.step
 
 
-def save_and_stop(training: "Training", signal: int) -> NoReturn:
-    """Saves and ends the run. Raises `StoppedError`."""
-    save(training)
-    folder, name = training.run.folder, signals.Signals(signal).name
-    if training.saved_step == training.step:
-        resume = f"sslzoo train --resume --output {folder}"
-        raise StoppedError(f"stopped by {name} at step {training.step:,}, saved: {resume} continues the run", signal)
-    newest = f"step {training.saved_step:,} is the last that is saved" if training.saved_step else "nothing is saved"
-    raise StoppedError(f"stopped by {name} at step {training.step:,}, which could not be saved: {newest}", signal)
+def save_and_stop(training: "Training", reason: int) -> NoReturn:
+    """Saves and ends the run. reason: as `StopRequest.agreed_reason` gives it. Raises `StoppedError`."""
+    if training.saved_step != training.step:
+        save(training)
+    where = f"at step {training.step:,}"
+    if training.saved_step != training.step:
+        newest = f"step {training.saved_step:,} is the last that is saved" if training.saved_step else "nothing is saved"
+        raise stopped_by(reason, f"{where}, which could not be saved: {newest}")
+    if reason != TIME_IS_UP:
+        raise stopped_by(reason, f"{where}, saved: sslzoo train --resume --output {training.run.folder} continues the run")
+    limit, trained = training.limit, training.step - training.first_step
+    start = f"{limit.started:.0f} of {limit.seconds:.0f} s passed before the first"
+    steps = f"of {training.steps:,}, saved, {trained:,} steps in this call"
+    raise stopped_by(reason, f"{where} {steps}, and {start}: the same command continues the run")
 
 
 def restore(training: "Training") -> None:

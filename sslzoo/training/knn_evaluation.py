@@ -22,15 +22,13 @@ class KNNEvaluation:
         self.best: dict[str, dict[str, Any]] = {}
         self.measured_step = -1
 
-    def measure_if_due(self, step: int, steps_per_epoch: int, steps: int) -> None:
-        """Measures before the first step and after every `knn_every` epochs, unless a resumed run already did at this step.
+    def is_due(self, step: int, steps_per_epoch: int, steps: int) -> bool:
+        """Before the first step and after every `knn_every` epochs, unless a resumed run already measured this step.
 
         The last epoch is measured by `finish`.
         """
         every = self.recipe.knn_every * steps_per_epoch
-        if self.data is None or not every or step == steps or step % every or self.measured_step == step:
-            return
-        self.measure(step, step // steps_per_epoch - 1 if step else None)
+        return self.data is not None and every > 0 and step < steps and step % every == 0 and self.measured_step != step
 
     def measure(self, step: int, epoch: int | None) -> list[dict[str, Any]]:
         """Measures the current weights and logs the numbers. epoch: 0, 1, ..., or None for the untrained encoder, which is never best."""

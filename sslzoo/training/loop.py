@@ -11,12 +11,13 @@ from accelerate import Accelerator
 from torch import Tensor
 from tqdm import tqdm
 
-from sslzoo.data import Batch
+from sslzoo.data import Batch, source_name
 from sslzoo.method import Progress
 from sslzoo.optim import lr_factor, peak_lr, set_learning_rates
-from sslzoo.processes import StopRequest, all_or_none
+from sslzoo.processes import all_or_none
 from sslzoo.recipe import Recipe
 from sslzoo.run import Run
+from sslzoo.stopping import TIME_IS_UP, StopRequest, TimeLimit
 from sslzoo.views import Renderer
 
 from .checkpoints import restore, save, save_and_stop
@@ -31,8 +32,10 @@ from .setup import divide_batch, make_training_method, wrap
 class Training:
     """One process's share of a run. All randomness follows from the seed, the epoch and the image, so `step` is the whole position."""
 
-    def __init__(self, recipe: Recipe, run: Run, accelerator: Accelerator):
-        self.recipe, self.run, self.accelerator = recipe, run, accelerator
+    def __init__(self, recipe: Recipe, run: Run, accelerator: Accelerator, limit: TimeLimit | None = None):
+        self.recipe, self.run, self.accelerator, self.limit = recipe, run, accelerator, limit
+        if limit is not None and accelerator.is_main_process:
+            print(f"reading {source_name(recipe.dataset)}", file=sys.stderr, flush=True)  # which may take longer than there is time
         self.images, self.data = load_split_pair(recipe, accelerator.device)
         with all_or_none():
             self.micro_batch_size, self.steps_per_epoch = divide_batch(recipe, len(self.images), accelerator.num_processes)
@@ -43,11 +46,12 @@ class Training:
         self.renderer = Renderer(list(self.views.values()), recipe.seed, compile=recipe.compile)
         self.step = 0
         self.saved_step = 0  # of the newest checkpoint
-        self.seconds = {"all": 0.0, "steps": 0.0}
+        self.seconds = {"all": 0.0, "steps": 0.0}  # and of the last "evaluation", where there is a time limit
         self.resumed: list[str] = []  # which keys were changed at which step
         self.logs = Logs(recipe, run, accelerator)
         self.evaluation = KNNEvaluation(recipe, self.data, self.method, accelerator, self.logs)
         restore(self)
+        self.first_step = self.step  # of this process
         self.started = time.perf_counter() - self.seconds["all"]
         self.logs.start_trackers(self.step)
 
@@ -55,20 +59,42 @@ class Training:
         """Trains the remaining steps and finishes the run."""
         print_plan(self)
         quiet = not self.accelerator.is_main_process or not sys.stderr.isatty()
-        with tqdm(total=self.steps, initial=self.step, desc=self.recipe.name, unit="step", disable=quiet) as bar, StopRequest() as request:
-            self.evaluation.measure_if_due(self.step, self.steps_per_epoch, self.steps)
+        with (
+            tqdm(total=self.steps, initial=self.step, desc=self.recipe.name, unit="step", disable=quiet) as bar,
+            StopRequest(self.limit) as request,
+        ):
+            self._measure_if_due()
             while self.step < self.steps:
                 self._train_epoch(self.step // self.steps_per_epoch, bar, request)
-                self.evaluation.measure_if_due(self.step, self.steps_per_epoch, self.steps)
-                if self.step % self.recipe.checkpoint_every == 0:
+                self._measure_if_due()
+                if self._is_checkpoint_due():
                     save(self)
+        self._stop_unless_time_to_measure()
         finish(self)
         print_summary(self)
+
+    def _measure_if_due(self) -> None:
+        if self.evaluation.is_due(self.step, self.steps_per_epoch, self.steps):
+            self._stop_unless_time_to_measure()
+            began = self.limit.elapsed if self.limit is not None else 0.0
+            self.evaluation.measure(self.step, self.step // self.steps_per_epoch - 1 if self.step else None)
+            if self.limit is not None:
+                self.seconds["evaluation"] = self.limit.elapsed - began
+
+    def _stop_unless_time_to_measure(self) -> None:
+        # A call that has trained nothing measures in any case, as the next one would have no more time.
+        if self.limit is not None and self.step > self.first_step and not self.limit.all_allow(self.seconds.get("evaluation", 0.0)):
+            save_and_stop(self, TIME_IS_UP)
+
+    def _is_checkpoint_due(self) -> bool:
+        """After every `checkpoint_every` steps; under a time limit also after the first, which measures how long saving takes."""
+        return self.step % self.recipe.checkpoint_every == 0 or (self.limit is not None and self.step == self.first_step + 1)
 
     def _train_epoch(self, epoch: int, bar: tqdm, request: StopRequest) -> None:
         recipe, first = self.recipe, self.step % self.steps_per_epoch
         batches = self.images.batches(self._positions(epoch)[first:].flatten(0, 1).unbind())
         interval_start = time.perf_counter()
+        request.start_steps()
         for _ in range(first, self.steps_per_epoch):
             lr = self._schedule_lr(epoch)
             views = self._train_step(epoch, batches)
@@ -80,12 +106,14 @@ class Training:
                 self.logs.print_progress(self.step, self.steps, loss, bar)
                 self.seconds["steps"] += seconds
                 interval_start = time.perf_counter()
-            signal = request.agreed_signal()
-            if signal:
-                save_and_stop(self, signal)
+            reason = request.agreed_reason()
+            if reason:
+                self.seconds["steps"] += time.perf_counter() - interval_start
+                save_and_stop(self, reason)
             # The checkpoint at the end of an epoch is saved after the evaluation.
-            if self.step % recipe.checkpoint_every == 0 and self.step % self.steps_per_epoch:
+            if self._is_checkpoint_due() and self.step % self.steps_per_epoch:
                 save(self)
+                request.start_steps()
 
     def _train_step(self, epoch: int, batches: Iterator[Batch]) -> list[Tensor]:
         """One optimiser step over all its micro-batches, without a device sync. Returns the last micro-batch's views."""

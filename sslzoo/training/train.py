@@ -13,19 +13,21 @@ from sslzoo.errors import InputError
 from sslzoo.processes import broadcast_from_main, check_equal, explain_lost_process
 from sslzoo.recipe import Recipe, rehearse
 from sslzoo.run import Run
+from sslzoo.stopping import TimeLimit
 
 from .loop import Training
 from .run_folder import locked, recipe_to_train, remove_checkpoints
 
 
-def train(recipe: Recipe, folder: str | Path, *, resume: bool = False, cpu: bool = False) -> Run:
+def train(recipe: Recipe, folder: str | Path, *, resume: bool = False, cpu: bool = False, limit: TimeLimit | None = None) -> Run:
     """Trains the recipe into a run folder and returns the run. Called in every process that Accelerate started.
 
     resume: continue from the newest intact checkpoint in `folder`, or start from scratch if there is none. On a CPU the final weights
         are bit for bit those of an uninterrupted run.
     cpu: use the CPU even if there is an accelerator.
+    limit: when to save and stop; at least one step is trained.
     Raises `InputError` for unusable input, `TrainingError` when the loss is no longer finite or another process has ended, and
-    `StoppedError` when Ctrl-C or SIGTERM ended the run. Checkpoints remain in all cases.
+    `StoppedError` when Ctrl-C, SIGTERM or the limit ended the run. Checkpoints remain in all cases.
     """
     run = Run(folder)
     path = Path(recipe.dataset).expanduser()
@@ -48,5 +50,5 @@ def train(recipe: Recipe, folder: str | Path, *, resume: bool = False, cpu: bool
             if to_train is None:
                 broadcast_from_main(lambda: remove_checkpoints(run))
             else:
-                Training(to_train, run, accelerator).run_to_end()
+                Training(to_train, run, accelerator, limit).run_to_end()
     return run
