@@ -1,6 +1,5 @@
 """Training checkpoints: written atomically, verified by digest when they are read, the newest two kept."""
 
-import hashlib
 import json
 import logging
 import pickle
@@ -14,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sslzoo.errors import first_line
-from sslzoo.files import atomic_write
+from sslzoo.files import atomic_write, sha256_of
 
 _MODEL, _OPTIMIZER, _STATE, _MANIFEST = "method.safetensors", "optimizer.pt", "state.json", "manifest.json"
 _KEPT = 2
@@ -27,12 +26,6 @@ class Checkpoint(NamedTuple):
     tensors: dict[str, Tensor]
     optimizer: dict[str, Any]
     state: dict[str, Any]
-
-
-def sha256_of(file: Path) -> str:
-    """The file's sha256 in hex."""
-    with open(file, "rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def save_checkpoint(folder: Path, step: int, checkpoint: Checkpoint) -> None:

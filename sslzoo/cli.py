@@ -72,8 +72,8 @@ def _ours_and_theirs(row: dict) -> dict[str, tuple[float | None, float | None]]:
 
 def _train(options: argparse.Namespace) -> None:
     began = time.monotonic()  # importing takes a part of the time
-    from sslzoo.recipe import parse_changes, read_recipe
-    from sslzoo.run import Run
+    from sslzoo.recipe import parse_changes, read_recipe, read_values
+    from sslzoo.run import RECIPE, Run
     from sslzoo.training import train
 
     limit = _time_limit(options, began)
@@ -82,10 +82,11 @@ def _train(options: argparse.Namespace) -> None:
         if not (options.resume and options.output):
             raise InputError("name a recipe of `sslzoo list`, or a run folder with --resume --output")
         source = Run(options.output).recipe_file
-    recipe = read_recipe(source, parse_changes(options.set))
     _hide_progress_bars()
     # A command with a time limit is there to be repeated.
     resume = options.resume or limit is not None
+    earlier = options.output / RECIPE if resume and options.output else None
+    recipe = read_recipe(source, parse_changes(options.set), read_values(earlier) if earlier and earlier.is_file() else None)
     run = train(recipe, options.output or Path("runs") / recipe.name, resume=resume, cpu=options.cpu, limit=limit)
     if _is_main_process():
         print(run.folder)

@@ -1,5 +1,6 @@
-"""Atomic writing: a file or folder is there completely or not at all, whatever happens while it is written."""
+"""Atomic writing: a file or folder is there completely or not at all, whatever happens while it is written; and digests of files."""
 
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -98,3 +99,9 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
+
+
+def sha256_of(file: Path) -> str:
+    """The file's sha256 in hex."""
+    with open(file, "rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -157,6 +157,18 @@ class Method(PreTrainedModel):
         """A new encoder, as configured."""
         return build_encoder(self.config.encoder)
 
+    def init_encoders(self, pretrained: PreTrainedModel) -> None:
+        """Gives every copy of the encoder the weights of a pretrained one of the same architecture. Raises `InputError`."""
+        weights = without_pooler(pretrained)
+        for module in self.modules():
+            if type(module) is type(self.encoder):
+                own = module.state_dict()
+                wrong = sorted(own.keys() ^ weights.keys()) or [name for name in own if own[name].shape != weights[name].shape]
+                if wrong:
+                    kind = pretrained.config.model_type
+                    raise InputError(f"weights of a '{kind}' do not fit the encoder: {len(wrong)} tensors, the first is '{wrong[0]}'")
+                module.load_state_dict(weights)
+
     def _init_weights(self, module: nn.Module) -> None:
         """Does nothing: encoders and heads initialise themselves, and a teacher must equal its student."""
 

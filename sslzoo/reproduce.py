@@ -28,7 +28,7 @@ from sslzoo.hub.validation import UntrustedMapping, is_number
 from sslzoo.inference import load_data, measure_stored
 from sslzoo.processes import all_or_none, check_equal
 from sslzoo.provenance import identity
-from sslzoo.recipe import recipe_text
+from sslzoo.recipe import is_as_written
 from sslzoo.run import CARD, RECIPE, RESULTS, Run
 
 EQUAL, WITHIN_TOLERANCE, DIFFERENT, NOT_REPEATABLE = "equal", "within tolerance", "different", "cannot be repeated"
@@ -91,8 +91,7 @@ def _check_files(run: Run, training: dict[str, Any]) -> Iterator[Finding]:
         yield _exact(file, claimed.get(file), found.get(file))
     if not training:  # imported weights, which were not trained here
         return
-    as_written = run.recipe_file.read_text(encoding="utf-8") in (recipe_text(run.recipe), recipe_text(run.recipe.public()))
-    yield _exact(f"{RECIPE} as it was written", True, as_written)
+    yield _exact(f"{RECIPE} as it was written", True, is_as_written(run.recipe_file))
     for difference in configuration_differences(run):
         yield _exact(difference.what, difference.found, difference.expected)
     steps, recipe = training.get("steps"), run.recipe

@@ -5,13 +5,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from sslzoo.checkpoint import sha256_of
 from sslzoo.encoders import read_json
 from sslzoo.errors import InputError, first_line
-from sslzoo.files import atomic_write_text, sync
+from sslzoo.files import atomic_write_text, sha256_of, sync
 from sslzoo.method import HEADS
 from sslzoo.provenance import identity
-from sslzoo.recipe import Recipe, load_recipe, recipe_text
+from sslzoo.recipe import Recipe, load_recipe, published_text
 
 WEIGHTS = "model.safetensors"
 RECIPE = "recipe.yaml"
@@ -65,7 +64,7 @@ class Run:
         names = (CONFIG, WEIGHTS, HEADS, PREPROCESSOR, METRICS)
         digests = {name: sha256_of(self.folder / name) for name in names if (self.folder / name).is_file()}
         if (self.folder / RECIPE).is_file():
-            digests[RECIPE] = hashlib.sha256(recipe_text(self.recipe.public()).encode()).hexdigest()
+            digests[RECIPE] = hashlib.sha256(published_text(self.recipe_file).encode()).hexdigest()
         return digests
 
     def metrics(self) -> list[dict[str, Any]]:

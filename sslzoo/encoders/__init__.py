@@ -1,6 +1,6 @@
 """Encoders in transformers' own classes: building, loading, converting, and computing features."""
 
-from .architecture import limit_size
+from .architecture import describe, from_description, limit_size
 from .blocks import blocks, depths, drop_path
 from .convert import ConvertedEncoder, convert_weights
 from .features import compiled_parts, feature_width, features, token_grid, tokens
@@ -8,10 +8,10 @@ from .folder import model_folder, read_config, read_json
 from .image_size import fit_image_size
 from .names import ENCODERS, SMALL_IMAGE, encoder_config
 from .plain import build_encoder, to_plain, without_pooler
-from .pretrained import check_finite, load_pretrained
+from .pretrained import check_finite, load_pretrained, weights_digest
 
 __all__ = [
-    "ENCODERS", "SMALL_IMAGE", "ConvertedEncoder", "blocks", "build_encoder", "check_finite", "compiled_parts", "convert_weights", "depths",
-    "drop_path", "encoder_config", "feature_width", "features", "fit_image_size", "limit_size", "load_pretrained", "model_folder",
-    "read_config", "read_json", "to_plain", "token_grid", "tokens", "without_pooler",
+    "ENCODERS", "SMALL_IMAGE", "ConvertedEncoder", "blocks", "build_encoder", "check_finite", "compiled_parts", "convert_weights",
+    "depths", "describe", "drop_path", "encoder_config", "feature_width", "features", "fit_image_size", "from_description", "limit_size",
+    "load_pretrained", "model_folder", "read_config", "read_json", "to_plain", "token_grid", "tokens", "weights_digest", "without_pooler",
 ]  # fmt: skip

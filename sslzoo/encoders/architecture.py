@@ -2,7 +2,7 @@
 
 import dataclasses
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,6 +21,7 @@ _IGNORED = {field.name for field in dataclasses.fields(PreTrainedConfig)} | {
 _OTHER_LIBRARIES = ("timm_wrapper", "timm_backbone")  # which build models that are defined elsewhere
 _LAYERS = ("depths", "num_hidden_layers", "num_layers", "encoder_layers", "decoder_num_hidden_layers")
 _SLACK = 1 << 24  # elements (64 MiB) for buffers and for parameters that the weights lack
+_MOST_LAYERS = 512  # of an encoder whose weights are not at hand
 _ALWAYS_ALLOWED = 1 << 16  # integers up to this are never too large, as they may count pixels or tokens
 
 
@@ -29,16 +30,36 @@ def architecture(values: dict[str, Any], weights: dict[str, Tensor]) -> PreTrain
 
     Numbers that cannot belong to these weights are refused: a layer is at most as wide as there are weights, and has at least one tensor.
     """
+    return _configuration(values, max(_ALWAYS_ALLOWED, sum(value.numel() for value in weights.values())), len(weights))
+
+
+def _configuration(values: dict[str, Any], most: int, layers: int) -> PreTrainedConfig:
     model_type = values.get("model_type")
     if not isinstance(model_type, str) or model_type not in CONFIG_MAPPING:
-        raise InputError(f"its config.json has the model_type {model_type!r}, which transformers does not know")
+        raise InputError(f"its configuration has the model_type {model_type!r}, which transformers does not know")
     if model_type in _OTHER_LIBRARIES:
         raise InputError(f"'{model_type}' is built by another library: convert it to one of transformers' own architectures")
     if values.get("quantization_config"):
         raise InputError("its weights are quantised: take the model they were made from")
     values = _architecture_only(values, CONFIG_MAPPING[model_type])
-    _check_sizes(values, max(_ALWAYS_ALLOWED, sum(value.numel() for value in weights.values())), len(weights))
+    _check_sizes(values, most, layers)
     return CONFIG_MAPPING[model_type](**values)
+
+
+def describe(config: PreTrainedConfig, name: str) -> dict[str, Any]:
+    """The configuration as plain keys and values, for `from_description`: the architecture alone.
+
+    name: what the encoder is called, such as "dinov2-small"; stands first.
+    """
+    values = _architecture_only(config.to_diff_dict(), type(config))
+    derived = ("model_type", "stage_names")
+    return {"name": name, "model_type": config.model_type, **{key: value for key, value in values.items() if key not in derived}}
+
+
+def from_description(description: Mapping[str, Any]) -> PreTrainedConfig:
+    """The configuration that `describe` described, or that a config.json holds. Anyone may have written it. Raises `InputError`."""
+    values = {key: value for key, value in description.items() if key != "name"}
+    return _configuration(values, _ALWAYS_ALLOWED, _MOST_LAYERS)
 
 
 def _architecture_only(values: dict[str, Any], config_class: type[PreTrainedConfig]) -> dict[str, Any]:
@@ -51,7 +72,7 @@ def _architecture_only(values: dict[str, Any], config_class: type[PreTrainedConf
         if part is not None and isinstance(value, dict):
             if part is AutoConfig:
                 if value.get("model_type") not in CONFIG_MAPPING:
-                    raise InputError(f"its config.json has a '{key}' of the model_type {value.get('model_type')!r}")
+                    raise InputError(f"its configuration has a '{key}' of the model_type {value.get('model_type')!r}")
                 kept[key] = {"model_type": value["model_type"], **_architecture_only(value, CONFIG_MAPPING[value["model_type"]])}
                 continue
             value = _architecture_only(value, part)
@@ -68,7 +89,7 @@ def _check_sizes(value: Any, most: int, layers: int, key: str = "") -> None:
         for inner in value:
             _check_sizes(inner, most, layers, key)
     elif isinstance(value, int) and abs(value) > (limit := layers if key in _LAYERS else most):
-        raise InputError(f"its config.json has {key} {value}, more than its weights can be of ({limit})")
+        raise InputError(f"its configuration has {key} {value}, more than its weights can be of ({limit})")
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Loading an encoder from an untrusted folder: safetensors alone, no code, no downloads, no more memory than its weights."""
 
 import dataclasses
+import hashlib
 from pathlib import Path
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from transformers import MODEL_MAPPING, PreTrainedModel, ViTConfig, ViTMAEModel, ViTModel
 
 from sslzoo.errors import InputError, first_line
+from sslzoo.files import sha256_of
 
 from .architecture import architecture, limit_size
 from .folder import CONFIG, read_config, read_json
@@ -53,6 +55,12 @@ def load_pretrained(folder: Path) -> PreTrainedModel:
     return encoder.eval()
 
 
+def weights_digest(folder: Path) -> str:
+    """SHA-256 in hex of the folder's weights: of the file, or of the digests of several. Raises `InputError`."""
+    digests = [sha256_of(folder / name) for name in _weights_files(folder)]
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
 def check_finite(tensors: dict[str, Tensor], file: Path) -> None:
     """Raises `InputError` if a weight is NaN or infinite."""
     broken = [name for name, value in tensors.items() if not value.isfinite().all()]
@@ -62,6 +70,16 @@ def check_finite(tensors: dict[str, Tensor], file: Path) -> None:
 
 def _weights(folder: Path) -> dict[str, Tensor]:
     """All tensors in the folder's safetensors files, by name. Raises `InputError`."""
+    weights: dict[str, Tensor] = {}
+    for name in _weights_files(folder):
+        try:
+            weights |= load_file(folder / name)
+        except (OSError, SafetensorError) as error:
+            raise InputError(f"cannot load the encoder in {folder}: cannot read {name}: {first_line(error)}") from error
+    return weights
+
+
+def _weights_files(folder: Path) -> list[str]:
     if (folder / _ADAPTER).exists():
         raise InputError(f"{folder} holds an adapter of PEFT's ({_ADAPTER}): merge it into its model (merge_and_unload) and save that")
     files = [_WEIGHTS]
@@ -72,13 +90,7 @@ def _weights(folder: Path) -> dict[str, Tensor]:
             raise InputError(f"cannot load the encoder in {folder}: {_INDEX} names no files in its folder")
     elif not (folder / _WEIGHTS).exists():
         raise InputError(f"cannot load the encoder in {folder}: {_without_weights(folder)}")
-    weights: dict[str, Tensor] = {}
-    for name in files:
-        try:
-            weights |= load_file(folder / name)
-        except (OSError, SafetensorError) as error:
-            raise InputError(f"cannot load the encoder in {folder}: cannot read {name}: {first_line(error)}") from error
-    return weights
+    return files
 
 
 def _without_weights(folder: Path) -> str:

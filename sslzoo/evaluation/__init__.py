@@ -7,7 +7,7 @@ from .evaluation_data import Data, data_facts, make_data
 from .feature_maps import class_attention, feature_map, pca_map
 from .features import extract, load_encoder
 from .knn import KNN_PROTOCOLS, knn_accuracy, nearest
-from .preprocessing import Preprocessing
+from .preprocessing import Preprocessing, read_normalization
 from .protocol import Protocol, Session, quiet_session
 from .registry import PROTOCOLS, measure, protocol_named
 from .resolution import required_resolution
@@ -15,5 +15,5 @@ from .resolution import required_resolution
 __all__ = [
     "KNN_PROTOCOLS", "PROTOCOLS", "Classes", "Data", "Preprocessing", "Protocol", "Session", "class_attention", "collapse_metrics",
     "collapse_warning", "data_facts", "extract", "feature_map", "knn_accuracy", "load_encoder", "make_data", "measure", "nearest",
-    "pca_map", "protocol_named", "quiet_session", "required_resolution", "write_features",
+    "pca_map", "protocol_named", "quiet_session", "read_normalization", "required_resolution", "write_features",
 ]  # fmt: skip

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from sslzoo.checkpoint import sha256_of
 from sslzoo.data import ImageSet
 from sslzoo.encoders import feature_width, features
+from sslzoo.files import sha256_of
 
 from .preprocessing import Preprocessing
 

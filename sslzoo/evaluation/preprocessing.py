@@ -117,6 +117,25 @@ _rows, _columns = np.mgrid[:83, :115]
 _PROBE = np.stack([128 + 100 * np.sin(_rows / 17 + channel) * np.cos(_columns / 23) for channel in range(3)], axis=2).astype(np.uint8)
 
 
+def read_normalization(folder: Path) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """The channels' mean and standard deviation (0 to 1) in preprocessor_config.json, None where there is no such file.
+
+    Raises `InputError` for a file whose processor scales pixels in another way.
+    """
+    file = folder / PREPROCESSOR
+    if not file.is_file():
+        return None
+    processor = _processor(file)
+    if not processor.do_rescale or abs(processor.rescale_factor - 1 / 255) > 1e-9:
+        raise InputError(f"{file}: pixels are not scaled to 0..1, which is not supported")
+    if not processor.do_normalize:
+        return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    mean, std = (tuple(float(value) for value in values) for values in (processor.image_mean, processor.image_std))
+    if len(mean) != 3 or len(std) != 3:
+        raise InputError(f"{file} normalises {len(mean)} channels: images of 3 are needed")
+    return mean, std
+
+
 def _processor(file: Path) -> PilBackend:
     """The image processor of a file; `PilBackend` with the usual defaults if the file names no class. Raises `InputError`."""
     values = read_json(file)

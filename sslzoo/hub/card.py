@@ -137,7 +137,7 @@ def _values(run: Run, recipe: Recipe, repository: str, training: dict[str, Any],
     dataset = hub_id(recipe.dataset)
     return {
         "name": recipe.name, "repository": repository, "method": recipe.method, "class_name": method.__name__, "idea": idea,
-        "paper": method.paper, "encoder": recipe.encoder,
+        "paper": method.paper, "encoder": recipe.encoder_name,
         "dataset": source_name(recipe.dataset), "dataset_id": dataset[0] if dataset else None,
         "embedded": recipe.dataset == EMBEDDED, "local": dataset is None and recipe.dataset != EMBEDDED,
         "small_stem": has_small_stem(run.folder),
@@ -169,8 +169,9 @@ def _details(run: Run, recipe: Recipe, training: dict[str, Any]) -> dict[str, st
     return {
         "Data set": f"{source_name(recipe.dataset)}, split {recipe.train_split}: {format_count(training['images'])} images",
         "Broken images left out": format_count(len(training["skipped_images"])),
-        "Encoder": f"{recipe.encoder} for {recipe.image_size} px",
+        "Encoder": f"{recipe.encoder_name} for {recipe.image_size} px",
         **initialisation,
+        **_start(run, recipe),
         "Method's settings": ", ".join(f"{key}={value}" for key, value in recipe.hyperparameters.items()) or "those of its configuration",
         "Epochs": f"{recipe.epochs}",
         **resumed,
@@ -184,6 +185,18 @@ def _details(run: Run, recipe: Recipe, training: dict[str, Any]) -> dict[str, st
         "Peak memory": f"{training['peak_memory_bytes'] / 2**30:.2f} GiB",
         "Software": versions or "not recorded",
     }
+
+
+def _start(run: Run, recipe: Recipe) -> dict[str, str]:
+    """What the training started from, and what it changed."""
+    if recipe.init_from is None:
+        return {}
+    key = "knn_top1 k=20 T=0.1"
+    measured = [(line["step"], line[key]) for line in run.metrics() if key in line]
+    gain = {}
+    if measured and measured[0][0] == 0:
+        gain = {"kNN top-1 (k=20, T=0.1)": f"before {100 * measured[0][1]:.1f} %, after {100 * measured[-1][1]:.1f} %"}
+    return {"Starts from": f"{source_name(recipe.init_from)}, SHA-256 {recipe.init_sha256}", **gain}
 
 
 def _duration(seconds: float) -> str:

@@ -3,11 +3,10 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from sslzoo.checkpoint import sha256_of
 from sslzoo.encoders import SMALL_IMAGE, ConvertedEncoder, convert_weights, load_pretrained, to_plain
 from sslzoo.errors import InputError, first_line, unknown
 from sslzoo.evaluation import Preprocessing
-from sslzoo.files import atomic_write
+from sslzoo.files import atomic_write, sha256_of
 from sslzoo.run import Run
 
 from .lightly_checkpoints import download, known_checkpoints

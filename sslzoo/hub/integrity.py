@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sslzoo.checkpoint import sha256_of
 from sslzoo.encoders import read_config
 from sslzoo.encoders.small_resnet import SmallResNetConfig, SmallResNetForImageClassification, SmallResNetModel
 from sslzoo.errors import InputError, first_line
+from sslzoo.files import sha256_of
 from sslzoo.method import BLOCK, HEADS
 from sslzoo.run import CARD, CONFIG, METRICS, PREPROCESSOR, RECIPE, RESULTS, WEIGHTS, Run
 
@@ -81,7 +81,7 @@ def configuration_differences(run: Run) -> Iterator[Difference]:
         # Through the class, so that a default that another version of transformers writes or omits is not a difference.
         found = type(config.encoder).from_dict({key: value for key, value in stored.items() if key not in _ADDED_BY_SAVING}).to_dict()
     except Exception as error:  # the strict data classes raise types of their own
-        raise InputError(f"{run.folder / CONFIG} is not a configuration of '{run.recipe.encoder}': {first_line(error)}") from error
+        raise InputError(f"{run.folder / CONFIG} is not a configuration of '{run.recipe.encoder_name}': {first_line(error)}") from error
     expected = config.encoder.to_dict() | {"model_type": config.encoder.model_type}
     found |= {"model_type": stored.get("model_type")}
     yield from _differences(

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from sslzoo.data import source_name
 from sslzoo.errors import InputError
 from sslzoo.method import HEADS
-from sslzoo.recipe import recipe_text
+from sslzoo.recipe import published_text
 from sslzoo.run import CARD, CONFIG, METRICS, PREPROCESSOR, RECIPE, RESULTS, WEIGHTS, Run
 
 from .integrity import CODE_FILES, has_small_stem
@@ -50,7 +50,7 @@ def published_files(run: Run, repository: str, *, public: bool, eval_results: bo
     reveals = _reveals(run, public)
     files: dict[str, PublishedFile] = {name: PublishedFile(run.folder / name, reveals[name]) for name in names}
     if RECIPE in files:
-        files[RECIPE] = PublishedFile(recipe_text(run.recipe.public()).encode(), reveals[RECIPE])
+        files[RECIPE] = PublishedFile(published_text(run.recipe_file).encode(), reveals[RECIPE])
     results = run.results()
     if not public and results["training"].get("skipped_images"):
         results["training"]["skipped_images"] = [WITHHELD] * len(results["training"]["skipped_images"])

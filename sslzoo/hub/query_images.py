@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from sslzoo.data import ImageSet, load_images
-from sslzoo.evaluation import Preprocessing, required_resolution
+from sslzoo.evaluation import required_resolution
 from sslzoo.recipe import Recipe
 
 from .pictures import QUERIES
@@ -39,6 +39,6 @@ def center_squares(images: ImageSet, indices: Tensor) -> list[Tensor]:
 def _load(recipe: Recipe, split: str, device: torch.device) -> ImageSet:
     return load_images(
         recipe.dataset, split, image_column=recipe.image_column, label_column=recipe.label_column, canvas=recipe.canvas,
-        resolution=required_resolution(Preprocessing(recipe.eval_resize, recipe.eval_crop), recipe.make_views().values()), device=device,
+        resolution=required_resolution(recipe.preprocessing, recipe.make_views().values()), device=device,
         broken_share=recipe.broken_share,
     )  # fmt: skip

@@ -1,9 +1,10 @@
-from .reading import load_recipe, parse_changes, parse_recipe, read_recipe, recipe_text, write_recipe
+from .reading import is_as_written, load_recipe, parse_changes, parse_recipe, published_text, read_recipe, write_recipe
 from .rehearsal import rehearse
 from .schema import METRICS, Recipe
-from .yaml_files import recipes_folder, shipped_recipes
+from .starting_point import OWN_LICENSE, starting_folder
+from .yaml_files import read_values, recipes_folder, shipped_recipes
 
 __all__ = [
-    "METRICS", "Recipe", "load_recipe", "parse_changes", "parse_recipe", "read_recipe", "recipe_text", "recipes_folder",
-    "rehearse", "shipped_recipes", "write_recipe",
+    "METRICS", "OWN_LICENSE", "Recipe", "is_as_written", "load_recipe", "parse_changes", "parse_recipe", "published_text", "read_recipe",
+    "read_values", "recipes_folder", "rehearse", "shipped_recipes", "starting_folder", "write_recipe",
 ]  # fmt: skip

@@ -13,9 +13,15 @@ HUB_NAME = re.compile(r"(?!.*(--|\.\.|\.git$))[A-Za-z0-9]([A-Za-z0-9._-]{0,94}[A
 _TAGS = {"batch_size": "b{}", "epochs": "e{}", "image_size": "{}px"}  # in the order of names such as simclr-res18-cifar10-b512-e800
 
 
-def derived_name(method: str, encoder: str, dataset: str) -> str:
-    """The default name, method-encoder-dataset."""
-    return _shortened(f"{method}-{encoder}-{_dataset_name(dataset)}")
+def derived_name(method: str, encoder: str | dict[str, Any], dataset: str, init_from: str | None = None) -> str:
+    """The default name: method-encoder-dataset, or method-from-start-dataset."""
+    start = "" if init_from is None else _slug(PurePath(init_from.partition("@")[0]).name)
+    return _shortened(f"{method}-{f'from-{start}' if start else encoder_name(encoder)}-{_dataset_name(dataset)}")
+
+
+def encoder_name(encoder: str | dict[str, Any]) -> str:
+    """The short name of a recipe's encoder, or what its description is called."""
+    return encoder if isinstance(encoder, str) else encoder["name"]
 
 
 def changed_name(before: dict[str, Any], after: dict[str, Any], changed: list[str]) -> str:
@@ -24,10 +30,11 @@ def changed_name(before: dict[str, Any], after: dict[str, Any], changed: list[st
     Method, encoder and data set are replaced in the name. Batch size, epochs and image size are appended as tags, all other changes as
     six hexadecimal digits of a hash.
     """
-    parts = ("method", "encoder", "dataset")
-    own = derived_name(*(before[part] for part in parts))
-    without_configuration = derived_name(before["method"], before["encoder"], before["dataset"].partition("@")[0])
-    name = derived_name(*(after[part] for part in parts))
+    parts = ("method", "encoder", "dataset", "init_from")
+    own, name = (derived_name(*(recipe.get(part) for part in parts)) for recipe in (before, after))
+    without_configuration = derived_name(
+        before["method"], before["encoder"], before["dataset"].partition("@")[0], before.get("init_from")
+    )
     if not set(parts) & set(changed):
         name = before["name"]
     else:  # keeps the rest of a name such as swav-res18-imagenette-queue

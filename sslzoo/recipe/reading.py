@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from sslzoo.data import source_name
 from sslzoo.errors import InputError, first_line, unknown
 from sslzoo.files import atomic_write_text
 from sslzoo.method import Method
@@ -17,6 +18,7 @@ from sslzoo.views import View
 
 from .names import changed_name, with_digits
 from .schema import METRICS, NESTED, Recipe
+from .starting_point import with_encoder
 from .values import shown, typed
 from .yaml_files import StrictLoader, find_recipe, read_values, shipped_run_names
 
@@ -27,6 +29,7 @@ _NOT_IDENTITY = {
     "reference_k",
 }  # fmt: skip
 _SIZES = re.compile(r"eval_crop|eval_resize|canvas|view\.\w+\.size")
+_PATHS = ("dataset", "init_from")  # keys that may hold local paths
 _MISSING = object()
 
 
@@ -35,16 +38,17 @@ def load_recipe(file: Path) -> Recipe:
     return parse_recipe(read_values(file), str(file))
 
 
-def read_recipe(source: str | Path, changes: dict[str, Any] | None = None) -> Recipe:
+def read_recipe(source: str | Path, changes: dict[str, Any] | None = None, earlier: dict[str, Any] | None = None) -> Recipe:
     """The recipe in a file or of a shipped name such as "cifar10/simclr", with `changes` to single keys. Raises `InputError`.
 
     The name and the reference page's numbers belong to one run. A change to what is learned or measured on makes it another run, whose
     recipe gets a name of its own and loses the numbers, unless they are among the changes; a warning says so. Keys of how a run is
     computed or logged (precision, compile, seed, protocols, knn_every, log_every, checkpoint_every, tracker) do not count. An edited copy
     of a shipped recipe that still has its name is treated like a change. Sizes in px keep their ratio to a changed image_size.
+    An encoder from elsewhere is looked up (see `starting_point.resolve_encoder`, also for `earlier`).
     """
     file = find_recipe(source)
-    file_values, changes = read_values(file), changes or {}
+    file_values, changes = with_encoder(read_values(file), changes or {}, earlier)
     values = {**file_values, **changes}
     recipe = parse_recipe({**_sizes_as_shares(file_values, changes), **changes}, str(file))
     names = shipped_run_names()
@@ -106,12 +110,25 @@ def parse_recipe(values: dict[str, Any], where: str) -> Recipe:
 
 def write_recipe(recipe: Recipe, file: Path) -> None:
     """Writes every key, so that the file describes the run even if defaults change later."""
-    atomic_write_text(file, recipe_text(recipe))
+    atomic_write_text(file, _text(recipe.flat()))
 
 
-def recipe_text(recipe: Recipe) -> str:
-    """The content of recipe.yaml, with every key: equal recipes give equal texts."""
-    return yaml.safe_dump(recipe.flat(), sort_keys=False, default_flow_style=None, width=140)
+def published_text(file: Path) -> str:
+    """The text of a run folder's recipe.yaml as it is published: of local paths only the last part.
+
+    From the keys that the file has, so that it stays the same when later versions have more. Raises `InputError`.
+    """
+    values = read_values(file)
+    return _text({key: source_name(value) if key in _PATHS and isinstance(value, str) else value for key, value in values.items()})
+
+
+def is_as_written(file: Path) -> bool:
+    """Whether recipe.yaml has the form in which it is written or published, not only its content. Raises `InputError`."""
+    return file.read_text(encoding="utf-8") in (_text(read_values(file)), published_text(file))
+
+
+def _text(values: dict[str, Any]) -> str:
+    return yaml.safe_dump(values, sort_keys=False, default_flow_style=None, width=140)
 
 
 def parse_changes(changes: list[str]) -> dict[str, Any]:

@@ -8,16 +8,16 @@ from huggingface_hub.errors import StrictDataclassFieldValidationError
 
 from sslzoo.data import source_name
 from sslzoo.data.memory import default_budget
-from sslzoo.encoders import ENCODERS
+from sslzoo.encoders import ENCODERS, from_description
 from sslzoo.errors import InputError, first_line, unknown
-from sslzoo.evaluation import protocol_named
+from sslzoo.evaluation import Preprocessing, protocol_named
 from sslzoo.method import Method, MethodConfig
 from sslzoo.methods import method_class, method_names
 from sslzoo.optim import LR_SCALINGS, OPTIMIZERS, SCHEDULES
-from sslzoo.views import LARGEST, View
+from sslzoo.views import IMAGENET_MEAN, IMAGENET_STD, LARGEST, View
 
-from .names import HUB_NAME, MAX_LENGTH, derived_name
-from .values import check_range, pixels
+from .names import HUB_NAME, MAX_LENGTH, derived_name, encoder_name
+from .values import check_range, pixels, shown
 
 PRECISIONS = ("fp32", "bf16", "fp16")
 TRACKERS = ("tensorboard", "trackio")
@@ -29,16 +29,23 @@ class Recipe:
     """One run. Fields without a default must be in the file.
 
     name: of the run folder, the card and the Hub repository; None: method-encoder-dataset.
+    encoder: a short name, or the description of a configuration (see `encoders.describe`); in a file also a Hub id or a folder with weights
+        of transformers, whose architecture is meant.
     dataset: a Hub id, a folder, a Parquet file, or "digits"; train_split, test_split (None: no evaluation), image_column, label_column
         ("none": no labels) and canvas as in `sslzoo.data.load_images`; a missing "test" of a data set without splits is no evaluation.
     broken_share: the largest fraction of broken images, 0 to 1; with more the run stops.
     image_size: px, of the views and the encoder's input. Sizes of views, eval_resize and eval_crop may be given as shares of it: a
         fraction such as 0.5, rounded to a multiple of the encoder's patch size. Global views have the image size by default.
     eval_resize, eval_crop: px, short side and centre crop in evaluation; None: eval_crop, and image_size.
+    init_from: the weights that training starts from, "id@commit" or a folder; init_sha256: their digest; init_license: the licence that
+        their card names. In a file "id", "id@revision" or a folder; the rest, and an encoder that is left out, follow (`starting_point`).
+    mean, std: of the channels (0 to 1), which views and evaluation are normalised with.
     batch_size: images per optimiser step, over all devices and micro-batches. accumulate: micro-batches per step. Losses that compare
         the images of a batch (contrastive, correlations, prototypes) see one micro-batch at a time, lr_scaling uses the full batch.
     lr, lr_scaling, schedule, warmup_epochs, final_lr: see `sslzoo.optim`; final_lr is a multiple of the peak. A run shorter than its
         warm-up never reaches the peak.
+    encoder_lr_factor: multiplies the encoder's learning rate. layer_decay: of a transformer, each block's learning rate is this times the
+        next one's. encoder_frozen_epochs: first epochs, in which only what is around the encoder is trained.
     momentum: of SGD and LARS. betas: of AdamW. decay_norm_and_bias: apply weight decay to norms and biases too.
     clip_norm: the largest global gradient norm, None: no clipping.
     precision: "fp32", or the type of autocast. compile: torch.compile for views and encoder.
@@ -52,7 +59,7 @@ class Recipe:
     """
 
     method: str
-    encoder: str
+    encoder: str | dict[str, Any]
     dataset: str
     image_size: int
     batch_size: int
@@ -68,12 +75,20 @@ class Recipe:
     image_column: str | None = None
     label_column: str | None = None
     canvas: int | None = None
+    init_from: str | None = None
+    init_sha256: str | None = None
+    init_license: str | None = None
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
     broken_share: float = 0.01
     eval_resize: int | float | None = None
     eval_crop: int | float | None = None
     accumulate: int = 1
     warmup_epochs: float = 0.0
     final_lr: float = 0.0
+    encoder_lr_factor: float = 1.0
+    layer_decay: float = 1.0
+    encoder_frozen_epochs: int = 0
     momentum: float = 0.9
     betas: tuple[float, float] = (0.9, 0.999)
     decay_norm_and_bias: bool = True
@@ -94,9 +109,9 @@ class Recipe:
     def __post_init__(self):
         for key, choices in _CHOICES.items():
             value = getattr(self, key)
-            if value not in choices and not (value is None and key == "tracker"):
+            if isinstance(value, str) and value not in choices:
                 raise unknown(key, value, choices)
-        for key in ("dataset", "train_split", "test_split", "image_column", "label_column"):
+        for key in ("dataset", "train_split", "test_split", "image_column", "label_column", "init_from"):
             if getattr(self, key) is not None and not getattr(self, key).strip():
                 raise InputError(f"{key} is blank: name one, or leave the key out")
         for key, (low, high) in _RANGES.items():
@@ -112,14 +127,34 @@ class Recipe:
         if self.name is not None and not HUB_NAME.fullmatch(self.name):
             allowed = f"letters, digits, '_', and single '-' and '.' between them, {MAX_LENGTH} at most"
             raise InputError(f"name '{self.name}' is not a name for a Hub repository: {allowed}")
-        object.__setattr__(self, "name", self.name or derived_name(self.method, self.encoder, self.dataset))
+        object.__setattr__(self, "name", self.name or derived_name(self.method, self.encoder, self.dataset, self.init_from))
         for key, default in (("eval_crop", "image_size"), ("eval_resize", "eval_crop")):
             size = getattr(self, key)
             object.__setattr__(self, key, getattr(self, default) if size is None else self._pixels(key, size))
+        self._check_start()
         for protocol in self.protocols:
             protocol_named(protocol)
         self.method_config()
         self.make_views()
+
+    @property
+    def encoder_name(self) -> str:
+        """The encoder's short name, or what its description is called."""
+        return encoder_name(self.encoder)
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How images are prepared in evaluation."""
+        return Preprocessing(self.eval_resize, self.eval_crop, mean=self.mean, std=self.std)
+
+    def _check_start(self) -> None:
+        if isinstance(self.encoder, dict) and not HUB_NAME.fullmatch(str(self.encoder.get("name"))):
+            raise InputError(f"the encoder's name is {shown(self.encoder.get('name'))}: must be letters, digits, '_', '-' and '.'")
+        if (self.init_from is None) != (self.init_sha256 is None):
+            raise InputError("init_from and init_sha256 belong together: give init_from alone on the command line, or neither")
+        for key in ("mean", "std"):
+            for value in getattr(self, key):
+                check_range(key, value, 0 if key == "mean" else 1e-6, 1)
 
     def _pixels(self, key: str, size: float) -> int:
         unit = getattr(self.method_config().encoder, "patch_size", 1) if isinstance(size, float) else 1
@@ -128,7 +163,8 @@ class Recipe:
     def method_config(self) -> MethodConfig:
         """The method's configuration. Raises `InputError`."""
         try:
-            return method_class(self.method).config_class(encoder=self.encoder, image_size=self.image_size, **self.hyperparameters)
+            encoder = self.encoder if isinstance(self.encoder, str) else from_description(self.encoder)
+            return method_class(self.method).config_class(encoder=encoder, image_size=self.image_size, **self.hyperparameters)
         except InputError:
             raise
         except Exception as error:  # strict data classes raise their own kinds
@@ -176,8 +212,10 @@ class Recipe:
         return views
 
     def public(self) -> "Recipe":
-        """The recipe as it is published: only the last part of the path of a local data set."""
-        return dataclasses.replace(self, dataset=source_name(self.dataset))
+        """The recipe as it is published: only the last part of local paths."""
+        return dataclasses.replace(
+            self, dataset=source_name(self.dataset), init_from=None if self.init_from is None else source_name(self.init_from)
+        )
 
     def flat(self) -> dict[str, Any]:
         """All keys and values as in `recipe.yaml`, including the defaults of the method and its views."""
@@ -199,5 +237,5 @@ _RANGES = {
     "image_size": (1, LARGEST), "canvas": (1, 4 * LARGEST), "batch_size": (1, 2**24), "accumulate": (1, 2**24), "epochs": (1, 10**6),
     "lr": (0, 1e6), "weight_decay": (0, 1e6), "warmup_epochs": (0, 10**6), "final_lr": (0, 1e6), "clip_norm": (1e-9, 1e9),
     "broken_share": (0, 1), "seed": (0, 2**32 - 1), "knn_every": (0, 10**9), "log_every": (1, 10**9), "checkpoint_every": (1, 10**9),
-    "reference_k": (1, 10**6),
+    "reference_k": (1, 10**6), "encoder_lr_factor": (0, 1e6), "layer_decay": (1e-3, 1), "encoder_frozen_epochs": (0, 10**6),
 }  # fmt: skip

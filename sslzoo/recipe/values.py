@@ -26,6 +26,9 @@ def typed(key: str, value: Any, wanted: Any) -> Any:
         if origin is tuple or origin is list:
             if isinstance(value, (list, tuple)) and value and (inner[-1] is Ellipsis or origin is list or len(value) == len(inner)):
                 return tuple(typed(key, item, inner[0]) for item in value)
+        elif origin is dict:
+            if isinstance(value, dict) and all(isinstance(name, str) for name in value):
+                return value
         elif option is float and not isinstance(value, bool):
             try:
                 number = float(value)
@@ -79,6 +82,8 @@ def _described(options: tuple) -> str:
     for option in options:
         if option in names:
             descriptions.append(names[option])
+        elif typing.get_origin(option) is dict:
+            descriptions.append("keys and values")
         elif (inner := typing.get_args(option))[-1] is Ellipsis:
             descriptions.append("a list with at least one text")
         else:

@@ -15,6 +15,7 @@ from sslzoo.run import CHECKPOINTS, RECIPE
 from sslzoo.stopping import TIME_IS_UP, stopped_by
 
 from .run_folder import recipe_changes
+from .setup import load_starting_weights
 
 if TYPE_CHECKING:
     from .loop import Training
@@ -49,7 +50,7 @@ def save_and_stop(training: "Training", reason: int) -> NoReturn:
 
 
 def restore(training: "Training") -> None:
-    """Restores the newest intact checkpoint, if there is one, and writes the recipe that is trained from now on.
+    """Restores the newest intact checkpoint, or else the weights to start from, and writes the recipe that is trained from now on.
 
     Raises `InputError` if the training images have changed or the checkpoint does not fit the recipe.
     """
@@ -60,6 +61,8 @@ def restore(training: "Training") -> None:
     with all_or_none():
         if checkpoint is not None:
             _load(training, checkpoint)
+        else:
+            load_starting_weights(training.method, training.recipe)
     broadcast_from_main(lambda: _restore_files(training, checkpoint))
 
 

@@ -24,7 +24,8 @@ def print_plan(training: "Training") -> None:
     measured = f", {data.classes.count} classes; measured on {len(data.test):,} ({recipe.test_split})" if data else "; nothing is measured"
     views = ", ".join(f"{view.count} x {view.size} px ({name})" for name, view in training.views.items() if view.count)
     lines = {
-        "method": f"{type(method).__name__} with {recipe.encoder}, {_millions(method.encoder.parameters())} parameters",
+        "method": f"{type(method).__name__} with {recipe.encoder_name}, {_millions(method.encoder.parameters())} parameters",
+        "starts from": recipe.init_from or "random weights",
         "trained": f"{_millions(parameter for parameter in method.parameters() if parameter.requires_grad)} parameters, with the heads",
         "images": f"{len(training.images):,} of {source_name(recipe.dataset)} ({recipe.train_split}){measured}",
         "views": views,
@@ -51,8 +52,8 @@ def print_summary(training: "Training") -> None:
     measured = [line for line in metrics if _SUMMARY_KEY in line]
     if measured:
         before = next((line[_SUMMARY_KEY] for line in measured if not line["step"]), None)
-        untrained = "" if before is None else f"{100 * before:.1f} % untrained, "
-        lines["kNN top-1, k=20"] = f"{untrained}{100 * measured[-1][_SUMMARY_KEY]:.1f} % trained"
+        first = "" if before is None else f"{100 * before:.1f} % {'before' if recipe.init_from else 'untrained'}, "
+        lines["kNN top-1, k=20"] = f"{first}{100 * measured[-1][_SUMMARY_KEY]:.1f} % {'after' if recipe.init_from else 'trained'}"
     ranks = [line["feature_rank"] for line in metrics if "feature_rank" in line]
     collapse = f"likely collapsed: {training.logs.collapse}" if training.logs.collapse else "no sign of collapse"
     lines["effective rank"] = f"{ranks[-1]:.1f}, {collapse}"

@@ -12,7 +12,7 @@ from sslzoo.recipe import Recipe
 
 def load_split_pair(recipe: Recipe, device: torch.device) -> tuple[ImageSet, Data | None]:
     """The training images, and the data for kNN: None without labels or a test split. Raises `InputError`."""
-    preprocessing, test = Preprocessing(recipe.eval_resize, recipe.eval_crop), None
+    preprocessing, test = recipe.preprocessing, None
     with all_or_none():
         images = _load(recipe, recipe.train_split, preprocessing, device)
         obstacle = _evaluation_obstacle(recipe, images)

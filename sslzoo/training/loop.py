@@ -43,7 +43,7 @@ class Training:
         self.method = make_training_method(recipe, accelerator)
         self.model, self.optimizer = wrap(self.method, recipe, accelerator)
         self.views = recipe.make_views()
-        self.renderer = Renderer(list(self.views.values()), recipe.seed, compile=recipe.compile)
+        self.renderer = Renderer(list(self.views.values()), recipe.seed, compile=recipe.compile, mean=recipe.mean, std=recipe.std)
         self.step = 0
         self.saved_step = 0  # of the newest checkpoint
         self.seconds = {"all": 0.0, "steps": 0.0}  # and of the last "evaluation", where there is a time limit

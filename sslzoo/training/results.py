@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from sslzoo.errors import TrainingError, first_line
-from sslzoo.evaluation import Preprocessing, data_facts, protocol_named
+from sslzoo.evaluation import data_facts, protocol_named
 from sslzoo.memory import peak_memory
 from sslzoo.processes import all_or_none, gather_objects
 from sslzoo.provenance import environment, with_provenance
@@ -42,7 +42,7 @@ def finish(training: "Training") -> None:
 
 def _save_model(training: "Training") -> None:
     training.method.save_pretrained(training.run.folder)
-    Preprocessing(training.recipe.eval_resize, training.recipe.eval_crop).write(training.run.folder)
+    training.recipe.preprocessing.write(training.run.folder)
 
 
 def _write(training: "Training", write: Callable[[], None]) -> None:

@@ -1,6 +1,9 @@
 """Before the first step: the size of micro-batches, the method on its device, and its optimiser."""
 
+import logging
+import re
 import warnings
+from dataclasses import replace
 
 import torch
 from accelerate import Accelerator
@@ -8,11 +11,17 @@ from accelerate.optimizer import AcceleratedOptimizer
 from torch import nn
 from transformers import PreTrainedModel
 
-from sslzoo.encoders import compiled_parts
+from sslzoo.encoders import compiled_parts, depths, fit_image_size, load_pretrained
 from sslzoo.errors import InputError
 from sslzoo.method import Method
-from sslzoo.optim import make_optimizer
-from sslzoo.recipe import Recipe
+from sslzoo.optim import ParameterGroup, make_optimizer, peak_lr
+from sslzoo.processes import rank
+from sslzoo.recipe import Recipe, starting_folder
+
+# Peak learning rates above these are taken for ones of training from scratch. DINOv2 pretrains ViTs at 2e-4 to 1e-3 (AdamW), and
+# fine-tuning by layer decay takes about a tenth.
+_HIGHEST_CONTINUED_LR = {"adamw": 2e-4, "adam": 2e-4, "sgd": 0.02, "lars": 0.5}
+_log = logging.getLogger(__name__)
 
 
 def divide_batch(recipe: Recipe, images: int, processes: int) -> tuple[int, int]:
@@ -41,10 +50,52 @@ def make_training_method(recipe: Recipe, accelerator: Accelerator) -> Method:
     return method.train()
 
 
+def load_starting_weights(method: Method, recipe: Recipe) -> None:
+    """Gives the encoders the weights that the recipe starts from, if it names any. Raises `InputError`."""
+    if recipe.init_from is not None:
+        peak = peak_lr(recipe.lr, recipe.lr_scaling, recipe.batch_size) * recipe.encoder_lr_factor
+        if peak > _HIGHEST_CONTINUED_LR[recipe.optimizer] and rank() == 0:
+            _log.warning(
+                "the encoder's learning rate is %g at its peak, one for training from scratch, which soon overwrites what was learned: "
+                "encoder_lr_factor=%g is usual for continued pretraining", peak, _HIGHEST_CONTINUED_LR[recipe.optimizer] / peak,
+            )  # fmt: skip
+        encoder = load_pretrained(starting_folder(recipe.init_from, recipe.init_sha256))
+        method.init_encoders(fit_image_size(encoder, recipe.image_size))
+
+
+def encoder_groups(method: Method, recipe: Recipe) -> list[ParameterGroup]:
+    """The method's parameter groups, with the learning rates that the recipe gives the encoder's parameters.
+
+    Continued pretraining keeps weight decay off tokens, positions and LayerScale too: it would pull what was learned towards 0.
+    Raises `InputError` for layer_decay on an encoder without blocks.
+    """
+    factors: dict[int, float] = {}
+    exempt: set[int] = set()
+    for module in method.modules():
+        if type(module) is not type(method.encoder):
+            continue
+        depth = depths(module) if recipe.layer_decay < 1 else {}
+        for name, parameter in module.named_parameters():
+            factors[id(parameter)] = recipe.encoder_lr_factor * recipe.layer_decay ** (max(depth.values(), default=0) - depth.get(name, 0))
+            if recipe.init_from is not None and re.search("token|position|layer_scale|lambda", name):
+                exempt.add(id(parameter))
+    groups: list[ParameterGroup] = []
+    for group in method.parameter_groups():
+        parts: dict[tuple, ParameterGroup] = {}
+        for parameter in group.parameters:
+            own = id(parameter) in factors
+            frozen = max(group.frozen_epochs, recipe.encoder_frozen_epochs) if own else group.frozen_epochs
+            decay, factor = group.decay and id(parameter) not in exempt, group.lr_factor * factors.get(id(parameter), 1.0)
+            part = replace(group, parameters=[], decay=decay, frozen_epochs=frozen, lr_factor=factor)
+            parts.setdefault((decay, frozen, factor), part).parameters.append(parameter)
+        groups += parts.values() or [group]
+    return groups
+
+
 def wrap(method: Method, recipe: Recipe, accelerator: Accelerator) -> tuple[nn.Module, AcceleratedOptimizer]:
     """The method as Accelerate calls it (wrapped in DDP for several processes), and its optimiser."""
     optimizer = make_optimizer(
-        method.parameter_groups(), recipe.optimizer, recipe.weight_decay, recipe.momentum, recipe.betas, recipe.decay_norm_and_bias
+        encoder_groups(method, recipe), recipe.optimizer, recipe.weight_decay, recipe.momentum, recipe.betas, recipe.decay_norm_and_bias
     )
     with warnings.catch_warnings():
         # torch warns of a new name for broadcast_buffers, which Accelerate's handler does not have yet.

@@ -1,0 +1,180 @@
+"""An encoder from elsewhere in a recipe: its architecture, the weights to start from, and what they are normalised with."""
+
+import logging
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedConfig
+
+from sslzoo.encoders import (
+    ENCODERS,
+    build_encoder,
+    describe,
+    encoder_config,
+    fit_image_size,
+    from_description,
+    load_pretrained,
+    model_folder,
+    read_config,
+    weights_digest,
+)
+from sslzoo.errors import InputError
+from sslzoo.evaluation import read_normalization
+from sslzoo.views import IMAGENET_MEAN, IMAGENET_STD
+
+from .yaml_files import read_values
+
+_log = logging.getLogger(__name__)
+KEYS = ("encoder", "init_from", "init_sha256", "init_license", "mean", "std")
+OWN_LICENSE = "apache-2.0"  # of what is trained from random weights
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def with_encoder(
+    file: dict[str, Any], changes: dict[str, Any], earlier: dict[str, Any] | None = None
+) -> tuple[dict[str, Any], dict[str, Any]]:  # fmt: skip
+    """A file's values and the changes to them, with what follows from an encoder from elsewhere in the one or the other."""
+    if "init_from" in changes and changes["init_from"] is None:
+        return file, {"init_sha256": None, "init_license": None, **changes}
+    resized = isinstance(file.get("encoder"), dict) and "image_size" in changes
+    if not resized and not {"encoder", "init_from"} & changes.keys():
+        return {**file, **resolve_encoder(file, file, earlier)}, changes
+    values = {**file, **changes}
+    given = {*changes} | ({"init_from"} if resized and "encoder" not in changes else set())
+    return file, {**changes, **resolve_encoder(values, given, earlier)}
+
+
+def resolve_encoder(values: dict[str, Any], given: Iterable[str], earlier: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The values of `KEYS` that follow from `init_from: ID_OR_FOLDER[@revision]`, or from an encoder that is a Hub id or a folder.
+
+    values: of the whole recipe, with an image size. given: the keys that somebody chose; the others among `KEYS` are those of an encoder
+    that has been replaced. earlier: the recipe of the run that is resumed, where a branch of the same repository means the same commit.
+    Empty if the recipe names no encoder from elsewhere, or holds all of these values. Raises `InputError`.
+    """
+    chosen = {key: values[key] for key in KEYS if key in given and values.get(key) is not None}
+    source, encoder, size = chosen.get("init_from"), chosen.get("encoder"), values.get("image_size")
+    if not isinstance(size, int) or "init_sha256" in chosen:
+        return {}
+    if isinstance(source, str):
+        return _known(source, chosen, earlier) or _from_weights(source, encoder, size) | _chosen_normalization(chosen)
+    if isinstance(encoder, str) and encoder not in ENCODERS and ("/" in encoder or Path(encoder).expanduser().is_dir()):
+        folder, pinned = _locate(encoder)
+        config = _fitted(_image_half(from_description(read_config(folder))), size)
+        return {"encoder": describe(config, _name(pinned)), **_normalization(folder)} | _chosen_normalization(chosen)
+    return {}
+
+
+def starting_folder(init_from: str, sha256: str) -> Path:
+    """The folder of the pinned weights. Raises `InputError`, also if they are no longer those of the recipe."""
+    folder, _ = _locate(init_from)
+    found = weights_digest(folder)
+    if found != sha256:
+        raise InputError(f"init_from {init_from}: its weights have changed, their SHA-256 is {found[:12]}... and not {sha256[:12]}...")
+    return folder
+
+
+def _from_weights(source: str, encoder: Any, size: int) -> dict[str, Any]:
+    folder, pinned = _locate(source)
+    plain = load_pretrained(folder)
+    config = fit_image_size(plain, size).config
+    described = _short_name(config, size) or describe(config, _name(pinned))
+    if encoder is not None:
+        wanted = from_description(encoder) if isinstance(encoder, dict) else _named(encoder, size)
+        if _architecture(wanted) != _architecture(config):
+            raise InputError(f"init_from {source} holds a '{_label(described)}', not the encoder '{_label(encoder)}': leave `encoder` out")
+    return {
+        "encoder": described, "init_from": pinned, "init_sha256": weights_digest(folder), "init_license": _license(folder),
+        **_normalization(folder),
+    }  # fmt: skip
+
+
+def _known(source: str, chosen: dict[str, Any], earlier: dict[str, Any] | None) -> dict[str, Any]:
+    """The values of the run that is resumed, if it started from the same source."""
+    pinned = (earlier or {}).get("init_from")
+    if earlier is None or not isinstance(pinned, str) or not earlier.get("init_sha256"):
+        return {}
+    (name, _, revision), (pinned_name, _, commit) = source.partition("@"), pinned.partition("@")
+    same = str(Path(source).expanduser().absolute()) == pinned or name == pinned_name and revision in ("", commit)
+    return {key: earlier[key] for key in KEYS if key in earlier and key not in chosen} | {"init_from": pinned} if same else {}
+
+
+def _locate(source: str) -> tuple[Path, str]:
+    """The folder, and "id@commit" or the absolute path. Raises `InputError`."""
+    if Path(source).expanduser().is_dir():
+        folder = Path(source).expanduser().absolute()
+        return folder, str(folder)
+    name, _, revision = source.partition("@")
+    folder = model_folder(name, revision=revision or None)
+    return folder, f"{name}@{folder.name}"
+
+
+def _name(pinned: str) -> str:
+    """The last part of the id or path, as a name for an encoder."""
+    last = Path(pinned.partition("@")[0] if _COMMIT.search(pinned) else pinned).name
+    return re.sub(r"[^A-Za-z0-9]+", "-", last).strip("-")[:60] or "encoder"
+
+
+def _short_name(config: PreTrainedConfig, size: int) -> str | None:
+    for name in ENCODERS:
+        try:
+            same = _architecture(encoder_config(name, size)) == _architecture(config)
+        except InputError:  # an image size that is no multiple of this encoder's patches
+            continue
+        if same:
+            return name
+    return None
+
+
+def _named(encoder: Any, size: int) -> PreTrainedConfig:
+    if isinstance(encoder, str) and encoder not in ENCODERS:
+        return _fitted(_image_half(from_description(read_config(_locate(encoder)[0]))), size)
+    return encoder_config(encoder, size)
+
+
+def _label(encoder: Any) -> str:
+    return str(encoder.get("name")) if isinstance(encoder, dict) else str(encoder)
+
+
+def _architecture(config: PreTrainedConfig) -> dict[str, Any]:
+    return {key: value for key, value in describe(config, "").items() if key != "pooler_act"}
+
+
+def _image_half(config: PreTrainedConfig) -> PreTrainedConfig:
+    """The configuration of the images' encoder in a model of images and texts; others as they are."""
+    return getattr(config, "vision_config", config)
+
+
+def _fitted(config: PreTrainedConfig, size: int) -> PreTrainedConfig:
+    try:
+        with torch.device("meta"):
+            return fit_image_size(build_encoder(config), size).config
+    except InputError:
+        raise
+    except Exception as error:  # from whichever layer an invalid value reaches
+        raise InputError(f"cannot build a '{config.model_type}' from its configuration: {type(error).__name__}: {error}") from error
+
+
+def _normalization(folder: Path) -> dict[str, Any]:
+    found = read_normalization(folder)
+    if found is None:
+        _log.warning("%s does not say how images are normalised: mean and std are those of ImageNet", folder)
+    mean, std = found or (IMAGENET_MEAN, IMAGENET_STD)
+    return {"mean": list(mean), "std": list(std)}
+
+
+def _chosen_normalization(chosen: dict[str, Any]) -> dict[str, Any]:
+    return {key: chosen[key] for key in ("mean", "std") if key in chosen}
+
+
+def _license(folder: Path) -> str | None:
+    """The licence in the front matter of the folder's card. A run folder gets its card last: until then, what it is going to name."""
+    card, recipe = folder / "README.md", folder / "recipe.yaml"
+    text = card.read_text(encoding="utf-8", errors="replace")[:200_000] if card.is_file() else ""
+    match = re.match(r"---\n.*?^license: *([A-Za-z0-9.+_-]+) *$", text.partition("\n---")[0], re.DOTALL | re.MULTILINE)
+    if match is None and recipe.is_file():
+        values = read_values(recipe)
+        return values.get("init_license") if values.get("init_from") else OWN_LICENSE
+    return match[1] if match else None
