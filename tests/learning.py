@@ -12,9 +12,12 @@ from sslzoo.recipe import read_recipe
 from sslzoo.training import train
 
 
-def gain(name: str, folder: Path, epochs: int) -> float:
-    """The gain in accuracy of `read_out` from training the recipe for `epochs`, as a fraction of the test images."""
-    recipe = read_recipe(name, {"test_split": None, "epochs": epochs})
+def gain(name: str, folder: Path, **changes) -> float:
+    """The gain in accuracy of `read_out` from training the recipe with `changes`, as a fraction of the test images.
+
+    An epoch in batches of 32 without warm-up takes as many steps as four in the recipes' batches of 128, in a quarter of the time.
+    """
+    recipe = read_recipe(name, {"test_split": None, **changes})
     torch.manual_seed(recipe.seed)
     before = recipe.make_method().encoder
     train(recipe, folder, cpu=True)

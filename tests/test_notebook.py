@@ -13,6 +13,8 @@ NOTEBOOK = Path(__file__).parents[1] / "recipes" / "tour.ipynb"
 def test_runs_from_top_to_bottom(tmp_path):
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     assert not any(cell.get("outputs") for cell in notebook.cells), "outputs are not kept in the repository"
+    (training,) = [cell for cell in notebook.cells if '{"epochs": 8}' in cell.source]
+    training.source = training.source.replace('{"epochs": 8}', '{"epochs": 1}')
     NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}).execute()
     shown = {kind for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs for kind in output.get("data", {})}
     assert {"image/png", "text/markdown"} <= shown

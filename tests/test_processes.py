@@ -16,6 +16,7 @@ from test_contract import BATCH, build, every_method, optimizer_of, progress, ra
 from test_knn import Pictures, features_of_five, peak_of_wide_features, small_encoder
 from test_parts import gathered, rows
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
+from two_processes import start_two_processes
 
 from sslzoo import method_names
 from sslzoo.errors import InputError
@@ -206,7 +207,7 @@ def _outcome():
     for _ in range(2):  # gloo aborts once in a while when processes start and end in the wrong moment
         with tempfile.TemporaryDirectory() as folder:
             try:
-                multiprocessing.spawn(_process, (folder,), nprocs=2)
+                start_two_processes(_process, (folder,))
                 return [torch.load(f"{folder}/{rank}.pt") for rank in range(2)]
             except multiprocessing.ProcessExitedException as error:
                 aborted = error

@@ -276,4 +276,4 @@ def test_defaults_are_the_papers():
 
 @pytest.mark.slow
 def test_training_beats_the_untrained_encoder(tmp_path):
-    assert gain("digits/dino", tmp_path / "run", epochs=5) > 0.04
+    assert gain("digits/dino", tmp_path / "run", epochs=2, batch_size=32, warmup_epochs=0) > 0.05

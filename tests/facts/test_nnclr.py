@@ -138,4 +138,4 @@ def test_defaults_are_the_papers():
 
 @pytest.mark.slow
 def test_training_beats_the_untrained_encoder(tmp_path):
-    assert gain("digits/nnclr", tmp_path / "run", epochs=6) > 0.06
+    assert gain("digits/nnclr", tmp_path / "run", epochs=1, batch_size=32, warmup_epochs=0) > 0.06
