@@ -1,0 +1,74 @@
+"""The benches: what they print is true of what they ran, and each runs at its smallest size."""
+
+import re
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+BENCHES = Path(__file__).parents[1] / "benches"
+
+
+def bench(name, *arguments, monkeypatch, capsys) -> str:
+    """Runs a bench as its command line does; returns what it prints."""
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
+    capsys.readouterr()
+    runpy.run_path(str(BENCHES / f"{name}.py"), run_name="__main__")
+    return capsys.readouterr().out
+
+
+def test_training_steps_are_measured_as_they_are(monkeypatch, capsys):
+    arguments = ("digits/simclr", "--cpu", "--set", "batch_size=16", "--steps", 2, "--warm-up", 1, "--peak-tflops", 2)
+    out = bench("train", *arguments, monkeypatch=monkeypatch, capsys=capsys)
+    milliseconds, speed = (float(text.replace(",", "")) for text in re.search(r"^step +([\d.]+) ms, ([\d,]+) images/s", out, re.M).groups())
+    batch = int(re.search(r"batch (\d+)", out)[1])
+    assert speed == pytest.approx(1000 * batch / milliseconds, abs=1 + 0.05 / milliseconds * speed)
+    gflop, tflops, mfu = map(float, re.search(r"^network +([\d.]+) GFLOP a step, ([\d.]+) TFLOP/s, ([\d.]+) % of 2 ", out, re.M).groups())
+    assert tflops == pytest.approx(gflop / milliseconds, abs=0.002) and mfu == pytest.approx(100 * tflops / 2, abs=0.1)
+    parts = re.findall(r"^(\w+) +([\d.]+) ms, ([\d.]+) %$", out, re.M)
+    assert [part for part, _, _ in parts] == ["data", "views", "forward", "backward", "optimiser", "after_step", "logs"]
+    assert sum(float(share) for _, _, share in parts) == pytest.approx(100, abs=0.5)
+    assert all(float(ms) > 0 or part in ("after_step", "logs", "data") for part, ms, _ in parts)
+    assert float(re.search(r"^memory +([\d.]+) GiB", out, re.M)[1]) > 0.05
+    assert "reference   none" in out, "the page has no digits"
+
+
+def test_flops_of_training_steps_are_those_of_the_network_forward_and_backward():
+    """A convolution and a linear layer, counted by hand."""
+    steps = runpy.run_path(str(BENCHES / "train.py"))["Steps"]
+
+    counter = object.__new__(steps)
+    counter.mode, counter.flops = "count", 0
+    network = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1, bias=False), nn.Flatten(), nn.Linear(4 * 8 * 8, 5, bias=False))
+    loss = counter.call("forward", lambda images: network(images).sum(), torch.ones(2, 3, 8, 8))
+    convolution, linear = 2 * 2 * 64 * 4 * 27, 2 * 2 * 256 * 5
+    assert counter.flops == convolution + linear
+    counter.call("backward", loss.backward)
+    # The convolution's input needs no gradient.
+    assert counter.flops == convolution + linear + convolution + 2 * linear
+    counter.call("optimiser", lambda: torch.ones(4, 4) @ torch.ones(4, 4))
+    assert counter.flops == 2 * convolution + 3 * linear, "only those of the networks count"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "arguments", "said"),
+    [
+        ("decode", ["40x30", "--threads", 1, "--rounds", 1], "x Pillow"),
+        ("knn", ["--rows", 400, "--width", 16, "--rounds", 1], "top-1 of all settings is the same"),
+        ("linear", ["--images", 60, "--width", 8, "--epochs", 1, "--rounds", 1], "x"),
+        ("listing", ["--files", 20, "--classes", 2], "most memory"),
+        ("losses", ["--encoder", "res6", "--rounds", 1], "LARS res6"),
+        ("step", ["--recipes", "digits/simclr", "--batch", 8, "--rounds", 1], "digits/simclr"),
+        ("views", ["2x32", "--rounds", 1], "x Pillow"),
+    ],
+)
+def test_each_bench_runs_at_its_smallest_size(name, arguments, said, monkeypatch, capsys):
+    threads = torch.get_num_threads()
+    try:
+        assert said in bench(name, *arguments, monkeypatch=monkeypatch, capsys=capsys)
+    finally:
+        torch.set_num_threads(threads)
