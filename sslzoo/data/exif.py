@@ -17,7 +17,8 @@ def orientation(image: Image.Image) -> int:
     except Exception:  # damaged metadata; the pixels may be fine
         pass
     # Pillow stops at the first tag that it cannot read.
-    return _find_orientation(image.info.get("exif") or b"")
+    exif = image.info.get("exif")
+    return _find_orientation(exif) if exif else 1
 
 
 def _find_orientation(exif: bytes) -> int:

@@ -32,4 +32,6 @@ def utf8_path(path: str) -> str:
 
     The backslash of a path that itself holds such an escape becomes \x5c.
     """
+    if path.isascii() and "\\" not in path:
+        return path
     return _ESCAPE.sub(rb"\\x5c", os.fsencode(path)).decode("utf-8", "backslashreplace")

@@ -2,7 +2,9 @@
 
 import os
 import stat
+from bisect import bisect_right
 from functools import lru_cache
+from itertools import accumulate
 
 import numpy as np
 
@@ -23,16 +25,18 @@ class TableRows:
         self._folders = tuple(os.path.join(os.path.abspath(folder), "") for folder in folders)
         self._real_folders = tuple(os.path.join(os.path.realpath(folder), "") for folder in folders)
         self._chunks = [_fields(chunk) for chunk in column.chunks if len(chunk)]
-        self._ends = np.cumsum([len(encoded) for encoded, _ in self._chunks], dtype=np.int64)
+        self._ends = list(accumulate(len(encoded) for encoded, _ in self._chunks))
 
     def __len__(self) -> int:
-        return int(self._ends[-1]) if len(self._ends) else 0
+        return self._ends[-1] if self._ends else 0
 
     def encoded(self, row: int) -> bytes:
         """The bytes (a buffer) of the image file. Raises `BrokenImage`."""
-        data, path = self._row(row)
+        encoded, paths, index = self._place(row)
+        data = encoded[index].as_buffer()
         if data is not None:
             return data
+        path = None if paths is None else _path(paths[index])
         if path is None:
             raise BrokenImage("the row is empty")
         file = self._resolve(path)
@@ -42,7 +46,8 @@ class TableRows:
 
     def name(self, row: int) -> str:
         """The row's path, relative to the data set's folder, or "row 17". Use `messages.display_name` to show it."""
-        path = self._row(row)[1]
+        _, paths, index = self._place(row)
+        path = None if paths is None else _path(paths[index])
         for folder in self._folders:
             if path and path.startswith(folder):
                 path = path[len(folder) :]
@@ -63,11 +68,11 @@ class TableRows:
             parts.append(part)
         return np.concatenate(parts)
 
-    def _row(self, row: int) -> tuple[bytes | None, str | None]:
-        chunk = int(np.searchsorted(self._ends, row, side="right"))
+    def _place(self, row: int):
+        """The encoded images and the paths of the row's chunk, and its index in them."""
+        chunk = bisect_right(self._ends, row)
         encoded, paths = self._chunks[chunk]
-        index = int(row - self._ends[chunk]) + len(encoded)
-        return encoded[index].as_buffer(), None if paths is None else _path(paths[index])
+        return encoded, paths, int(row) - self._ends[chunk] + len(encoded)
 
     def _resolve(self, path: str) -> str | None:
         """The file of the data set that `path` leads to, None if it leads elsewhere or to no file."""
