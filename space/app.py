@@ -56,7 +56,7 @@ def build(board: Board) -> gr.Blocks:
         rows = [(entry, split) for entry in entries for split in splits(entry)]
         choices = (
             {benchmark(entry, split) for entry, split in rows}, {entry.method for entry in entries}, {entry.encoder for entry in entries},
-            {entry.epochs for entry in entries},
+            {entry.start for entry in entries}, {entry.epochs for entry in entries},
         )  # fmt: skip
         models = [gr.Dropdown(choices=names, value=names[min(index, len(names) - 1)] if names else None) for index in (0, 0, 0, 1)]
         return [
@@ -116,7 +116,7 @@ def build(board: Board) -> gr.Blocks:
                 with gr.Row(elem_classes="filters"):
                     filters = [
                         gr.Dropdown(multiselect=True, label=label, min_width=150, elem_id=f"filter-{label.split()[0].lower()}")
-                        for label in ("Data set", "Method", "Encoder", "Epochs")
+                        for label in ("Data set", "Method", "Encoder", "Starts from", "Epochs")
                     ]  # fmt: skip
                 count = gr.Markdown(elem_id="count")
                 models = gr.HTML(elem_id="models", padding=False, apply_default_css=False, js_on_load=SORTING)

@@ -67,7 +67,8 @@ def _link(entry: Entry) -> str:
 def summary(entry: Entry) -> str:
     """The model's facts, and its measurements with their settings and provenance."""
     facts = {
-        "Method": entry.method, "Encoder": f"{entry.encoder}, {entry.image_size} px", "Data set": entry.dataset,
+        "Method": entry.method, "Encoder": f"{entry.encoder}, {entry.image_size} px", "Starts from": entry.start,
+        "Data set": entry.dataset,
         "Training images": f"{entry.images:,}", "Epochs": f"{entry.epochs:,}", "Batch size": f"{entry.batch_size:,}",
         "Device-hours": f"{entry.device_hours:,.3g}",
         "Hardware": entry.hardware + (f", {entry.processes} processes" if entry.processes > 1 else ""),
@@ -99,7 +100,8 @@ def comparison(one: Entry, other: Entry) -> str:
     """Facts and measurements of two models side by side, one row per metric, protocol, setting, data set and split."""
     rows = [
         (what, str(first), str(second)) for what, first, second in (
-            ("Method", one.method, other.method), ("Encoder", one.encoder, other.encoder), ("Data set", one.dataset, other.dataset),
+            ("Method", one.method, other.method), ("Encoder", one.encoder, other.encoder), ("Starts from", one.start, other.start),
+            ("Data set", one.dataset, other.dataset),
             ("Epochs", one.epochs, other.epochs), ("Batch size", one.batch_size, other.batch_size),
             ("Device-hours", f"{one.device_hours:,.3g}", f"{other.device_hours:,.3g}"), ("Hardware", one.hardware, other.hardware),
         )

@@ -52,13 +52,14 @@ def percentage(entry: Entry, column: Column, split: str) -> float | None:
 
 
 def filter_rows(
-    entries: Iterable[Entry], datasets: list[str], methods: list[str], encoders: list[str], epochs: list[int]
+    entries: Iterable[Entry], datasets: list[str], methods: list[str], encoders: list[str], starts: list[str], epochs: list[int]
 ) -> list[tuple[Entry, str]]:
     """Entries and splits that pass the filters; an empty list lets everything pass."""
     return [
         (entry, split) for entry in entries for split in splits(entry)
         if (not datasets or benchmark(entry, split) in datasets) and (not methods or entry.method in methods)
-        and (not encoders or entry.encoder in encoders) and (not epochs or entry.epochs in epochs)
+        and (not encoders or entry.encoder in encoders) and (not starts or entry.start in starts)
+        and (not epochs or entry.epochs in epochs)
     ]  # fmt: skip
 
 

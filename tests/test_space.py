@@ -28,6 +28,7 @@ from sslzoo.hub import ListedModel, read_entries, write_card
 TESTS = Path(__file__).parent
 sys.path.insert(0, str(TESTS.parent / "space"))  # as when its app.py is run
 
+import pages  # noqa: E402
 import table  # noqa: E402
 from board import Board  # noqa: E402
 from figures import accuracy_figure, read_curves  # noqa: E402
@@ -320,7 +321,7 @@ def test_numbers_of_different_protocols_settings_and_splits_never_share_a_column
         model("a/five", {"value": 0.15, "arguments": {"selected_lr": 1}}, {"value": 0.16, "arguments": {"selected_lr": 2}}),
     ])  # fmt: skip
     assert broken == []
-    headings, rows = table.make_table(table.filter_rows(sound, [], [], [], []))
+    headings, rows = table.make_table(table.filter_rows(sound, [], [], [], [], []))
     assert headings[:6] == ["Model", "kNN", "Reference", "Linear linear-a", "Linear linear-a crops=2", "Linear linear-b"]
     found = {(row[0].name, row[6]): [None if value is None else round(value, 9) for value in row[1:6]] for row in rows}
     assert found == {
@@ -331,7 +332,14 @@ def test_numbers_of_different_protocols_settings_and_splits_never_share_a_column
         ("a/four", "digits"): [None, 90, None, None, None],
         ("a/five", "digits"): [None, 90, 16, None, None],
     }
-    assert [entry.name for entry, _ in table.filter_rows(sound, ["digits (validation)"], [], [], [])] == ["a/three"]
+    assert [entry.name for entry, _ in table.filter_rows(sound, ["digits (validation)"], [], [], [], [])] == ["a/three"]
+
+
+def test_models_are_told_apart_by_what_they_started_from(runs):
+    sound, broken = read_entries([listed(runs, "a/fresh"), listed(runs, "a/continued", init_from=f"facebook/dinov2-small@{'ab' * 20}")])
+    assert broken == [] and [entry.start for entry in sound] == ["random weights", "facebook/dinov2-small"]
+    assert [entry.name for entry, _ in table.filter_rows(sound, [], [], [], ["facebook/dinov2-small"], [])] == ["a/continued"]
+    assert "facebook/dinov2-small" in pages.summary(sound[1]) and "facebook/dinov2-small" in pages.comparison(*sound)
 
 
 def test_the_listing_is_refreshed_and_outlives_the_hub(runs, tmp_path):

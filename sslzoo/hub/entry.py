@@ -45,12 +45,14 @@ class Measurement(NamedTuple):
 class Entry:
     """A published model, every field checked.
 
-    reference: the page's numbers by metric, as fractions. downloads: None for a model that was not listed by the Hub.
+    reference: the page's numbers by metric, as fractions. start: the weights it was trained from, "random weights" or a model.
+    downloads: None for a model that was not listed by the Hub.
     """
 
     name: str
     method: str
     encoder: str
+    start: str
     dataset: str
     image_size: int
     epochs: int
@@ -103,7 +105,8 @@ def read_entry(model: ListedModel) -> Entry | None:
     reference = block.mapping("reference", 50)
     listed = UntrustedMapping({"downloads": model.downloads, "created": model.created}, "the listing")
     return Entry(
-        name=model.name, method=block.text("method", WORD), encoder=block.text("encoder", WORD), dataset=block.text("dataset"),
+        name=model.name, method=block.text("method", WORD), encoder=block.text("encoder", WORD),
+        start=block.text("init_from").partition("@")[0] if block.has("init_from") else "random weights", dataset=block.text("dataset"),
         image_size=block.integer("image_size", 1, 10_000), epochs=block.integer("epochs", 1, 10**6),
         batch_size=block.integer("batch_size", 1, 10**7), images=block.integer("images", 1, 10**12), seconds=block.number("seconds", 1e9),
         processes=block.integer("processes", 1, 10**6), hardware=block.text("hardware"),
