@@ -7,10 +7,20 @@ from transformers import (
     BeitModel,
     CLIPVisionConfig,
     CLIPVisionModel,
+    Data2VecVisionConfig,
+    Data2VecVisionModel,
     DeiTConfig,
     DeiTModel,
     Dinov2Config,
     Dinov2Model,
+    Dinov2WithRegistersConfig,
+    Dinov2WithRegistersModel,
+    DINOv3ViTConfig,
+    DINOv3ViTModel,
+    IJepaConfig,
+    IJepaModel,
+    SiglipVisionConfig,
+    SiglipVisionModel,
     SwinConfig,
     SwinModel,
     ViTConfig,
@@ -25,7 +35,13 @@ from sslzoo.errors import InputError
 SMALL = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32, "image_size": 8, "patch_size": 4}
 KINDS = {
     "vit": (ViTModel, ViTConfig), "msn": (ViTMSNModel, ViTMSNConfig), "deit": (DeiTModel, DeiTConfig), "beit": (BeitModel, BeitConfig),
-    "dinov2": (Dinov2Model, Dinov2Config), "clip": (CLIPVisionModel, CLIPVisionConfig),
+    "dinov2": (Dinov2Model, Dinov2Config), "clip": (CLIPVisionModel, CLIPVisionConfig), "siglip": (SiglipVisionModel, SiglipVisionConfig),
+    "dinov2_with_registers": (Dinov2WithRegistersModel, Dinov2WithRegistersConfig), "dinov3_vit": (DINOv3ViTModel, DINOv3ViTConfig),
+    "ijepa": (IJepaModel, IJepaConfig), "data2vec": (Data2VecVisionModel, Data2VecVisionConfig),
+}  # fmt: skip
+OWN = {  # without random numbers of their own, and with a last norm
+    "beit": {"drop_path_rate": 0.0}, "data2vec": {"drop_path_rate": 0.0, "use_mean_pooling": False},
+    "dinov3_vit": {"pos_embed_rescale": None},
 }  # fmt: skip
 every_kind = pytest.mark.parametrize("kind", KINDS)
 
@@ -33,7 +49,7 @@ every_kind = pytest.mark.parametrize("kind", KINDS)
 def build(kind="vit", seed=0, **changes):
     torch.manual_seed(seed)
     model, config = KINDS[kind]
-    encoder = model(config(**{**SMALL, **changes})).train()
+    encoder = model(config(**{**SMALL, **OWN.get(kind, {}), **changes})).train()
     # As they are at the start, most branches add next to nothing.
     for parameter in encoder.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
@@ -47,7 +63,11 @@ def pixels(count=4, seed=1):
 def inputs_of_blocks(encoder, images):
     """What each block is given, and what the last gives."""
     seen = []
-    handles = [block.register_forward_hook(lambda _, given, out: seen.extend((given[0], out))) for block in blocks(encoder)]
+
+    def see(_, given, out):
+        seen.extend((given[0], out[0] if isinstance(out, tuple) else out))
+
+    handles = [block.register_forward_hook(see) for block in blocks(encoder)]
     features(encoder, images)
     for handle in handles:
         handle.remove()
@@ -134,8 +154,7 @@ class TestDropPath:
 
     @every_kind
     def test_does_nothing_in_evaluation_nor_afterwards(self, kind):
-        own = {"drop_path_rate": 0.0} if kind == "beit" else {}
-        encoder, images, numbers = build(kind, **own), pixels(), torch.zeros(4, 6)
+        encoder, images, numbers = build(kind), pixels(), torch.zeros(4, 6)
         with torch.no_grad():
             plain = features(encoder.eval(), images)
             with drop_path(encoder, 0.5, numbers):

@@ -48,7 +48,9 @@ class TestNames:
         ("name", "image_size", "parameters"),
         [
             ("res18", 224, 11_176_512), ("res18", 32, 11_168_832), ("res50", 224, 23_508_032),
-            ("vit-s16", 224, 21_665_664), ("vit-b16", 224, 85_798_656), ("vit-b32", 224, 87_455_232),
+            ("res34", 224, 21_284_672), ("vit-t16", 224, 5_524_416), ("convnext-t", 224, 27_820_128),
+            ("dinov2-s14", 518, 22_056_576), ("dinov2-b14", 518, 86_580_480), ("vit-s16", 224, 21_665_664),
+            ("vit-b16", 224, 85_798_656), ("vit-b32", 224, 87_455_232),
         ],
     )  # fmt: skip
     def test_have_the_parameters_of_the_reference(self, name, image_size, parameters):
@@ -58,12 +60,13 @@ class TestNames:
 
     @pytest.mark.parametrize("name", ENCODERS)
     def test_are_built_and_give_features_as_wide_as_they_say(self, name):
-        for size in (64, 96):
+        for size in (56, 98) if name.endswith("14") else (64, 96):
             with torch.device("meta"):
                 encoder = build_encoder(encoder_config(name, size))
                 rows = features(encoder, torch.zeros(2, 3, size, size))
             assert rows.shape == (2, feature_width(encoder))
-            assert all(parameter.requires_grad for parameter in encoder.parameters()), "nothing is there that no gradient would reach"
+            frozen = [key for key, parameter in encoder.named_parameters() if not parameter.requires_grad]
+            assert frozen == (["embeddings.mask_token"] if "dinov2" in name else []), "nothing is there that no gradient would reach"
 
     def test_small_stem_up_to_64_px(self):
         for size, small, side in ((16, True, 2), (64, True, 8), (65, False, 3), (224, False, 7)):

@@ -404,7 +404,7 @@ def test_published_vits_are_told_by_their_shapes(name):
 @pytest.mark.parametrize(
     ("stem", "widths", "depths", "is_bottleneck", "called"),
     [
-        (64, (64, 128, 256, 512), (3, 4, 6, 3), False, "ResNet-34"),
+        (64, (64, 128, 256, 512), (3, 4, 6, 3), False, "res34"),
         (64, (64, 128, 256, 512), (3, 4, 6, 3), True, "res50"),
         (64, (64, 128, 256, 512), (3, 4, 23, 3), True, "ResNet-101"),
         (64, (64, 128, 256, 512), (3, 8, 36, 3), True, "ResNet-152"),

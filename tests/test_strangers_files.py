@@ -159,7 +159,7 @@ def test_how_a_model_is_run_is_not_the_files_to_say(stored, tmp_path):
     ("files", "message"),
     [
         ({"adapter_config.json": '{"base_model_name_or_path": "someone/else"}'}, "an adapter of PEFT's"),
-        ({"config.json": '{"model_type": "timm_wrapper", "architecture": "hf_hub:a/b"}'}, "built by another library"),
+        ({"config.json": '{"model_type": "timm_wrapper", "architecture": "hf_hub:a/b"}'}, "built by timm, which cannot"),
         ({"config.json": '{"model_type": ["vit"]}'}, "transformers does not know"),
         ({"config.json": '{"model_type": "vit", "quantization_config": {"quant_method": "bitsandbytes"}}'}, "quantised"),
         ({"config.json": '{"model_type": "vit", "hidden_size": NaN}'}, "NaN is no number"),

@@ -3,15 +3,18 @@
 from .architecture import describe, from_description, limit_size
 from .blocks import blocks, depths, drop_path
 from .convert import ConvertedEncoder, convert_weights
-from .features import compiled_parts, feature_width, features, token_grid, tokens
+from .embedding import embedding_parts
+from .features import encoder_outputs, feature_width, features, features_and_map, freeze_pooling, pool_tokens
 from .folder import model_folder, read_config, read_json
 from .image_size import fit_image_size
 from .names import ENCODERS, SMALL_IMAGE, encoder_config
 from .plain import build_encoder, to_plain, without_pooler
 from .pretrained import check_finite, load_pretrained, weights_digest
+from .tokens import compiled_parts, token_grid, tokens
 
 __all__ = [
     "ENCODERS", "SMALL_IMAGE", "ConvertedEncoder", "blocks", "build_encoder", "check_finite", "compiled_parts", "convert_weights",
-    "depths", "describe", "drop_path", "encoder_config", "feature_width", "features", "fit_image_size", "from_description", "limit_size",
-    "load_pretrained", "model_folder", "read_config", "read_json", "to_plain", "token_grid", "tokens", "weights_digest", "without_pooler",
+    "depths", "describe", "drop_path", "embedding_parts", "encoder_config", "encoder_outputs", "feature_width", "features",
+    "features_and_map", "fit_image_size", "freeze_pooling", "from_description", "limit_size", "load_pretrained", "model_folder",
+    "pool_tokens", "read_config", "read_json", "to_plain", "token_grid", "tokens", "weights_digest", "without_pooler",
 ]  # fmt: skip

@@ -38,7 +38,9 @@ def _configuration(values: dict[str, Any], most: int, layers: int) -> PreTrained
     if not isinstance(model_type, str) or model_type not in CONFIG_MAPPING:
         raise InputError(f"its configuration has the model_type {model_type!r}, which transformers does not know")
     if model_type in _OTHER_LIBRARIES:
-        raise InputError(f"'{model_type}' is built by another library: convert it to one of transformers' own architectures")
+        raise InputError(
+            f"'{model_type}' is built by timm, which cannot be imported without torchvision: `sslzoo import` converts its ResNets and ViTs"
+        )
     if values.get("quantization_config"):
         raise InputError("its weights are quantised: take the model they were made from")
     values = _architecture_only(values, CONFIG_MAPPING[model_type])

@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 from sslzoo.errors import InputError
 
-_BRANCHES = (("attention", "self_attn"), ("mlp",))  # names in transformers of a block's two residual branches
+_BRANCHES = (("attention", "self_attn"), ("mlp", "output"))  # names in transformers of a block's two residual branches
 
 
 def blocks(encoder: PreTrainedModel) -> nn.ModuleList:

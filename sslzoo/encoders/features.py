@@ -1,43 +1,56 @@
-"""An encoder's features: one vector per image, or one per token."""
+"""An encoder's features: one vector per image, and one per place of it."""
 
 import functools
 import inspect
+import math
+from typing import Any
 
-import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel, ViTModel
+from transformers import PreTrainedModel
 
 from sslzoo.errors import InputError
 
+from .embedding import cached_on_cpu, embedding_parts, first_of, side_in_px
+
 
 def features(encoder: PreTrainedModel, pixels: Tensor) -> Tensor:
-    """One vector per image, (n, width): the pooled map if the encoder pools, else the class token after the last norm.
+    """One vector per image, (n, width): what the encoder pools if it does, else the class token after the last norm.
 
     Without a class token, the mean of the tokens. A trained pooling layer (tanh of a dense layer) is not applied: few checkpoints have
     one, self-supervised ones never.
 
     pixels: (n, 3, height, width), normalised. An encoder with positions accepts other sizes than its own and interpolates them.
     """
-    if _interpolates_when_told(type(encoder)):
-        own_size = encoder.config.image_size if isinstance(encoder.config.image_size, list | tuple) else [encoder.config.image_size] * 2
-        out = encoder(pixel_values=pixels, interpolate_pos_encoding=list(pixels.shape[-2:]) != list(own_size))
-    else:
-        out = encoder(pixel_values=pixels)
-    if getattr(out, "pooler_output", None) is not None and not hasattr(getattr(encoder, "pooler", None), "dense"):
-        return out.pooler_output.flatten(1)
+    return _pooled(encoder, encoder_outputs(encoder, pixels))
+
+
+def features_and_map(encoder: PreTrainedModel, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """`features`, and one vector for each place of the last feature map, (n, width, side, side), of square images."""
+    out = encoder_outputs(encoder, pixels)
     last = out.last_hidden_state
-    if last.ndim == 4:
-        return last.mean((2, 3))
-    if not any(name.endswith("cls_token") for name, _ in encoder.named_parameters()):
-        return last.mean(1)
+    if last.ndim == 3:
+        special = _special_tokens(encoder)
+        side = math.isqrt(last.shape[1] - special)
+        last = last[:, special:].mT.unflatten(2, (side, side))
+    return _pooled(encoder, out), last
+
+
+def pool_tokens(encoder: PreTrainedModel, tokens: Tensor) -> Tensor:
+    """What `features` makes of the tokens after the last norm, (n, tokens, width), of which some may be left out."""
+    head = _pooling_head(encoder)
+    if head is not None and not hasattr(head, "dense"):
+        return head(tokens)
+    if embedding_parts(encoder).class_token is None:
+        return tokens.mean(1)
     # Models such as BEiT are trained with the mean of the patches, even if AutoModel omits the pooling layer.
-    return last[:, 1:].mean(1) if getattr(encoder.config, "use_mean_pooling", False) else last[:, 0]
+    return tokens[:, 1:].mean(1) if getattr(encoder.config, "use_mean_pooling", False) else tokens[:, 0]
 
 
-@functools.cache
-def _interpolates_when_told(kind: type[PreTrainedModel]) -> bool:
-    """Whether images of another size than its own need a word in the forward pass; others do it on their own, or have no size."""
-    return "interpolate_pos_encoding" in inspect.signature(kind.forward).parameters
+def freeze_pooling(encoder: PreTrainedModel) -> None:
+    """Freezes the weights that only pool tokens, for a loss of the tokens alone: distributed training would wait for their gradients."""
+    head = _pooling_head(encoder)
+    if head is not None:
+        head.requires_grad_(False)
 
 
 def feature_width(encoder: PreTrainedModel) -> int:
@@ -52,37 +65,55 @@ def feature_width(encoder: PreTrainedModel) -> int:
     raise InputError(f"cannot tell how wide the features of a '{config.model_type}' are: take another encoder")
 
 
-def token_grid(encoder: PreTrainedModel) -> tuple[int, int]:
-    """Patches per side, and px per side of a patch, of a ViT at its own image size. Raises `InputError` for encoders without tokens."""
-    if not isinstance(encoder, ViTModel):
-        raise InputError(f"this method masks tokens and needs a ViT encoder, not '{encoder.config.model_type}'")
-    return encoder.config.image_size // encoder.config.patch_size, encoder.config.patch_size
+def encoder_outputs(encoder: PreTrainedModel, pixels: Tensor, **options: Any):
+    """What the encoder's own forward pass gives for images of any size. options: its further arguments."""
+    config = encoder.config
+    if _interpolates_when_told(type(encoder)):
+        own_size = config.image_size if isinstance(config.image_size, list | tuple) else [config.image_size] * 2
+        options["interpolate_pos_encoding"] = list(pixels.shape[-2:]) != list(own_size)
+    if config.model_type == "swin":
+        _set_windows(encoder, pixels)
+        options["always_partition"] = True
+    with cached_on_cpu(encoder):
+        return encoder(pixel_values=pixels, **options)
 
 
-def tokens(
-    encoder: ViTModel, pixels: Tensor, *, keep: Tensor | None = None, mask: Tensor | None = None, mask_token: Tensor | None = None
-) -> Tensor:
-    """All tokens after the last norm, the class token first: (n, 1 + kept patches, width).
+def _pooling_head(encoder: PreTrainedModel) -> nn.Module | None:
+    return first_of(encoder, "head", "pooler")  # SigLIP's, BEiT's
 
-    keep: int64 (n, k), the patches that the encoder processes (MAE, MSN). None: all.
-    mask: bool (n, patches), the patches that are replaced by `mask_token` (width,) before positions are added (SimMIM).
+
+def _pooled(encoder: PreTrainedModel, out) -> Tensor:
+    if getattr(out, "pooler_output", None) is not None and not hasattr(getattr(encoder, "pooler", None), "dense"):
+        return out.pooler_output.flatten(1)
+    last = out.last_hidden_state
+    return last.mean((2, 3)) if last.ndim == 4 else pool_tokens(encoder, last)
+
+
+@functools.cache
+def _interpolates_when_told(kind: type[PreTrainedModel]) -> bool:
+    """Whether images of another size than its own need a word in the forward pass; others do it on their own, or have no size."""
+    return "interpolate_pos_encoding" in inspect.signature(kind.forward).parameters
+
+
+def _set_windows(encoder: PreTrainedModel, pixels: Tensor) -> None:
+    """Sets a Swin's windows for images of this size.
+
+    transformers shrinks them for small images and leaves them so for larger ones, and its position biases do not fit shrunk windows. Here
+    a map smaller than a window is padded to one, and a map of a single window is not shifted, as in transformers.
     """
-    embeddings = encoder.embeddings
-    own = pixels.shape[-1] == encoder.config.image_size and pixels.shape[-2] == encoder.config.image_size
-    patches = embeddings.patch_embeddings(pixels)
-    if mask is not None:
-        patches = torch.where(mask[..., None], mask_token.to(patches.dtype), patches)
-    hidden = torch.cat((embeddings.cls_token.expand(len(patches), -1, -1).to(patches.dtype), patches), dim=1)
-    positions = embeddings.position_embeddings
-    hidden = hidden + (positions if own else embeddings.interpolate_pos_encoding(hidden, *pixels.shape[-2:]))
-    if keep is not None:
-        kept = hidden[:, 1:].gather(1, keep[..., None].expand(-1, -1, hidden.shape[-1]))
-        hidden = torch.cat((hidden[:, :1], kept), dim=1)
-    for layer in encoder.layers:
-        hidden = layer(hidden)
-    return encoder.layernorm(hidden)
+    window, patch = encoder.config.window_size, side_in_px(encoder, "patch_size")
+    side = min(-(-size // patch) for size in pixels.shape[-2:])
+    for stage in encoder.encoder.layers:
+        for index, block in enumerate(stage.blocks):
+            block.window_size = window
+            block.shift_size = window // 2 if index % 2 and side > window else 0
+        side = (side + 1) // 2
 
 
-def compiled_parts(encoder: PreTrainedModel) -> list[nn.Module]:
-    """The modules to compile: a ViT's blocks, as masked methods call them one by one; otherwise the encoder."""
-    return list(encoder.layers) if isinstance(encoder, ViTModel) else [encoder]
+def _special_tokens(encoder: PreTrainedModel) -> int:
+    """How many tokens stand before those of the places."""
+    if encoder.config.model_type == "dinov3_convnext":
+        return 1  # the pooled map
+    if not hasattr(encoder, "embeddings") or encoder.config.model_type.startswith("swin"):
+        return 0
+    return embedding_parts(encoder).special

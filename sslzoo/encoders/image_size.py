@@ -3,12 +3,12 @@
 import copy
 
 import torch
-from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from sslzoo.errors import InputError
 
 from .blocks import blocks
+from .embedding import embedding_parts, side_in_px
 from .names import check_image_size
 
 
@@ -26,7 +26,7 @@ def fit_image_size(encoder: PreTrainedModel, image_size: int) -> PreTrainedModel
     config = encoder.config
     patch = side_in_px(encoder, "patch_size")
     check_image_size(f"a '{config.model_type}'", patch, image_size)
-    positions = _learned_positions(encoder.embeddings)
+    positions = embedding_parts(encoder).positions
     own_size = side_in_px(encoder, "image_size")
     if positions is None or own_size == image_size or hasattr(config, "use_relative_position_bias"):
         return encoder
@@ -44,18 +44,3 @@ def fit_image_size(encoder: PreTrainedModel, image_size: int) -> PreTrainedModel
             parameter.copy_(resampled.view_as(parameter) if kept[name] is positions else kept[name])
             parameter.requires_grad_(kept[name].requires_grad)
     return fitted
-
-
-def side_in_px(encoder: PreTrainedModel, key: str) -> int:
-    """The side of the encoder's own images ("image_size") or patches ("patch_size"). Raises `InputError` if they are not square."""
-    size = getattr(encoder.config, key)
-    sides = set(size) if isinstance(size, list | tuple) else {size}
-    if len(sides) > 1:
-        raise InputError(f"this '{encoder.config.model_type}' has a {key} of {'x'.join(map(str, size))} px: squares are needed")
-    return sides.pop()
-
-
-def _learned_positions(embeddings: nn.Module) -> Tensor | None:
-    """The positions, (1, tokens, width) or (tokens, width), that are added to tokens; None where there are none."""
-    positions = getattr(embeddings, "position_embeddings", getattr(embeddings, "position_embedding", None))
-    return positions.weight if isinstance(positions, nn.Embedding) else positions

@@ -4,8 +4,9 @@ import copy
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel, ViTModel
+from transformers import PreTrainedModel
 
+from sslzoo.encoders import encoder_outputs
 from sslzoo.errors import InputError
 from sslzoo.parts.precision import in_float64
 
@@ -19,7 +20,7 @@ def feature_map(encoder: PreTrainedModel, pixels: Tensor) -> Tensor:
     encoder: in evaluation mode. pixels: (n, 3, height, width), normalised. Class and register tokens are left out.
     Raises `InputError` for an encoder whose tokens do not match its patches.
     """
-    last = _forward(encoder, pixels).last_hidden_state
+    last = encoder_outputs(encoder, pixels).last_hidden_state
     if last.ndim == 4:
         return last.permute(0, 2, 3, 1)
     height, width = _grid(encoder, pixels, last.shape[1])
@@ -59,7 +60,7 @@ def class_attention(encoder: PreTrainedModel, pixels: Tensor) -> Tensor:
     # Only the eager implementation returns attention weights.
     eager = copy.deepcopy(encoder)
     eager.set_attn_implementation("eager")
-    attentions = _forward(eager, pixels, output_attentions=True).attentions
+    attentions = encoder_outputs(eager, pixels, output_attentions=True).attentions
     if not attentions:
         raise InputError(f"an encoder '{name}' does not return its attention")
     last = attentions[-1]
@@ -67,12 +68,6 @@ def class_attention(encoder: PreTrainedModel, pixels: Tensor) -> Tensor:
     if last.shape[-1] == height * width:
         raise InputError(f"an encoder '{name}' has no class token whose attention could be shown")
     return last[:, :, 0, -height * width :].unflatten(2, (height, width))
-
-
-def _forward(encoder: PreTrainedModel, pixels: Tensor, **outputs: bool):
-    # Other models interpolate their position embeddings by default.
-    positions = {"interpolate_pos_encoding": True} if isinstance(encoder, ViTModel) else {}
-    return encoder(pixel_values=pixels, **positions, **outputs)
 
 
 def _grid(encoder: PreTrainedModel, pixels: Tensor, count: int) -> tuple[int, int]:

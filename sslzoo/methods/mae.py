@@ -5,7 +5,7 @@ from huggingface_hub.dataclasses import strict
 from torch import nn
 from transformers import PreTrainedConfig, ViTConfig, ViTModel
 
-from sslzoo.encoders import token_grid, tokens
+from sslzoo.encoders import embedding_parts, freeze_pooling, token_grid, tokens
 from sslzoo.errors import InputError
 from sslzoo.method import Method, MethodConfig
 from sslzoo.paper import Paper, Reported
@@ -42,6 +42,12 @@ class MAEConfig(MethodConfig):
 
 
 class MAE(Method):
+    """The paper's initialisation, and fixed sine-cosine positions in the place of learned ones, whichever family the encoder is of.
+
+    What the paper's ViT has not is initialised as its family does (registers, LayerScale), and rotary positions stay. The decoder is the
+    paper's; it gets no registers, and a class token where there is one.
+    """
+
     config_class = MAEConfig
     paper = Paper("Masked Autoencoders Are Scalable Vision Learners", "Kaiming He and others", 2021, "2111.06377")
     reported = (
@@ -52,16 +58,21 @@ class MAE(Method):
     def __init__(self, config: MAEConfig):
         super().__init__(config)
         self.backbone = self.build_encoder()
-        side, patch = token_grid(self.backbone)
+        side, patch = token_grid(self.backbone, drops=True)
+        freeze_pooling(self.backbone)
         width = self.backbone.config.hidden_size
         self.decoder = MAEDecoder(width, side, patch, config)
         self.apply(_xavier)
-        embeddings = self.backbone.embeddings
-        embeddings.position_embeddings = nn.Parameter(sincos_positions(width, side), requires_grad=False)
+        parts = embedding_parts(self.backbone)
+        if parts.positions is not None:  # else they are rotary, and stay so
+            positions = sincos_positions(width, side)[:, parts.class_token is None :]
+            parts.positions.requires_grad_(False).copy_(positions.view_as(parts.positions))
         # The patch projection is a convolution, but is initialised as the linear layer over flattened patches that it amounts to.
-        nn.init.xavier_uniform_(embeddings.patch_embeddings.projection.weight.flatten(1))
-        nn.init.zeros_(embeddings.patch_embeddings.projection.bias)
-        nn.init.normal_(embeddings.cls_token, std=0.02)
+        nn.init.xavier_uniform_(parts.projection.weight.flatten(1))
+        if parts.projection.bias is not None:
+            nn.init.zeros_(parts.projection.bias)
+        if parts.class_token is not None:
+            nn.init.normal_(parts.class_token, std=0.02)
         self.post_init()
 
     @staticmethod
@@ -83,7 +94,7 @@ class MAE(Method):
 
 
 class MAEDecoder(nn.Module):
-    """Visible tokens (n, 1 + visible, width) to predicted pixels of every patch (n, patches, patch * patch * 3), by blocks as in a ViT."""
+    """Tokens (n, special + visible, width) to predicted pixels of every patch (n, patches, patch * patch * 3), by blocks as in a ViT."""
 
     def __init__(self, width: int, side: int, patch: int, config: MAEConfig):
         super().__init__()
@@ -101,14 +112,17 @@ class MAEDecoder(nn.Module):
 
     def forward(self, tokens: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
         tokens = self.embed(tokens)
-        patches = scatter_tokens(tokens[:, 1:], visible, self.mask_token, self.positions.shape[1] - 1)
-        hidden = torch.cat((tokens[:, :1], patches), dim=1) + self.positions
+        special, count = tokens.shape[1] - visible.shape[1], self.positions.shape[1] - 1
+        patches = scatter_tokens(tokens[:, special:], visible, self.mask_token, count)
+        hidden = torch.cat((tokens[:, :special][:, :1], patches), dim=1)
+        hidden = hidden + self.positions[:, -hidden.shape[1] :]
         for layer in self.layers:
             hidden = layer(hidden)
-        return self.predict(self.norm(hidden)[:, 1:])
+        return self.predict(self.norm(hidden)[:, -count:])
 
 
 def _xavier(module: nn.Module) -> None:
     if isinstance(module, nn.Linear):
         nn.init.xavier_uniform_(module.weight)
-        nn.init.zeros_(module.bias)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

@@ -5,7 +5,7 @@ from huggingface_hub.dataclasses import strict
 from torch import nn
 from transformers import PreTrainedConfig
 
-from sslzoo.encoders import token_grid, tokens
+from sslzoo.encoders import freeze_pooling, token_grid, tokens
 from sslzoo.errors import InputError
 from sslzoo.method import Method, MethodConfig
 from sslzoo.paper import Paper, Reported
@@ -43,6 +43,7 @@ class SimMIM(Method):
         super().__init__(config)
         self.backbone = self.build_encoder()
         side, patch = token_grid(self.backbone)
+        freeze_pooling(self.backbone)
         if side % config.mask_unit:
             raise InputError(f"mask_unit is {config.mask_unit}: must divide the {side} patches per side")
         width = self.backbone.config.hidden_size
@@ -65,5 +66,5 @@ class SimMIM(Method):
         mask = pixels.new_zeros(len(pixels), units * units, dtype=torch.bool).scatter(1, masked, True)
         mask = mask.unflatten(1, (units, units)).repeat_interleave(unit, dim=1).repeat_interleave(unit, dim=2).flatten(1)
         hidden = tokens(self.backbone, pixels, mask=mask, mask_token=self.mask_token)
-        errors = (self.predict(hidden[:, 1:]).float() - patchify(pixels, patch)).abs().mean(dim=2)
+        errors = (self.predict(hidden[:, -side * side :]).float() - patchify(pixels, patch)).abs().mean(dim=2)
         return {"loss": (errors * mask).sum() / (masked.numel() * unit * unit)}

@@ -6,8 +6,7 @@ import torch
 from huggingface_hub.dataclasses import strict
 from torch import nn
 
-from sslzoo.encoders import feature_width
-from sslzoo.errors import InputError
+from sslzoo.encoders import feature_width, features_and_map
 from sslzoo.method import Method, MethodConfig
 from sslzoo.paper import Paper, Reported
 from sslzoo.parts.hyperparameters import count, dim, share, weight
@@ -49,8 +48,6 @@ class VICRegL(Method):
     def __init__(self, config: VICRegLConfig):
         super().__init__(config)
         self.backbone = self.build_encoder()
-        if not hasattr(self.backbone.config, "hidden_sizes"):
-            raise InputError(f"this method matches places of a feature map and needs a ResNet, not '{self.backbone.config.model_type}'")
         width = feature_width(self.backbone)
         self.projector = mlp((width, config.hidden_dim, config.hidden_dim, config.projection_dim))
         self.local_projector = mlp((width, *[config.local_dim] * 3), norm=nn.LayerNorm)
@@ -62,8 +59,9 @@ class VICRegL(Method):
 
     def loss(self, views, progress):
         joint = self.config.joint_views
-        maps = forward_views(lambda view: self.backbone(pixel_values=view).last_hidden_state, views, joint)
-        embeddings = forward_views(self.projector, [feature_map.mean(dim=(2, 3)) for feature_map in maps], joint)
+        outputs = [features_and_map(self.backbone, pixels) for pixels in ([torch.cat(views)] if joint else views)]
+        pooled, maps = (torch.cat(parts).chunk(len(views)) for parts in zip(*outputs, strict=True))
+        embeddings = forward_views(self.projector, list(pooled), joint)
         local = [self.local_projector(feature_map.flatten(2).mT).float() for feature_map in maps]
         positions = [centers(crop, *feature_map.shape[2:]) for crop, feature_map in zip(progress.crops(), maps, strict=False)]
         global_loss = _mean(self._vicreg(embeddings[a], embeddings[b]) for a, b in combinations(range(len(views)), 2))

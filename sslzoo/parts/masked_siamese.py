@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from sslzoo.encoders import feature_width, token_grid, tokens
+from sslzoo.encoders import feature_width, pool_tokens, token_grid, tokens
 
 from .gather import gather
 from .hyperparameters import dim, positive, rows, share
@@ -40,16 +40,17 @@ class MaskedSiameseConfig:
 
 
 class MaskedBranch(nn.Module):
-    """A ViT with a projector on its class token: images, and which of their patches are visible, to embeddings (n, projection_dim)."""
+    """A ViT with a projector on its features: images, and which of their patches are visible, to embeddings (n, projection_dim)."""
 
     def __init__(self, backbone: PreTrainedModel, hidden_dim: int, projection_dim: int):
         super().__init__()
+        token_grid(backbone, drops=True)  # raises `InputError` for encoders that cannot leave out tokens
         self.backbone = backbone
         self.projector = mlp((feature_width(backbone), hidden_dim, hidden_dim, projection_dim), activation=nn.GELU)
 
     def forward(self, pixels: Tensor, visible: Tensor | None = None) -> Tensor:
         """pixels: (n, 3, height, width). visible: int64 (n, k), indices of patches; None: all."""
-        return self.projector(tokens(self.backbone, pixels, keep=visible)[:, 0])
+        return self.projector(pool_tokens(self.backbone, tokens(self.backbone, pixels, keep=visible)))
 
 
 def predict_assignments(

@@ -8,7 +8,7 @@ import torch
 from learning import gain
 
 from sslzoo import VICRegL, VICRegLConfig
-from sslzoo.errors import InputError
+from sslzoo.encoders import features_and_map
 from sslzoo.method import Progress
 from sslzoo.methods.vicregl import centers
 from sslzoo.recipe import read_recipe
@@ -198,9 +198,14 @@ def test_heads_have_the_reference_tables_parameters():
     assert sum(parameter.numel() for parameter in model.local_projector.parameters()) == 98_944
 
 
-def test_encoders_without_a_feature_map_are_refused():
-    with pytest.raises(InputError, match="vit"):
-        method(encoder="vit-xs4")
+def test_places_of_a_vit_are_its_patches_and_its_features_the_class_token():
+    model = method(encoder="vit-xs4", image_size=2 * SIDE).eval()
+    pooled, maps = features_and_map(model.backbone, views()[0])
+    tokens = model.backbone(views()[0]).last_hidden_state
+    assert torch.equal(pooled, tokens[:, 0]) and maps.shape[1:] == (64, 2, 2)
+    for row, column in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        assert torch.equal(maps[:, :, row, column], tokens[:, 1 + 2 * row + column])
+    assert model(views(), PROGRESS)["loss"].isfinite()
 
 
 def test_views_are_two_of_the_same_kind():
