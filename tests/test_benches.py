@@ -58,6 +58,7 @@ def test_flops_of_training_steps_are_those_of_the_network_forward_and_backward()
     ("name", "arguments", "said"),
     [
         ("decode", ["40x30", "--threads", 1, "--rounds", 1], "x Pillow"),
+        ("decode", ["40x30", "--threads", 1, "--rounds", 1, "--batches"], "x DataLoader"),
         ("knn", ["--rows", 400, "--width", 16, "--rounds", 1], "top-1 of all settings is the same"),
         ("linear", ["--images", 60, "--width", 8, "--epochs", 1, "--rounds", 1], "x"),
         ("listing", ["--files", 20, "--classes", 2], "most memory"),
