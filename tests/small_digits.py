@@ -1,4 +1,4 @@
-"""The embedded digits' first 325 training and 80 test images as files: a run on them takes a quarter of the time, in steps and kNN."""
+"""The embedded digits' first 85 training and 80 test images as files: five steps an epoch in batches of 16, and a quick kNN."""
 
 import atexit
 import functools
@@ -10,7 +10,7 @@ from datasets import ClassLabel, Dataset, Features, Image
 
 from sslzoo.data.digits import scattered_digits
 
-TRAIN_IMAGES, TEST_IMAGES = 325, 80
+TRAIN_IMAGES, TEST_IMAGES = 85, 80
 
 
 @functools.cache

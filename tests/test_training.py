@@ -32,7 +32,7 @@ ROOT = Path(__file__).parents[1]
 WEIGHTS = ("model.safetensors", "ssl_heads.safetensors")
 # 5 steps an epoch
 SHORT = {
-    "dataset": small_digits(), "epochs": 3, "batch_size": 64, "knn_every": 0, "log_every": 2, "checkpoint_every": 4, "warmup_epochs": 1,
+    "dataset": small_digits(), "epochs": 3, "batch_size": 16, "knn_every": 0, "log_every": 2, "checkpoint_every": 4, "warmup_epochs": 1,
 }  # fmt: skip
 
 
@@ -272,13 +272,14 @@ def test_after_step_gets_the_rows_of_all_micro_batches(tmp_path, monkeypatch):
 
     monkeypatch.setattr(sslzoo.MoCoV2, "after_step", watched)
     train(short_recipe("mocov2", accumulate=2, epochs=1, test_split=None), tmp_path)
-    assert counts[-5:] == [64] * 5
+    assert counts[-5:] == [16] * 5
 
 
 def test_bfloat16_trains_like_float32(tmp_path):
     losses = []
     for precision in ("fp32", "bf16"):
-        run = train(short_recipe("simclr", precision=precision, epochs=2), tmp_path / precision)
+        # In batches of 16, larger steps magnify the rounding.
+        run = train(short_recipe("simclr", precision=precision, epochs=2, lr=0.001), tmp_path / precision)
         losses.append(run.metrics()[-2]["loss"])
         assert all(value.dtype != torch.bfloat16 for value in weights(run.folder).values())
     assert losses[0] != losses[1]
@@ -455,7 +456,7 @@ def test_every_epoch_has_every_image_once_in_its_own_order(tmp_path, monkeypatch
     for seed in (0, 1):
         train(short_recipe("simclr", test_split=None, epochs=2, seed=seed), tmp_path / str(seed))
     orders = [sum(read[first : first + 5], []) for first in range(0, 20, 5)]
-    assert len(read) == 20 and all(len(set(order)) == 5 * 64 for order in orders)
+    assert len(read) == 20 and all(len(set(order)) == 5 * 16 for order in orders)
     for first, second in itertools.combinations(orders, 2):
         assert sum(one == other for one, other in zip(first, second, strict=True)) < 20, f"one in {TRAIN_IMAGES} by chance"
         assert set(first) != set(second), "each epoch leaves out other images"
