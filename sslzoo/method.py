@@ -2,9 +2,9 @@
 
 import copy
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from huggingface_hub.dataclasses import strict
@@ -34,11 +34,13 @@ BLOCK = "sslzoo"  # the key of the method's configuration in the encoder's confi
 HEADS = "ssl_heads.safetensors"
 
 
-class Progress(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Progress:
     """How far training is, and the random numbers of the batch's images.
 
     step: optimiser steps done. steps: of the whole run. epoch: 0, 1, ... samples: int64 (n,), the images' row numbers in the data set.
     crops: returns where each view was cut from its image, int64 (n, 6) for each: see `Renderer.crops`.
+    words: int64 (3,) on the CPU, the key of the loss's random numbers. Made here, as the compiler cannot trace the hash.
     """
 
     step: int
@@ -47,6 +49,10 @@ class Progress(NamedTuple):
     seed: int
     samples: Tensor
     crops: Callable[[], list[Tensor]] = list
+    words: Tensor = field(init=False)
+
+    def __post_init__(self):
+        object.__setattr__(self, "words", torch.tensor(hash_words(self.seed, self.epoch, _LOSS)))
 
     @property
     def fraction(self) -> float:
@@ -55,7 +61,7 @@ class Progress(NamedTuple):
 
     def draw(self, columns: int) -> Tensor:
         """Uniform numbers in [0, 1), (n, columns): a function of image and epoch, independent of the device and the rest of the batch."""
-        return uniform(self.samples, columns, torch.tensor(hash_words(self.seed, self.epoch, _LOSS)))
+        return uniform(self.samples, columns, self.words)
 
 
 _LOSS = -1  # in the place of a view's index, so that losses and views draw different numbers
@@ -102,9 +108,9 @@ class MethodConfig(PreTrainedConfig):
     @classmethod
     def hyperparameters(cls) -> dict[str, Any]:
         """Names and defaults of the method's own hyper-parameters and of `joint_views`: the recipe's keys for them."""
-        own = {field.name: field.default for field in fields(cls)}
-        for field in (*fields(PreTrainedConfig), *(field for field in fields(MethodConfig) if field.name != "joint_views")):
-            own.pop(field.name, None)
+        own = {each.name: each.default for each in fields(cls)}
+        for each in (*fields(PreTrainedConfig), *(each for each in fields(MethodConfig) if each.name != "joint_views")):
+            own.pop(each.name, None)
         return own
 
 

@@ -64,14 +64,16 @@ def make_optimizer(
         for group in groups
         if group.parameters
     ]
+    # One kernel for all tensors and all of the update on CUDA, one for each of its operations elsewhere.
+    kernels = {"fused" if all(parameter.is_cuda for group in groups for parameter in group.parameters) else "foreach": True}
     if name == "adamw":
-        optimizer = torch.optim.AdamW(settings, lr=0.0, betas=betas, foreach=True)
+        optimizer = torch.optim.AdamW(settings, lr=0.0, betas=betas, **kernels)
     elif name == "adam":
-        optimizer = torch.optim.Adam(settings, lr=0.0, betas=betas, foreach=True)
+        optimizer = torch.optim.Adam(settings, lr=0.0, betas=betas, **kernels)
     elif name == "lars":
         optimizer = LARS(settings, momentum=momentum)
     else:
-        optimizer = torch.optim.SGD(settings, lr=0.0, momentum=momentum, foreach=True)
+        optimizer = torch.optim.SGD(settings, lr=0.0, momentum=momentum, **kernels)
     optimizer.register_step_pre_hook(_drop_frozen_gradients)
     return optimizer
 

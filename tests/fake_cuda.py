@@ -119,7 +119,7 @@ def step(name: str) -> None:
                 views = renderer(batch.pixels, batch.sizes, batch.samples, LATE)
             assert types.found["products"] == {torch.float16}, "views are multiplied in half precision"
             assert all(view.dtype == torch.float32 for view in views)
-            progress = Progress(1, 100, LATE, 0, batch.samples, lambda: renderer.crops(batch.sizes, batch.samples, LATE))
+            progress = Progress(1, 100, LATE, 0, batch.samples, lambda: renderer.crops(batch.sizes, batch.samples, renderer.words(LATE)))
             with torch.autocast("cuda", torch.bfloat16), Types() as types:
                 out = method(views, progress)
             on_device([views, out])
@@ -133,6 +133,7 @@ def step(name: str) -> None:
             on_device([gradient for _, gradient in gradients])
             for optimizer in optimizers:
                 optimizer.step()
+            assert transfers.operations >= {"_fused_adamw_", "_fused_sgd_"}, "optimisers are not fused"
             with torch.no_grad():
                 method.after_step({key: value.detach() for key, value in out.items() if value.ndim}, progress)
             on_device([*method.parameters(), *method.buffers()])

@@ -2,6 +2,7 @@
 
 import ast
 import copy
+import dataclasses
 import functools
 import inspect
 import json
@@ -16,6 +17,7 @@ import pytest
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch._dynamo.testing import CompileCounter
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 from transformers import AutoModel, ViTConfig
 from transformers.core_model_loading import rename_source_key
@@ -161,7 +163,7 @@ class TestLoss:
         def loss(**where):
             torch.manual_seed(torch.initial_seed() + 1)  # the global random numbers must not matter
             # The crops stay the same: they depend on the image, not on what the loss draws.
-            now = progress(**where)._replace(crops=progress().crops)
+            now = dataclasses.replace(progress(**where), crops=progress().crops)
             return build_once(name)(random_views(name), now)["loss"].item()
 
         first = loss()
@@ -172,7 +174,7 @@ class TestLoss:
     @every_method
     def test_has_no_access_to_labels(self, name):
         assert list(inspect.signature(method_class(name).loss).parameters) == ["self", "views", "progress"]
-        assert Progress._fields == ("step", "steps", "epoch", "seed", "samples", "crops")
+        assert [field.name for field in dataclasses.fields(Progress)] == ["step", "steps", "epoch", "seed", "samples", "crops", "words"]
 
     @every_method
     def test_is_close_in_bf16(self, name):
@@ -256,7 +258,7 @@ class TestState:
         renderer = Renderer(list(method.views(SIZE).values()), 0)
         views = renderer(pixels, sizes, samples, LATE)
         assert [view.shape for view in views] == [view.shape for view in random_views(name)]
-        now = Progress(1, 100, LATE, 0, samples, functools.partial(renderer.crops, sizes, samples, LATE))
+        now = Progress(1, 100, LATE, 0, samples, functools.partial(renderer.crops, sizes, samples, renderer.words(LATE)))
         out = method(views, now)
         out["loss"].backward()
         for kind in OPTIMIZERS:
@@ -265,6 +267,32 @@ class TestState:
         with torch.no_grad():
             method.after_step(without_scalars(out), now)
         assert out["loss"].device.type == "meta"
+
+
+class TestGraph:
+    @every_method
+    def test_loss_and_after_step_are_one_graph_each_that_is_soon_kept(self, name):
+        """What breaks a graph raises here. A number that changes is compiled for once more, and SMoG alternates between two graphs."""
+        method, sizes = build(name), torch.full((BATCH, 2), 20)
+        renderer = Renderer(list(method.views(SIZE).values()), 0)
+        torch._dynamo.reset()
+        counters = CompileCounter(), CompileCounter()
+        loss, after_step = (
+            torch.compile(function, backend=counter, fullgraph=True)
+            for function, counter in zip((method.loss, method.after_step), counters, strict=True)
+        )
+        graphs = []
+        for step in range(4):
+            samples, epoch = torch.arange(BATCH) + step, LATE + step // 2
+            crops = functools.partial(renderer.crops, sizes, samples, renderer.words(epoch))
+            now = Progress(step, 100, epoch, 0, samples, crops)
+            out = loss(random_views(name, seed=step), now)
+            with torch.no_grad():
+                after_step(without_scalars(out), now)
+            graphs.append([counter.frame_count for counter in counters])
+        torch._dynamo.reset()
+        assert graphs[0][0] == 1 and graphs[0][1] <= 1
+        assert max(graphs[-1]) <= 3 and graphs[2] == graphs[3]
 
 
 class TestFile:

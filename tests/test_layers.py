@@ -13,7 +13,7 @@ FILES = sorted(file.relative_to(ROOT) for file in ROOT.rglob("*.py*") if file.su
 
 # A module may import of lower levels and of its own folder. `sslzoo` itself gives the methods, so it stands above them.
 LEVELS = {
-    "errors": -3, "paper": -3, "files": -2, "processes": -2, "memory": -2, "accelerator": -1, "stopping": -1,
+    "errors": -3, "paper": -3, "files": -2, "processes": -2, "memory": -2, "compilation": -2, "accelerator": -1, "stopping": -1,
     "parts": 0.5, "encoders": 0, "views": 0, "data": 0, "optim": 0, "checkpoint": 0,
     "method": 1, "evaluation": 1,
     "methods": 2,

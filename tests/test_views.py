@@ -543,7 +543,10 @@ def test_nothing_waits_for_the_device(interpolation):
     assert center_crop(pixels, sizes, 8, 8, interpolation).shape == (4, 3, 8, 8)
 
 
-@pytest.mark.parametrize("views", [[*DINO.views(48).values()], [replace(FULL, solarize_first=True)]])
+@pytest.mark.parametrize(
+    "views",
+    [[*DINO.views(48).values()], [replace(FULL, solarize_first=True), View(16, padding=0.4, scale=(0.6, 1.6), interpolation="bicubic")]],
+)
 def test_rendering_is_one_graph_for_every_epoch(views):
     renderer = Renderer(views, seed=0)
     torch._dynamo.reset()
@@ -630,7 +633,8 @@ def test_crops_of_a_run_never_change():
     """A run that goes on with a newer sslzoo must meet the same crops."""
     views = [View(32, vertical_flip=0.5, padding=0.125, scale=(0.5, 1.2)), View(16, scale=(0.05, 0.14))]
     sizes = torch.tensor([[375, 500], [32, 32], [7, 900]])
-    found = Renderer(views, seed=5).crops(sizes, torch.tensor([0, 1, 2**33]), epoch=11)
+    renderer = Renderer(views, seed=5)
+    found = renderer.crops(sizes, torch.tensor([0, 1, 2**33]), renderer.words(11))
     assert [crops.tolist() for crops in found] == [
         [[-29, 66, 341, 367, 0, 0], [-2, 10, 26, 25, 0, 1], [-1, 444, 9, 12, 0, 0]],
         [[265, 110, 93, 117, 0, 0], [15, 1, 11, 10, 0, 1], [0, 445, 7, 9, 0, 1]],
@@ -727,7 +731,7 @@ def test_crops_tell_where_each_view_was_cut():
     pixels = torch.randint(0, 256, (64, 3, 20, 24), dtype=torch.uint8, generator=random)
     sizes, samples = torch.tensor([[20, 24]]).repeat(64, 1), torch.arange(64) + 7
     renderer = Renderer([View(8, vertical_flip=0.5, count=2), View(6)], seed=3)
-    views, places = renderer(pixels, sizes, samples, 2), renderer.crops(sizes, samples, 2)
+    views, places = renderer(pixels, sizes, samples, 2), renderer.crops(sizes, samples, renderer.words(2))
     assert [len(place) for place in places] == [64, 64, 64] and not torch.equal(places[0], places[1])
     for view, place in zip(views, places, strict=True):
         again = crop_of(to_canvas(pixels), sizes, place[:, :4], place[:, 4:].bool(), view.shape[-1], "bilinear", 0.0)

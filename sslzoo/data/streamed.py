@@ -16,6 +16,7 @@ from .memory import PixelSemaphore
 from .prefetch import prefetch, thread_count
 from .raw_split import Rows
 from .resolution import RequiredResolution
+from .to_device import Copy, copy_stream, receive, start_copy
 
 _BATCHES = 3  # in memory at once, including the one in use
 _GRAIN = 32  # px to which canvases are rounded up, so that batches have few different shapes
@@ -39,7 +40,7 @@ class StreamedImages(ImageSet):
         self._rows = rows
         self._longest, self._resolution = longest, resolution
         self._broken = broken
-        self._device = device
+        self._device, self._stream = device, copy_stream(device)
         self._read = np.zeros(len(rows), bool)
         self._semaphore = PixelSemaphore()
         self._has_replaced = False
@@ -58,8 +59,8 @@ class StreamedImages(ImageSet):
         # Collating waits for decoding: in one shared pool it could wait for itself. Two collators, so that the decoders go on with the
         # next batch while the last images of one are awaited.
         with ThreadPoolExecutor(thread_count()) as decoders, ThreadPoolExecutor(2) as collators:
-            for batch in prefetch(collators, lambda positions: self._decode_batch(positions, decoders), order, _BATCHES):
-                yield self._on_device(batch)
+            for copy in prefetch(collators, lambda positions: self._decode_batch(positions, decoders), order, _BATCHES):
+                yield receive(copy)
 
     def read(self, positions: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Batch]]:
         # A single collator, as each batch begins where the last one ended.
@@ -68,10 +69,10 @@ class StreamedImages(ImageSet):
             collated = self._pack(zip(positions.tolist(), decoded, strict=True), batch_size)
             ready = prefetch(collator, lambda _: next(collated, None), repeat(None), _BATCHES - 1)
             try:
-                for batch in ready:
-                    if batch is None:
+                for copy in ready:
+                    if copy is None:
                         break
-                    yield batch.samples, self._on_device(batch)
+                    yield copy.positions, receive(copy)
             finally:
                 ready.close()
                 collator.shutdown()  # a running generator cannot be closed
@@ -85,7 +86,7 @@ class StreamedImages(ImageSet):
                 pass
         return torch.tensor([row for row in rows.tolist() if row not in self._broken], dtype=torch.int64)
 
-    def _decode_batch(self, positions: Tensor, decoders: ThreadPoolExecutor) -> Batch:
+    def _decode_batch(self, positions: Tensor, decoders: ThreadPoolExecutor) -> Copy:
         futures: list[Future] = [decoders.submit(self._decode_or_replace, position) for position in positions.tolist()]
         try:
             decoded = [future.result() for future in futures]
@@ -94,7 +95,7 @@ class StreamedImages(ImageSet):
                 future.cancel()
         return self._collate(decoded, decoders.map)
 
-    def _pack(self, decoded: Iterable[tuple[int, np.ndarray | None]], batch_size: int) -> Iterator[Batch]:
+    def _pack(self, decoded: Iterable[tuple[int, np.ndarray | None]], batch_size: int) -> Iterator[Copy]:
         """Batches of the decoded images, within the limits of `read`."""
         images, height, width = [], 0, 0
         for row, image in decoded:
@@ -109,8 +110,8 @@ class StreamedImages(ImageSet):
         if images:
             yield self._collate(images)
 
-    def _collate(self, decoded: Sequence[tuple[int, np.ndarray]], map_over=map) -> Batch:
-        """A batch on the CPU, in pinned memory for a CUDA device."""
+    def _collate(self, decoded: Sequence[tuple[int, np.ndarray]], map_over=map) -> Copy:
+        """A batch on its way to the device, for CUDA from pinned memory."""
         samples = torch.tensor([row for row, _ in decoded])
         images = [image for _, image in decoded]
         sizes = torch.tensor([image.shape[:2] for image in images])
@@ -121,11 +122,7 @@ class StreamedImages(ImageSet):
         labels = None if self.labels is None else self.labels[samples]
         if cuda:
             sizes, samples, labels = sizes.pin_memory(), samples.pin_memory(), None if labels is None else labels.pin_memory()
-        return Batch(pixels, sizes, samples, labels)
-
-    def _on_device(self, batch: Batch) -> Batch:
-        """The batch on the device. Called by the consuming thread, so that its CUDA stream orders the copies."""
-        return Batch(*(None if tensor is None else tensor.to(self._device, non_blocking=True) for tensor in batch))
+        return start_copy(Batch(pixels, sizes, samples, labels), self._device, self._stream)
 
     def _canvas(self, side: int) -> int:
         rounded = -(-side // _GRAIN) * _GRAIN

@@ -10,10 +10,10 @@ from .image_size import fit_image_size
 from .names import ENCODERS, SMALL_IMAGE, encoder_config
 from .plain import build_encoder, to_plain, without_pooler
 from .pretrained import check_finite, load_pretrained, weights_digest
-from .tokens import compiled_parts, token_grid, tokens
+from .tokens import token_grid, tokens
 
 __all__ = [
-    "ENCODERS", "SMALL_IMAGE", "ConvertedEncoder", "blocks", "build_encoder", "check_finite", "compiled_parts", "convert_weights",
+    "ENCODERS", "SMALL_IMAGE", "ConvertedEncoder", "blocks", "build_encoder", "check_finite", "convert_weights",
     "depths", "describe", "drop_path", "embedding_parts", "encoder_config", "encoder_outputs", "feature_width", "features",
     "features_and_map", "fit_image_size", "freeze_pooling", "from_description", "limit_size", "load_pretrained", "model_folder",
     "pool_tokens", "read_config", "read_json", "to_plain", "token_grid", "tokens", "weights_digest", "without_pooler",

@@ -46,7 +46,7 @@ def drop_path(encoder: PreTrainedModel, rate: float, numbers: Tensor) -> Iterato
     Raises `InputError` for encoders without blocks.
     """
     parts = blocks(encoder)
-    rates = torch.linspace(0, rate, len(parts)).repeat_interleave(2).to(numbers.device)
+    rates = torch.linspace(0, rate, len(parts)).repeat_interleave(2).to(numbers.device, non_blocking=True)
     factors = (numbers >= rates) / (1 - rates)
     branches = [branch for block in parts for branch in _branches(block)]
     own = {module: module.drop_prob for module in encoder.modules() if hasattr(module, "drop_prob")}

@@ -64,10 +64,6 @@ def tokens(
     return first_of(encoder, "layernorm", "norm", "post_layernorm")(hidden)
 
 
-def compiled_parts(encoder: PreTrainedModel) -> list[nn.Module]:
-    """The modules to compile: a transformer's blocks, as masked methods call them one by one; otherwise the encoder."""
-    return list(_blocks(encoder)) if encoder.config.model_type in (*_WITHOUT_BIAS, *_WITH_BIAS) else [encoder]
-
 
 def _blocks(encoder: PreTrainedModel) -> nn.ModuleList:
     """As `blocks` finds them, without a search, for each forward pass."""

@@ -1,5 +1,6 @@
 """SMoG: a view predicts the group of the other view, while the groups themselves move with every batch."""
 
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -87,7 +88,7 @@ class SMoG(Method):
         if (progress.step + 1) % config.reset_every:
             ema_update(self.teacher, self.online, config.teacher_momentum)
             return
-        noise = progress._replace(samples=torch.arange(config.groups, device=self.groups.device)).draw(1)[:, 0]
+        noise = replace(progress, samples=torch.arange(config.groups, device=self.groups.device)).draw(1)[:, 0]
         centers = F.normalize(kmeans(self.queue.rows, noise), dim=1)
         self.groups.copy_(gather(centers)[: config.groups])  # the first process's, so that rounding does not make processes differ
         self.teacher.load_state_dict(self.online.state_dict())

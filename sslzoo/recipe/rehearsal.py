@@ -61,7 +61,7 @@ def _step(recipe: Recipe, images: int) -> int:
         renderer = Renderer(views, recipe.seed)
         pixels = [torch.empty(images, 3, view.size, view.size) for view in views for _ in range(view.count)]
         sizes, samples = torch.empty(images, 2, dtype=torch.int64), torch.empty(images, dtype=torch.int64)
-        progress = Progress(0, 1, 0, recipe.seed, samples, partial(renderer.crops, sizes, samples, 0))
+        progress = Progress(0, 1, 0, recipe.seed, samples, partial(renderer.crops, sizes, samples, renderer.words(0)))
         out = method(pixels, progress)
         with torch.no_grad():
             method.after_step({name: value.detach() for name, value in out.items() if value.ndim}, progress)

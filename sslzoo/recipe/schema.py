@@ -1,7 +1,7 @@
 """The recipe: its keys, their defaults, and which values are valid."""
 
 import dataclasses
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from huggingface_hub.errors import StrictDataclassFieldValidationError
@@ -48,7 +48,8 @@ class Recipe:
         next one's. encoder_frozen_epochs: first epochs, in which only what is around the encoder is trained.
     momentum: of SGD and LARS. betas: of AdamW. decay_norm_and_bias: apply weight decay to norms and biases too.
     clip_norm: the largest global gradient norm, None: no clipping.
-    precision: "fp32", or the type of autocast. compile: torch.compile for views and encoder.
+    precision: "fp32", or the type of autocast. compile: torch.compile for the loss and the colours of views,
+        where it works; "auto": off, until a GPU has shown it equal and faster.
     protocols: names in `sslzoo.evaluation.PROTOCOLS`, which `sslzoo evaluate` uses by default.
     knn_every: epochs between kNN evaluations during training (0: only after the last epoch).
     log_every, checkpoint_every: optimiser steps. tracker: "tensorboard" or "trackio" in addition to metrics.jsonl.
@@ -94,7 +95,7 @@ class Recipe:
     decay_norm_and_bias: bool = True
     clip_norm: float | None = None
     precision: str = "fp32"
-    compile: bool = False
+    compile: Literal["auto"] | bool = "auto"
     seed: int = 0
     protocols: tuple[str, ...] = ("knn-instdisc-v2",)
     knn_every: int = 1

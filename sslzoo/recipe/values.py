@@ -23,7 +23,10 @@ def typed(key: str, value: Any, wanted: Any) -> Any:
         raise InputError(f"{key} is {shown(value)}: that is too large a number")
     for option in options:
         origin, inner = typing.get_origin(option), typing.get_args(option)
-        if origin is tuple or origin is list:
+        if origin is typing.Literal:
+            if value in inner:
+                return value
+        elif origin is tuple or origin is list:
             if isinstance(value, (list, tuple)) and value and (inner[-1] is Ellipsis or origin is list or len(value) == len(inner)):
                 return tuple(typed(key, item, inner[0]) for item in value)
         elif origin is dict:
@@ -84,6 +87,8 @@ def _described(options: tuple) -> str:
             descriptions.append(names[option])
         elif typing.get_origin(option) is dict:
             descriptions.append("keys and values")
+        elif typing.get_origin(option) is typing.Literal:
+            descriptions.extend(map(str, typing.get_args(option)))
         elif (inner := typing.get_args(option))[-1] is Ellipsis:
             descriptions.append("a list with at least one text")
         else:

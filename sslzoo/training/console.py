@@ -12,6 +12,7 @@ from sslzoo.provenance import environment
 if TYPE_CHECKING:
     from .loop import Training
 
+_COMPILE = {True: "on", False: "off", "auto": "off (auto: until a GPU has shown it equal and faster)"}
 _SUMMARY_KEY = "knn_top1 k=20 T=0.1"
 
 
@@ -32,6 +33,7 @@ def print_plan(training: "Training") -> None:
         "steps": f"{training.steps:,}, {training.steps_per_epoch:,} an epoch of {recipe.batch_size} images"
         + (f", from step {training.step:,}" if training.step else ""),
         "device": f"{accelerator.num_processes} x {environment(accelerator.device)['hardware']}, {recipe.precision}",
+        "compile": _COMPILE[recipe.compile],
         "output": f"{training.run.folder}, a checkpoint every {recipe.checkpoint_every:,} steps",
     }
     if recipe.accumulate > 1:

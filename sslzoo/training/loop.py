@@ -26,7 +26,7 @@ from .images import load_split_pair
 from .knn_evaluation import KNNEvaluation
 from .logs import Logs
 from .results import finish
-from .setup import divide_batch, make_training_method, wrap
+from .setup import compiles, divide_batch, frozen_objects, make_training_method, wrap
 
 
 class Training:
@@ -43,7 +43,7 @@ class Training:
         self.method = make_training_method(recipe, accelerator)
         self.model, self.optimizer = wrap(self.method, recipe, accelerator)
         self.views = recipe.make_views()
-        self.renderer = Renderer(list(self.views.values()), recipe.seed, compile=recipe.compile, mean=recipe.mean, std=recipe.std)
+        self.renderer = Renderer(list(self.views.values()), recipe.seed, compile=compiles(recipe), mean=recipe.mean, std=recipe.std)
         self.step = 0
         self.saved_step = 0  # of the newest checkpoint
         self.seconds = {"all": 0.0, "steps": 0.0}  # and of the last "evaluation", where there is a time limit
@@ -59,10 +59,8 @@ class Training:
         """Trains the remaining steps and finishes the run."""
         print_plan(self)
         quiet = not self.accelerator.is_main_process or not sys.stderr.isatty()
-        with (
-            tqdm(total=self.steps, initial=self.step, desc=self.recipe.name, unit="step", disable=quiet) as bar,
-            StopRequest(self.limit) as request,
-        ):
+        bar = tqdm(total=self.steps, initial=self.step, desc=self.recipe.name, unit="step", disable=quiet)
+        with bar, StopRequest(self.limit) as request, frozen_objects():
             self._measure_if_due()
             while self.step < self.steps:
                 self._train_epoch(self.step // self.steps_per_epoch, bar, request)
@@ -121,7 +119,7 @@ class Training:
         for micro_batch in range(1, recipe.accumulate + 1):
             batch = next(batches)
             views = self.renderer(batch.pixels, batch.sizes, batch.samples, epoch)
-            crops = partial(self.renderer.crops, batch.sizes, batch.samples, epoch)
+            crops = partial(self.renderer.crops, batch.sizes, batch.samples, self.renderer.words(epoch))
             progress = Progress(self.step, self.steps, epoch, recipe.seed, batch.samples, crops)
             with nullcontext() if micro_batch == recipe.accumulate else self.accelerator.no_sync(self.model):
                 output = self.model(views, progress)

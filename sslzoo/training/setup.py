@@ -1,17 +1,20 @@
-"""Before the first step: the size of micro-batches, the method on its device, and its optimiser."""
+"""Before the first step: the size of micro-batches, the method on its device, its optimiser, and what is compiled."""
 
+import gc
 import logging
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
 from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
 from torch import nn
-from transformers import PreTrainedModel
 
-from sslzoo.encoders import compiled_parts, depths, fit_image_size, load_pretrained
+from sslzoo.compilation import compiled
+from sslzoo.encoders import depths, fit_image_size, load_pretrained
 from sslzoo.errors import InputError
 from sslzoo.method import Method
 from sslzoo.optim import ParameterGroup, make_optimizer, peak_lr
@@ -40,14 +43,18 @@ def make_training_method(recipe: Recipe, accelerator: Accelerator) -> Method:
     method = recipe.make_method().to(accelerator.device)
     if accelerator.device.type == "cuda":
         torch.set_float32_matmul_precision("high")
+        torch.backends.cudnn.benchmark = True  # every step has the same shapes
         method = method.to(memory_format=torch.channels_last)  # pyrefly: ignore[missing-argument]
         if accelerator.num_processes > 1:
             method = nn.SyncBatchNorm.convert_sync_batchnorm(method)
-    if recipe.compile:
-        for encoder in [module for module in method.modules() if isinstance(module, PreTrainedModel) and module is not method]:
-            for part in compiled_parts(encoder):
-                part.compile()
+    if compiles(recipe):
+        method.loss = compiled(method.loss)
     return method.train()
+
+
+def compiles(recipe: Recipe) -> bool:
+    """Whether the loss and the views are compiled: "auto" is off, until a GPU has shown that it gives the same and is faster."""
+    return recipe.compile is True
 
 
 def load_starting_weights(method: Method, recipe: Recipe) -> None:
@@ -101,3 +108,14 @@ def wrap(method: Method, recipe: Recipe, accelerator: Accelerator) -> tuple[nn.M
         # torch warns of a new name for broadcast_buffers, which Accelerate's handler does not have yet.
         warnings.simplefilter("ignore", FutureWarning)
         return accelerator.prepare(method, optimizer)
+
+
+@contextmanager
+def frozen_objects() -> Iterator[None]:
+    """The garbage collector leaves alone what exists already: going through all of it would stop the steps again and again."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()

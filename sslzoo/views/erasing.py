@@ -38,8 +38,8 @@ class RandomErasing:
         areas = self.area[0] + areas * (self.area[1] - self.area[0])
         low, high = map(math.log, self.ratio)
         log_ratios = low + ratios * (high - low)
-        boxes = draw_boxes(size, areas[erased], log_ratios[erased], corners[erased], torch.tensor(self.ratio)).to(images.device)
-        samples, erased = samples[erased].to(images.device), erased.to(images.device)
+        boxes = draw_boxes(size, areas[erased], log_ratios[erased], corners[erased], torch.tensor(self.ratio))
+        boxes, samples, erased = (part.to(images.device, non_blocking=True) for part in (boxes, samples[erased], erased))
         rows, columns = (
             (places >= boxes[:, axis, None]) & (places < boxes[:, axis, None] + boxes[:, axis + 2, None])
             for axis, places in enumerate(torch.arange(length, device=images.device) for length in images.shape[2:])

@@ -40,7 +40,7 @@ class RandAugment:
         """
         for kinds, levels in self.drawn(samples.cpu(), seed, epoch):
             order, counts = kinds.argsort(stable=True), kinds.bincount(minlength=len(OPERATIONS) + 1).tolist()
-            levels, order = levels[order].to(images.device), order.to(images.device)
+            levels, order = levels[order].to(images.device, non_blocking=True), order.to(images.device, non_blocking=True)
             for operation, rows, its_levels in zip(OPERATIONS.values(), order.split(counts), levels.split(counts), strict=False):
                 if len(rows):
                     images.index_copy_(0, rows, operation(images.index_select(0, rows), its_levels))

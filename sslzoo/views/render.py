@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from sslzoo.compilation import compiled
 from sslzoo.errors import InputError
 
 from .by_image import render_by_image
@@ -47,7 +48,7 @@ class Renderer:
         self._padded = any(view.padding > 0 for view in views)
         self._normalization = normalization(mean, std)
         # Static shapes: what is compiled does not see the canvas, whose size changes from batch to batch in a streamed data set.
-        self._paint = torch.compile(paint_jointly, dynamic=False) if compile else paint_jointly
+        self._paint = compiled(paint_jointly, dynamic=False) if compile else paint_jointly
 
     def __call__(self, pixels: Tensor, sizes: Tensor, samples: Tensor, epoch: int) -> list[Tensor]:
         """One float32 (n, 3, size, size) for each view, normalised.
@@ -72,9 +73,9 @@ class Renderer:
         groups = zip(self._groups, drawn.split([len(views) for views in self._groups]), strict=True)
         return self._in_order([render_jointly(views, canvas, sizes, part, constants, self._paint) for views, part in groups])
 
-    def crops(self, sizes: Tensor, samples: Tensor, epoch: int) -> list[Tensor]:
+    def crops(self, sizes: Tensor, samples: Tensor, words: Tensor) -> list[Tensor]:
         """Where `__call__` cuts each view, int64 (n, 6): top, left, height, width in px, and 1 where flipped vertically, horizontally."""
-        drawn = draw(self._table.to(sizes.device, non_blocking=True), self.words(epoch), sizes, samples, self._padded)
+        drawn = draw(self._table.to(sizes.device, non_blocking=True), words, sizes, samples, self._padded)
         return self._in_order([torch.cat([drawn.boxes, drawn.mirrored.long()], dim=2).transpose(0, 1)])
 
     def _render_on_cpu(self, pixels: Tensor, sizes: Tensor, samples: Tensor, words: Tensor) -> list[Tensor]:
