@@ -48,8 +48,8 @@ class Recipe:
         next one's. encoder_frozen_epochs: first epochs, in which only what is around the encoder is trained.
     momentum: of SGD and LARS. betas: of AdamW. decay_norm_and_bias: apply weight decay to norms and biases too.
     clip_norm: the largest global gradient norm, None: no clipping.
-    precision: "fp32", or the type of autocast. compile: torch.compile for the loss and the colours of views,
-        where it works; "auto": off, until a GPU has shown it equal and faster.
+    precision: "fp32", or the type of autocast. compile: torch.compile for the loss and the colours of views;
+        "auto": off, until a GPU has shown it equal and faster. What cannot be compiled costs a warning.
     protocols: names in `sslzoo.evaluation.PROTOCOLS`, which `sslzoo evaluate` uses by default.
     knn_every: epochs between kNN evaluations during training (0: only after the last epoch).
     log_every, checkpoint_every: optimiser steps. tracker: "tensorboard" or "trackio" in addition to metrics.jsonl.
