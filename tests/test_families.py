@@ -96,14 +96,14 @@ def test_features_of_a_swin_do_not_depend_on_the_images_before():
         torch.testing.assert_close(features(encoder, pixels(SIZE)), own)
 
 
-def test_a_rehearsal_on_meta_tensors_leaves_nothing_behind():
-    """BEiT caches an index of positions for the whole process, which must have values even if `meta` tensors came first."""
-    for family in ("beit", "data2vec, shared bias"):
-        with torch.device("meta"):
-            rehearsed = build("simclr", family)
-            rehearsed([torch.empty(4, 3, 56, 56)] * 2, progress())
-        built = build("simclr", family)
-        assert built([torch.randn(4, 3, 56, 56), torch.randn(4, 3, 56, 56)], progress())["loss"].isfinite()
+@pytest.mark.parametrize("family", ["beit", "data2vec, shared bias"])
+def test_a_rehearsal_on_meta_tensors_leaves_nothing_behind(family):
+    """BEiT caches an index of positions for the whole process; one without values gives features without meaning, and no error."""
+    with torch.device("meta"):
+        rehearsed = build("simclr", family)
+        rehearsed([torch.empty(4, 3, 72, 72)] * 2, progress())
+    bias = next(module for module in rehearsed.modules() if hasattr(module, "generate_relative_position_index"))
+    assert bias.generate_relative_position_index((9, 9)).device.type == "cpu"
 
 
 @pytest.mark.parametrize("kind", ["CLIP", "Siglip"])
