@@ -64,7 +64,6 @@ def tokens(
     return first_of(encoder, "layernorm", "norm", "post_layernorm")(hidden)
 
 
-
 def _blocks(encoder: PreTrainedModel) -> nn.ModuleList:
     """As `blocks` finds them, without a search, for each forward pass."""
     body = first_of(encoder, "encoder", "model") or encoder
