@@ -85,16 +85,16 @@ class MAE(Method):
         if pixels.shape[-1] != side * patch:
             raise InputError(f"view.single.size is {pixels.shape[-1]}: must be the image_size, {side * patch}")
         visible, masked = split_patches(progress.draw(side * side), self.config.mask_ratio)
-        predictions = self.decoder(tokens(self.backbone, pixels, keep=visible), visible)
+        predictions = self.decoder(tokens(self.backbone, pixels, keep=visible), visible, masked)
         target = gather_tokens(patchify(pixels, patch), masked)
         if self.config.normalize_pixels:
             variance, mean = torch.var_mean(target, dim=-1, keepdim=True)
             target = (target - mean) / (variance + 1e-6).sqrt()
-        return {"loss": (gather_tokens(predictions, masked).float() - target).square().mean()}
+        return {"loss": (predictions.float() - target).square().mean()}
 
 
 class MAEDecoder(nn.Module):
-    """Tokens (n, special + visible, width) to predicted pixels of every patch (n, patches, patch * patch * 3), by blocks as in a ViT."""
+    """Tokens (n, special + visible, width) to pixels of the masked patches (n, masked, patch * patch * 3), by blocks as in a ViT."""
 
     def __init__(self, width: int, side: int, patch: int, config: MAEConfig):
         super().__init__()
@@ -110,7 +110,7 @@ class MAEDecoder(nn.Module):
         self.layers, self.norm = body.layers, body.layernorm
         self.predict = nn.Linear(dim, patch * patch * 3)
 
-    def forward(self, tokens: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
+    def forward(self, tokens: torch.Tensor, visible: torch.Tensor, masked: torch.Tensor) -> torch.Tensor:
         tokens = self.embed(tokens)
         special, count = tokens.shape[1] - visible.shape[1], self.positions.shape[1] - 1
         patches = scatter_tokens(tokens[:, special:], visible, self.mask_token, count)
@@ -118,7 +118,7 @@ class MAEDecoder(nn.Module):
         hidden = hidden + self.positions[:, -hidden.shape[1] :]
         for layer in self.layers:
             hidden = layer(hidden)
-        return self.predict(self.norm(hidden)[:, -count:])
+        return self.predict(self.norm(gather_tokens(hidden[:, -count:], masked)))
 
 
 def _xavier(module: nn.Module) -> None:

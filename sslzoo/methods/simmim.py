@@ -10,7 +10,7 @@ from sslzoo.errors import InputError
 from sslzoo.method import Method, MethodConfig
 from sslzoo.paper import Paper, Reported
 from sslzoo.parts.hyperparameters import count, share
-from sslzoo.parts.masking import patchify, split_patches
+from sslzoo.parts.masking import gather_tokens, patchify, split_patches
 from sslzoo.views.presets import masked_view
 
 
@@ -66,5 +66,7 @@ class SimMIM(Method):
         mask = pixels.new_zeros(len(pixels), units * units, dtype=torch.bool).scatter(1, masked, True)
         mask = mask.unflatten(1, (units, units)).repeat_interleave(unit, dim=1).repeat_interleave(unit, dim=2).flatten(1)
         hidden = tokens(self.backbone, pixels, mask=mask, mask_token=self.mask_token)
-        errors = (self.predict(hidden[:, -side * side :]).float() - patchify(pixels, patch)).abs().mean(dim=2)
-        return {"loss": (errors * mask).sum() / (masked.numel() * unit * unit)}
+        # Equally many patches are masked in each image, so that their indices have a shape that does not depend on values.
+        masked_patches = mask.int().argsort(dim=1, descending=True, stable=True)[:, : masked.shape[1] * unit * unit]
+        predictions = self.predict(gather_tokens(hidden[:, -side * side :], masked_patches))
+        return {"loss": (predictions.float() - gather_tokens(patchify(pixels, patch), masked_patches)).abs().mean()}
