@@ -10,7 +10,7 @@ from torch import nn
 from sslzoo.parts.ema import ema_update, frozen_copy, momentum_schedule
 from sslzoo.parts.gather import gather, rank
 from sslzoo.parts.masking import gather_tokens, patchify, scatter_tokens, split_patches
-from sslzoo.parts.networks import forward_views, mlp
+from sslzoo.parts.networks import mlp
 from sslzoo.parts.nt_xent import nt_xent
 from sslzoo.parts.positions import sincos_positions
 
@@ -159,29 +159,6 @@ class TestPositions:
     def test_all_positions_differ(self):
         positions = sincos_positions(64, 14)[0]
         assert positions.shape == (197, 64) and len(positions.unique(dim=0)) == 197
-
-
-class TestForwardViews:
-    views = (torch.full((2, 3, 4, 4), 1.0), torch.full((2, 3, 4, 4), 2.0), torch.full((2, 3, 2, 2), 3.0), torch.full((2, 3, 4, 4), 4.0))
-
-    @pytest.mark.parametrize(("joint", "batches"), [(True, [4, 2, 2]), (False, [2, 2, 2, 2])])
-    def test_keeps_the_order(self, joint, batches):
-        seen = []
-
-        def network(pixels):
-            seen.append(len(pixels))
-            return pixels.mean(dim=(2, 3))
-
-        outputs = forward_views(network, list(self.views), joint)
-        assert [output.tolist() for output in outputs] == [[[value] * 3] * 2 for value in (1.0, 2.0, 3.0, 4.0)]
-        assert seen == batches
-
-    def test_joint_views_share_their_batch_norm_and_others_do_not(self):
-        norm = nn.BatchNorm1d(1, affine=False)
-        views = [torch.tensor([[1.0], [1.0]]), torch.tensor([[3.0], [3.0]])]
-        joint = [output.flatten().tolist() for output in forward_views(norm, views, True)]
-        assert joint[0] == pytest.approx([-1, -1], abs=1e-4) and joint[1] == pytest.approx([1, 1], abs=1e-4)
-        assert [output.flatten().tolist() for output in forward_views(norm, views, False)] == [[0, 0], pytest.approx([0, 0], abs=1e-3)]
 
 
 class TestMLP:

@@ -46,7 +46,7 @@ class BarlowTwins(Method):
         self.post_init()
 
     def loss(self, views, progress):
-        first, second = map(_standardize, forward_views(self._embed, views, self.config.joint_views))
+        first, second = map(_standardize, forward_views(self, self._embed, views))
         invariance = (1 - (first * second).sum(dim=0)).square().sum()
         redundancy = off_diagonal_squares(first, second)
         return {

@@ -54,10 +54,9 @@ class BYOL(Method):
         return self.student.backbone
 
     def loss(self, views, progress):
-        joint = self.config.joint_views
-        predictions = forward_views(lambda view: self.predictor(self.student(view)), views, joint)
+        predictions = forward_views(self, lambda view: self.predictor(self.student(view)), views)
         with torch.no_grad():
-            targets = forward_views(self.teacher, views, joint)
+            targets = forward_views(self, self.teacher, views)
         both_directions = negative_cosine(predictions[0], targets[1]) + negative_cosine(predictions[1], targets[0])
         return {"loss": self.config.loss_scale * both_directions / 2}
 

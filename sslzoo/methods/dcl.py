@@ -39,7 +39,7 @@ class DCL(Method):
         self.post_init()
 
     def loss(self, views, progress):
-        first, second = forward_views(self._embed, views, self.config.joint_views)
+        first, second = forward_views(self, self._embed, views)
         cosines, negatives = decoupled(first, second, self.config.temperature)
         return {"loss": (negatives - cosines / self.config.temperature).mean()}
 

@@ -38,7 +38,7 @@ class DCLW(Method):
 
     def loss(self, views, progress):
         config = self.config
-        first, second = forward_views(self._embed, views, config.joint_views)
+        first, second = forward_views(self, self._embed, views)
         cosines, negatives = decoupled(first, second, config.temperature)
         # The paper's weights of the positives, 1 on average and without gradient; the expectation is the mean over the global batch.
         von_mises_fisher = (cosines.detach() / config.sigma).exp()

@@ -83,9 +83,9 @@ class DINO(Method):
 
     def loss(self, views, progress):
         config = self.config
-        student_logits = forward_views(partial(self._logits, self.student), views, config.joint_views)
+        student_logits = forward_views(self, partial(self._logits, self.student), views)
         with torch.no_grad():
-            teacher_logits = forward_views(partial(self._logits, self.teacher), views[:2], config.joint_views)
+            teacher_logits = forward_views(self, partial(self._logits, self.teacher), views[:2])
             teacher_probs = [((logits - self.center) / config.teacher_temperature).softmax(dim=1) for logits in teacher_logits]
             teacher_mean = torch.stack(teacher_logits).mean(dim=(0, 1)).unsqueeze(0)
         student_log_probs = [(logits / config.student_temperature).log_softmax(dim=1) for logits in student_logits]

@@ -44,8 +44,8 @@ class FastSiam(Method):
     def loss(self, views, progress):
         if len(views) < 2:
             raise InputError("view.all.count is 1: a view needs others whose mean it predicts")
-        projections = forward_views(lambda view: self.projector(features(self.backbone, view)), views, self.config.joint_views)
-        predictions = forward_views(self.predictor, projections, self.config.joint_views)
+        projections = forward_views(self, lambda view: self.projector(features(self.backbone, view)), views)
+        predictions = forward_views(self, self.predictor, projections)
         # The sum of the other views instead of their mean: the cosine does not depend on the length of its target.
         total = torch.stack(projections).float().sum(dim=0)
         losses = [negative_cosine(prediction, total - own) for prediction, own in zip(predictions, projections, strict=True)]

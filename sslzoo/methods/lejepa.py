@@ -55,7 +55,7 @@ class LeJEPA(Method):
 
     def loss(self, views, progress):
         config = self.config
-        embeddings = torch.stack(forward_views(self._embed, views, config.joint_views))
+        embeddings = torch.stack(forward_views(self, self._embed, views))
         prediction = (embeddings - embeddings[:2].mean(dim=0)).square().mean()
         directions = random_directions(gather(progress.draw(config.projection_dim)).to(embeddings.dtype))
         all_embeddings = torch.stack([gather(view) for view in embeddings])

@@ -9,6 +9,7 @@ from huggingface_hub.dataclasses import strict
 from sslzoo.encoders import feature_width
 from sslzoo.method import Method, MethodConfig
 from sslzoo.paper import Paper, Reported
+from sslzoo.parts.chunks import in_chunks
 from sslzoo.parts.ema import ema_update, frozen_copy
 from sslzoo.parts.hyperparameters import count, dim, positive, rows, share
 from sslzoo.parts.networks import Branch, forward_views, mlp
@@ -66,7 +67,7 @@ class MoCoV2(Method):
         config = self.config
         first, second = views
         query_views, key_views = ([second, first], [first, second]) if config.symmetric else ([second], [first])
-        queries = forward_views(partial(_embed, self.query), query_views, config.joint_views)
+        queries = forward_views(self, partial(_embed, self.query), query_views)
         with torch.no_grad():
             keys = self._keys(key_views, progress)
         # This step's keys join the queue after it, so no query has its own image among its negatives.
@@ -78,20 +79,23 @@ class MoCoV2(Method):
         ema_update(self.key, self.query, self.config.teacher_momentum)
 
     def _keys(self, views, progress):
-        embed, joint = partial(_embed, self.key), self.config.joint_views
+        embed = partial(_embed, self.key)
         if self.config.batch_norm_splits == 1:
-            return forward_views(embed, views, joint)
+            return forward_views(self, embed, views)
         shuffle = progress.draw(1)[:, 0].argsort()
-        keys = forward_views(embed, [view[shuffle] for view in views], joint)
+        keys = forward_views(self, embed, [view[shuffle] for view in views])
         unshuffle = shuffle.argsort()
         return [shuffled[unshuffle] for shuffled in keys]
 
     def _contrast(self, query, key):
-        with full_precision(query.device):
-            negatives = query @ self.queue.rows.T
-        positives = (query * key).sum(dim=1, keepdim=True)
-        logits = torch.cat((positives, negatives), dim=1) / self.config.temperature
-        return (logits.logsumexp(dim=1) - logits[:, 0]).mean()
+        def cross_entropies(query, key):
+            with full_precision(query.device):
+                negatives = query @ self.queue.rows.T
+            positives = (query * key).sum(dim=1, keepdim=True)
+            logits = torch.cat((positives, negatives), dim=1) / self.config.temperature
+            return logits.logsumexp(dim=1) - logits[:, 0]
+
+        return in_chunks(cross_entropies, (query, key), self.config.queue_length).mean()
 
 
 def _embed(branch: Branch, pixels: torch.Tensor) -> torch.Tensor:

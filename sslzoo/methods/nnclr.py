@@ -8,6 +8,7 @@ from torch import nn
 from sslzoo.encoders import feature_width, features
 from sslzoo.method import Method, MethodConfig
 from sslzoo.paper import Paper, Reported
+from sslzoo.parts.chunks import in_chunks
 from sslzoo.parts.gather import gather, rank
 from sslzoo.parts.hyperparameters import dim, layers, positive, rows
 from sslzoo.parts.networks import forward_views, mlp
@@ -52,9 +53,8 @@ class NNCLR(Method):
         self.post_init()
 
     def loss(self, views, progress):
-        joint = self.config.joint_views
-        projections = forward_views(lambda view: self.projector(features(self.backbone, view)), views, joint)
-        first, second = (F.normalize(rows.float(), dim=1) for rows in forward_views(self.predictor, projections, joint))
+        projections = forward_views(self, lambda view: self.projector(features(self.backbone, view)), views)
+        first, second = (F.normalize(rows.float(), dim=1) for rows in forward_views(self, self.predictor, projections))
         with torch.no_grad():
             embeddings = [F.normalize(projection.float(), dim=1) for projection in projections]
             neighbors = [self._nearest_neighbors(rows) for rows in embeddings]
@@ -73,7 +73,16 @@ class NNCLR(Method):
         """The paper's loss, made symmetric: neighbours find their prediction among all predictions, and predictions their neighbour."""
         # The reference code of the table uses SimCLR's loss instead, in which predictions are negatives of predictions too.
         labels = torch.arange(len(predictions), device=predictions.device) + rank() * len(predictions)
-        with full_precision(predictions.device):
-            neighbor_logits = neighbors @ gather(predictions).T / self.config.temperature
-            prediction_logits = predictions @ gather(neighbors).T / self.config.temperature
-        return (F.cross_entropy(neighbor_logits, labels) + F.cross_entropy(prediction_logits, labels)) / 2
+        losses = [
+            self._cross_entropies(rows, gather(candidates), labels)
+            for rows, candidates in ((neighbors, predictions), (predictions, neighbors))
+        ]
+        return torch.stack(losses).mean()
+
+    def _cross_entropies(self, rows, candidates, labels):
+        def cross_entropies(rows, labels):
+            with full_precision(rows.device):
+                logits = rows @ candidates.T / self.config.temperature
+            return F.cross_entropy(logits, labels, reduction="none")
+
+        return in_chunks(cross_entropies, (rows, labels), len(candidates))

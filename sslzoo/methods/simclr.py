@@ -36,7 +36,7 @@ class SimCLR(Method):
         self.post_init()
 
     def loss(self, views, progress):
-        first, second = forward_views(self._embed, views, self.config.joint_views)
+        first, second = forward_views(self, self._embed, views)
         return {"loss": nt_xent(first, second, self.config.temperature)}
 
     def _embed(self, pixels):

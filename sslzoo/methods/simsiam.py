@@ -37,8 +37,8 @@ class SimSiam(Method):
         self.post_init()
 
     def loss(self, views, progress):
-        first, second = forward_views(lambda view: self.projector(features(self.backbone, view)), views, self.config.joint_views)
-        from_first, from_second = forward_views(self.predictor, [first, second], self.config.joint_views)
+        first, second = forward_views(self, lambda view: self.projector(features(self.backbone, view)), views)
+        from_first, from_second = forward_views(self, self.predictor, [first, second])
         return {"loss": (negative_cosine(from_first, second) + negative_cosine(from_second, first)) / 2}
 
     def parameter_groups(self):

@@ -75,7 +75,7 @@ class SwAV(Method):
         config = self.config
         with torch.no_grad():
             self.prototypes.weight.copy_(F.normalize(self.prototypes.weight, dim=1))
-        embeddings = forward_views(self._embed, views, config.joint_views)
+        embeddings = forward_views(self, self._embed, views)
         with full_precision(embeddings[0].device):
             logits = [self.prototypes(embedding) for embedding in embeddings]
             assignments = [self._assign(logits[view], view, progress) for view in range(2)]

@@ -45,7 +45,7 @@ class VICReg(Method):
 
     def loss(self, views, progress):
         config = self.config
-        invariance, variance, covariance = vicreg_terms(*forward_views(self._embed, views, config.joint_views))
+        invariance, variance, covariance = vicreg_terms(*forward_views(self, self._embed, views))
         # Both views' covariances are added but their variances averaged, as in the official code; the paper's equation 6 adds both.
         # Statistics are over the rows of all devices, as there; the reference table's ImageNet-1k run has each device's own.
         total = config.invariance_weight * invariance + config.variance_weight * variance + 2 * config.covariance_weight * covariance

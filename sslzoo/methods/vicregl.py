@@ -61,7 +61,7 @@ class VICRegL(Method):
         joint = self.config.joint_views
         outputs = [features_and_map(self.backbone, pixels) for pixels in ([torch.cat(views)] if joint else views)]
         pooled, maps = (torch.cat(parts).chunk(len(views)) for parts in zip(*outputs, strict=True))
-        embeddings = forward_views(self.projector, list(pooled), joint)
+        embeddings = forward_views(self, self.projector, list(pooled))
         local = [self.local_projector(feature_map.flatten(2).mT).float() for feature_map in maps]
         positions = [centers(crop, *feature_map.shape[2:]) for crop, feature_map in zip(progress.crops(), maps, strict=False)]
         global_loss = _mean(self._vicreg(embeddings[a], embeddings[b]) for a, b in combinations(range(len(views)), 2))

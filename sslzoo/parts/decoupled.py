@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .chunks import in_chunks
 from .gather import gather, rank
 from .precision import full_precision
 
@@ -20,9 +21,13 @@ def decoupled(first: Tensor, second: Tensor, temperature: float) -> tuple[Tensor
     embeddings = F.normalize(torch.cat((first, second)).float(), dim=1)
     all_embeddings = gather(embeddings)
     positives = (embeddings[:count] * embeddings[count:]).sum(dim=1)
-    with full_precision(embeddings.device):
-        logits = embeddings @ all_embeddings.T / temperature
     rows = torch.arange(len(all_embeddings), device=embeddings.device)
     images = rows // (2 * count) * count + rows % count
-    same_image = images == images.narrow(0, rank() * 2 * count, 2 * count)[:, None]
-    return positives.repeat(2), logits.masked_fill(same_image, float("-inf")).logsumexp(dim=1)
+
+    def negatives(embeddings: Tensor, own_images: Tensor) -> Tensor:
+        with full_precision(embeddings.device):
+            logits = embeddings @ all_embeddings.T / temperature
+        return logits.masked_fill(images == own_images[:, None], float("-inf")).logsumexp(dim=1)
+
+    own_images = images.narrow(0, rank() * 2 * count, 2 * count)
+    return positives.repeat(2), in_chunks(negatives, (embeddings, own_images), len(all_embeddings))

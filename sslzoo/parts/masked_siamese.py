@@ -1,6 +1,7 @@
 """Masked siamese networks (MSN, arXiv:2204.07141): all but the regulariser of the mean assignment, which is what MSN and PMSN differ in."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -14,7 +15,7 @@ from sslzoo.encoders import feature_width, pool_tokens, token_grid, tokens
 from .gather import gather
 from .hyperparameters import dim, positive, rows, share
 from .masking import split_patches
-from .networks import mlp
+from .networks import mlp, norms_by_view
 from .precision import full_precision
 from .sinkhorn import sinkhorn
 
@@ -81,11 +82,14 @@ def visible_patches(views: Sequence[Tensor], patch: int, mask_ratios: Sequence[f
 def forward_masked_views(branch: MaskedBranch, views: Sequence[Tensor], visible: Sequence[Tensor], joint: bool) -> Tensor:
     """The embeddings of all views, (views * n, projection_dim), view by view.
 
-    joint: consecutive views of one size, with equally many visible patches, go through in one batch.
+    Consecutive views of one size, with equally many visible patches, go through in one batch; `joint` is `joint_views` of `forward_views`.
     """
-    pairs = list(zip(views, visible, strict=True))
-    groups = groupby(pairs, key=lambda pair: (pair[0].shape, pair[1].shape)) if joint else (((), [pair]) for pair in pairs)
-    return torch.cat([branch(*map(torch.cat, zip(*group, strict=True))) for _, group in groups])
+    embeddings = []
+    for _, group in groupby(zip(views, visible, strict=True), key=lambda pair: (pair[0].shape, pair[1].shape)):
+        pairs = list(group)
+        with nullcontext() if joint else norms_by_view(branch, len(pairs)):
+            embeddings.append(branch(*map(torch.cat, zip(*pairs, strict=True))))
+    return torch.cat(embeddings)
 
 
 def assignment_cross_entropy(

@@ -1,9 +1,14 @@
 """Networks around a backbone: projectors and predictors, a branch of both, and several views through one of them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from itertools import groupby
+from types import MethodType
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 from transformers import PreTrainedModel
 
 from sslzoo.encoders import features
@@ -42,17 +47,50 @@ class Branch(nn.Module):
         return self.projector(features(self.backbone, pixels))
 
 
-def forward_views(network: Callable[[Tensor], Tensor], views: list[Tensor], joint: bool) -> list[Tensor]:
-    """The network's output for every view, each (n, ...), in order.
+def forward_views(method: PreTrainedModel, network: Callable[[Tensor], Tensor], views: list[Tensor]) -> list[Tensor]:
+    """The output of the network, a part of the method, for every view: each (n, ...), in order.
 
-    joint: consecutive views of one size go through in one batch, which is faster and lets batch norms see them together.
+    If `joint_views` is set in the method's configuration, consecutive views of one size go through in one batch, and batch norms see them
+    together. Else batch norms see each view by itself, as if the views went through one by one.
     """
-    if not joint:
-        return [network(view) for view in views]
+    if method.config.joint_views:
+        return _forward_batches(nullcontext, network, views)
+    # One batch saves launches, which cost a CPU less than the copies that batch norms make.
+    return [network(view) for view in views] if views[0].device.type == "cpu" else forward_apart(method, network, views)
+
+
+def forward_apart(method: nn.Module, network: Callable[[Tensor], Tensor], views: list[Tensor]) -> list[Tensor]:
+    """[network(view) for view in views], with consecutive views of one size in one batch: the same numbers, with fewer launches."""
+    return _forward_batches(partial(norms_by_view, method), network, views)
+
+
+def _forward_batches(
+    context: Callable[..., AbstractContextManager], network: Callable[[Tensor], Tensor], views: list[Tensor]
+) -> list[Tensor]:  # fmt: skip
     outputs: list[Tensor] = []
-    while len(outputs) < len(views):
-        begin = end = len(outputs)
-        while end < len(views) and views[end].shape == views[begin].shape:
-            end += 1
-        outputs.extend(network(torch.cat(views[begin:end])).chunk(end - begin))
+    for _, group in groupby(views, key=lambda view: view.shape):
+        batch = list(group)
+        with context(len(batch)):
+            outputs.extend(network(torch.cat(batch)).chunk(len(batch)))
     return outputs
+
+
+@contextmanager
+def norms_by_view(network: nn.Module, views: int) -> Iterator[None]:
+    """During the block, batch norms in the network normalise each of the equal parts of their batch, one per view, by itself, in order.
+
+    Outputs, gradients and running statistics are those of one call per view, of synchronised and split batch norms too.
+    """
+    norms = [module for module in network.modules() if isinstance(module, _NormBase)] if views > 1 else []
+    for norm in norms:
+        # A method and an integer, which `torch.compile` recognises in the next step; it would compile a closure again.
+        norm.forward, norm.views = MethodType(_forward_by_view, norm), views
+    try:
+        yield
+    finally:
+        for norm in norms:
+            del norm.forward, norm.views
+
+
+def _forward_by_view(norm: nn.Module, inputs: Tensor) -> Tensor:
+    return torch.cat([type(norm).forward(norm, view) for view in inputs.chunk(norm.views)])

@@ -1,0 +1,21 @@
+"""Losses of many rows over many columns, a chunk of rows at a time, so that all of their logits are never in memory at once."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+_LOGITS = 2**27  # of a chunk: half a GiB in float32
+
+
+def in_chunks(function: Callable[..., Tensor], rows: Sequence[Tensor], columns: int) -> Tensor:
+    """function(*rows), in chunks of rows if there are more than 2**27 logits, which the backward pass then computes again chunk by chunk.
+
+    function: one result per row, from logits (rows, columns) that do not depend on the other rows; without random numbers.
+    rows: (n, ...) each. Gradients reach other tensors that the function uses as well.
+    """
+    if len(rows[0]) * columns <= _LOGITS:
+        return function(*rows)
+    parts = zip(*(values.split(max(1, _LOGITS // columns)) for values in rows), strict=True)
+    return torch.cat([checkpoint(function, *part, use_reentrant=False, preserve_rng_state=False) for part in parts])
