@@ -28,6 +28,7 @@ from sslzoo.views import Renderer
 
 IMAGES = 3 * BATCH
 HALF = (torch.bfloat16, torch.float16)
+PRECISE = {"swav": {"prototypes.weight"}}  # linear layers that a method runs in float32 on purpose
 
 
 def build_library(path: Path) -> None:
@@ -66,7 +67,7 @@ class Transfers(TorchDispatchMode):
 
 
 class Types(TorchFunctionMode):
-    """Records the types that layers and plain products give."""
+    """Records the types that layers and plain products give, and the weights of linear layers that give float32."""
 
     layers = {"conv2d", "scaled_dot_product_attention"}
     products = {"matmul", "__matmul__", "mm", "bmm", "einsum", "addmm", "baddbmm"}
@@ -74,12 +75,15 @@ class Types(TorchFunctionMode):
     def __init__(self):
         super().__init__()
         self.found = {"layers": set(), "linear": set(), "products": set()}
+        self.precise = []
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         out = function(*args, **(kwargs or {}))
         for kind, names in (("layers", self.layers), ("linear", {"linear"}), ("products", self.products)):
             if getattr(function, "__name__", "") in names:
                 self.found[kind].add(out.dtype)
+                if kind == "linear" and out.dtype == torch.float32:
+                    self.precise.append(args[1])
         return out
 
 
@@ -126,7 +130,9 @@ def step(name: str) -> None:
                 out = method(views, progress)
             on_device([views, out])
             assert types.found["layers"] == {torch.bfloat16}, f"layers under autocast give {types.found['layers']}"
-            assert torch.bfloat16 in types.found["linear"], "projectors run in float32"  # SwAV's prototypes do, on purpose
+            assert torch.bfloat16 in types.found["linear"], "projectors run in float32"
+            precise = {key for key, value in method.named_parameters() if any(value is weight for weight in types.precise)}
+            assert precise == PRECISE.get(name, set()), f"linear layers that run in float32 are {precise}"
             assert not types.found["products"] & {*HALF}, f"products of the loss are {types.found['products']}"
             assert out["loss"].dtype == torch.float32, "the loss is rounded"
             out["loss"].backward()
