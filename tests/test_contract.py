@@ -294,6 +294,12 @@ class TestGraph:
         assert graphs[0][0] == 1 and graphs[0][1] <= 1
         assert max(graphs[-1]) <= 3 and graphs[2] == graphs[3]
 
+    def test_views_apart_are_one_graph_too(self):
+        method, samples = build("msn", joint_views=False), torch.arange(BATCH)
+        torch._dynamo.reset()
+        torch.compile(method.loss, backend="eager", fullgraph=True)(random_views("msn"), Progress(0, 100, LATE, 0, samples))
+        torch._dynamo.reset()
+
 
 class TestFile:
     @every_method

@@ -84,6 +84,8 @@ def forward_masked_views(branch: MaskedBranch, views: Sequence[Tensor], visible:
 
     Consecutive views of one size, with equally many visible patches, go through in one batch; `joint` is `joint_views` of `forward_views`.
     """
+    if not joint and torch.compiler.is_compiling():  # which cannot trace `norms_by_view`
+        return torch.cat([branch(*pair) for pair in zip(views, visible, strict=True)])
     embeddings = []
     for _, group in groupby(zip(views, visible, strict=True), key=lambda pair: (pair[0].shape, pair[1].shape)):
         pairs = list(group)

@@ -55,8 +55,10 @@ def forward_views(method: PreTrainedModel, network: Callable[[Tensor], Tensor], 
     """
     if method.config.joint_views:
         return _forward_batches(nullcontext, network, views)
-    # One batch saves launches, which cost a CPU less than the copies that batch norms make.
-    return [network(view) for view in views] if views[0].device.type == "cpu" else forward_apart(method, network, views)
+    # One batch saves launches, which cost a CPU less than the copies that batch norms make; `torch.compile` cannot trace `norms_by_view`.
+    if views[0].device.type == "cpu" or torch.compiler.is_compiling():
+        return [network(view) for view in views]
+    return forward_apart(method, network, views)
 
 
 def forward_apart(method: nn.Module, network: Callable[[Tensor], Tensor], views: list[Tensor]) -> list[Tensor]:
