@@ -9,6 +9,8 @@ import pytest
 import torch
 from torch import nn
 
+from sslzoo.run import Run
+
 BENCHES = Path(__file__).parents[1] / "benches"
 
 
@@ -51,6 +53,17 @@ def test_flops_of_training_steps_are_those_of_the_network_forward_and_backward()
     assert counter.flops == convolution + linear + convolution + 2 * linear
     counter.call("optimiser", lambda: torch.ones(4, 4) @ torch.ones(4, 4))
     assert counter.flops == 2 * convolution + 3 * linear, "only those of the networks count"
+
+
+@pytest.mark.slow
+def test_continued_pretraining_is_compared_with_training_from_scratch(monkeypatch, capsys, tmp_path):
+    data = ("--first", "digits", "--then", "digits", "--image-size", 16, "--epochs", 1, 1, "--output", tmp_path)
+    out = bench("continued", *data, monkeypatch=monkeypatch, capsys=capsys)
+    _, start, continued, untrained, alone = map(float, re.findall(r"[\d.]+", out.splitlines()[0]))
+    assert float(out.split()[-2]) == pytest.approx(continued - alone, abs=0.15) and start != untrained
+    runs = {name: Run(tmp_path / "0" / name) for name in ("first", "continued", "scratch")}
+    assert runs["continued"].recipe.init_sha256 == runs["first"].weights_sha256 and runs["scratch"].recipe.init_from is None
+    assert len({run.results()["training"]["steps"] for run in runs.values()}) == 1
 
 
 @pytest.mark.slow

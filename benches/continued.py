@@ -1,0 +1,60 @@
+"""Continued pretraining against training from scratch, at equal steps: SimCLR on one data set, then on another from its weights.
+
+    python benches/continued.py --first cifar10/train-00000.parquet --then imagenette160 --seeds 0 1 2
+
+Prints kNN top-1 (k = 20) on the second data set: of the first run's weights, after going on from them, and after training from scratch.
+"""
+
+import argparse
+import statistics
+from pathlib import Path
+from typing import Any
+
+from sslzoo.recipe import read_recipe
+from sslzoo.run import Run
+from sslzoo.training import train
+
+_KNN = "knn_top1 k=20 T=0.1"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--first", required=True, metavar="DATA", help="whose labels are not used")
+    parser.add_argument("--then", required=True, metavar="DATA", help="with labels and a split for tests")
+    parser.add_argument("--test-split", default="test", help="of the second data set")
+    parser.add_argument("--encoder", default="res6")
+    parser.add_argument("--image-size", type=int, default=32, help="px, of both")
+    parser.add_argument("--epochs", type=int, nargs=2, default=(2, 2), metavar=("FIRST", "THEN"))
+    parser.add_argument("--encoder-lr-factor", type=float, default=1.0, help="when going on")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--output", type=Path, default=Path("runs/continued"))
+    options = parser.parse_args()
+    shared: dict[str, Any] = {"image_size": options.image_size, "precision": "fp32", "checkpoint_every": 10**6}
+    gains = []
+    for seed in options.seeds:
+        folder = options.output / str(seed)
+        new = {"encoder": options.encoder, "seed": seed}
+        start = run({**shared, **new, "dataset": options.first, "epochs": options.epochs[0], "test_split": None}, folder / "first")
+        then = {**shared, "dataset": options.then, "epochs": options.epochs[1], "test_split": options.test_split, "seed": seed}
+        going_on = {"init_from": str(start.folder), "encoder_lr_factor": options.encoder_lr_factor}
+        continued, scratch = run({**then, **going_on}, folder / "continued"), run({**then, **new}, folder / "scratch")
+        (before, after), (untrained, alone) = ends(continued), ends(scratch)
+        gains.append(after - alone)
+        print(f"seed {seed}: {before:.1f} % at the start, {after:.1f} % continued; {untrained:.1f} % untrained, {alone:.1f} % from scratch")
+    spread = f", from {min(gains):.1f} to {max(gains):.1f}" if len(gains) > 1 else ""
+    print(f"continued minus from scratch: {statistics.mean(gains):+.1f} points{spread}")
+
+
+def run(changes: dict[str, Any], folder: Path) -> Run:
+    """The run of the CIFAR-10 recipe with these changes; resumed or read where it is there already."""
+    return train(read_recipe("cifar10/simclr", changes), folder, resume=True, cpu=True)
+
+
+def ends(run: Run) -> tuple[float, float]:
+    """kNN in percent before the first step and after the last."""
+    measured = [100 * line[_KNN] for line in run.metrics() if _KNN in line]
+    return measured[0], measured[-1]
+
+
+if __name__ == "__main__":
+    main()
