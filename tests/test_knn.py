@@ -265,7 +265,7 @@ class WideEncoder(torch.nn.Module):
     def __init__(self):
         super().__init__()
         self.weight = torch.nn.Parameter(torch.ones(1, 65_536))
-        self.config = SimpleNamespace(hidden_size=65_536)
+        self.config = SimpleNamespace(hidden_size=65_536, model_type="wide")
 
     def forward(self, pixel_values):
         return SimpleNamespace(pooler_output=pixel_values.mean(dim=(1, 2, 3), keepdim=True)[..., 0] * self.weight, last_hidden_state=None)

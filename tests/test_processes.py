@@ -185,7 +185,7 @@ def _resumed_classifier(rank, state, patch):
 
     whole, stopped = training(), training(state=state)
     whole.run_to_end()
-    stopped._train_epoch(0)
+    stopped._train_epoch(0, None)
     stopped.history.append(stopped._test())
     stopped._save()
     kept, resumed = [file.name for file in state.iterdir()], training(state=state)

@@ -417,7 +417,7 @@ class TestTimeLimit:
     def test_leaves_at_least_one_step_to_each_call(self, tmp_path, monkeypatch):
         clock = Clock()
         clock.slows(monkeypatch, loop, "load_split_pair", 50)
-        said = self.in_slots(short_recipe("simclr", epochs=1, batch_size=160), tmp_path, clock, 20)
+        said = self.in_slots(short_recipe("simclr", epochs=1, batch_size=40), tmp_path, clock, 20)
         assert len(said) == 2 and all("1 steps in this call, and 50 of 20 s passed" in message for message, _ in said)
 
     def test_an_evaluation_that_would_end_too_late_opens_the_next_call(self, tmp_path, monkeypatch):
@@ -437,7 +437,7 @@ class TestTimeLimit:
         """Without any time, each call does the least that it can."""
         monkeypatch.setattr(inference.constants, "HF_ASSETS_CACHE", str(tmp_path / "cache"))
         changes = [f"{key}={value}" for key, value in SHORT.items()]
-        changes += ["epochs=1", "batch_size=160", "protocols=[knn-instdisc-v2, linear-features-v1]"]
+        changes += ["epochs=1", "batch_size=40", "protocols=[knn-instdisc-v2, linear-features-v1]"]
         command = ["train", "digits/simclr", "--cpu", "--output", str(tmp_path / "run"), "--minutes", "0", "--evaluate", "--set", *changes]
         codes = [main(command)]
         while codes[-1] == 75:
