@@ -171,8 +171,7 @@ class Method(PreTrainedModel):
                 own = module.state_dict()
                 wrong = sorted(own.keys() ^ weights.keys()) or [name for name in own if own[name].shape != weights[name].shape]
                 if wrong:
-                    kind = pretrained.config.model_type
-                    raise InputError(f"weights of a '{kind}' do not fit the encoder: {len(wrong)} tensors, the first is '{wrong[0]}'")
+                    raise InputError(f"the pretrained weights do not fit the encoder: {len(wrong)} tensors, the first is '{wrong[0]}'")
                 module.load_state_dict(weights)
 
     def _init_weights(self, module: nn.Module) -> None:

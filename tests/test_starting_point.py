@@ -20,6 +20,7 @@ from sslzoo.optim import set_learning_rates
 from sslzoo.recipe import load_recipe, parse_changes, read_recipe, starting_folder, write_recipe
 from sslzoo.run import Run
 from sslzoo.training import setup, train
+from sslzoo.views import IMAGENET_MEAN
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.3, 0.4)
 TINY = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "patch_size": 4, "image_size": 32}
@@ -110,6 +111,7 @@ class TestRecipe:
         assert larger.method_config().encoder.image_size == 32 and larger.init_from == str(base)
         other = read_recipe(tmp_path / "recipe.yaml", {"init_from": None, "encoder": "res6"})
         assert other.init_from is None and other.init_sha256 is None and other.encoder == "res6"
+        assert other.mean == IMAGENET_MEAN and larger.mean == MEAN
 
     @pytest.mark.parametrize(
         ("break_it", "parts"),
@@ -131,6 +133,12 @@ class TestRecipe:
         refused(lambda: recipe_from(base, image_size=30), "30", "28", "32")
         refused(lambda: recipe_from(tmp_path / "no" / "such"), "no folder")
         refused(lambda: parse_changes(["init_from"]), "init_from")
+
+    def test_views_are_whole_patches(self, base):
+        """DINO's local views are 96/224 of the image; a rest of a patch would be cut off without a word."""
+        views = recipe_from(base, "imagenet100/dino", image_size=60).make_views()
+        assert all(view.size % 4 == 0 for view in views.values()) and views["local"].size == 24, "25 px else"
+        refused(lambda: recipe_from(base, **{"view.both.size": 14}), "view.both.size is 14", "take 12 or 16")
 
     def test_a_description_by_a_stranger_is_bounded(self):
         huge = {**describe(Dinov2Config(**TINY), "x"), "num_hidden_layers": 10**6}

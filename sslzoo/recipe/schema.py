@@ -196,7 +196,12 @@ class Recipe:
 
     def make_views(self) -> dict[str, View]:
         """The method's views with the recipe's values. Raises `InputError`."""
-        views = method_class(self.method).views(self.image_size)
+        patch = getattr(self.method_config().encoder, "patch_size", 1)
+        patch = patch if isinstance(patch, int) else 1
+        views = {
+            name: dataclasses.replace(view, size=patch * max(1, round(view.size / patch)))
+            for name, view in method_class(self.method).views(self.image_size).items()
+        }
         fields = [field.name for field in dataclasses.fields(View)]
         for name, values in self.views.items():
             if name not in views:
@@ -210,6 +215,9 @@ class Recipe:
                 views[name] = dataclasses.replace(views[name], **values)
             except InputError as error:
                 raise InputError(f"view.{name}: {error}") from error
+            if views[name].size % patch and views[name].count:
+                size, low = views[name].size, max(patch, views[name].size // patch * patch)
+                raise InputError(f"view.{name}.size is {size}: must be a multiple of the encoder's patches, take {low} or {low + patch}")
         return views
 
     def public(self) -> "Recipe":

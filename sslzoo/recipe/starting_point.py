@@ -21,7 +21,7 @@ from sslzoo.encoders import (
     read_config,
     weights_digest,
 )
-from sslzoo.errors import InputError
+from sslzoo.errors import InputError, first_line
 from sslzoo.evaluation import read_normalization
 from sslzoo.views import IMAGENET_MEAN, IMAGENET_STD
 
@@ -37,6 +37,9 @@ def with_encoder(
     file: dict[str, Any], changes: dict[str, Any], earlier: dict[str, Any] | None = None
 ) -> tuple[dict[str, Any], dict[str, Any]]:  # fmt: skip
     """A file's values and the changes to them, with what follows from an encoder from elsewhere in the one or the other."""
+    if isinstance(file.get("encoder"), dict) and changes.get("encoder") in ENCODERS:
+        # What is left behind was normalised in its own way.
+        changes = {"mean": list(IMAGENET_MEAN), "std": list(IMAGENET_STD), **changes}
     if "init_from" in changes and changes["init_from"] is None:
         return file, {"init_sha256": None, "init_license": None, **changes}
     resized = isinstance(file.get("encoder"), dict) and "image_size" in changes
@@ -154,7 +157,7 @@ def _fitted(config: PreTrainedConfig, size: int) -> PreTrainedConfig:
     except InputError:
         raise
     except Exception as error:  # from whichever layer an invalid value reaches
-        raise InputError(f"cannot build a '{config.model_type}' from its configuration: {type(error).__name__}: {error}") from error
+        raise InputError(f"cannot build a '{config.model_type}' from its configuration: {first_line(error)}") from error
 
 
 def _normalization(folder: Path) -> dict[str, Any]:

@@ -21,8 +21,7 @@ from sslzoo.optim import ParameterGroup, make_optimizer, peak_lr
 from sslzoo.processes import rank
 from sslzoo.recipe import Recipe, starting_folder
 
-# Peak learning rates above these are taken for ones of training from scratch. DINOv2 pretrains ViTs at 2e-4 to 1e-3 (AdamW), and
-# fine-tuning by layer decay takes about a tenth.
+# Peak learning rates above these are taken for ones of training from scratch: a rule of thumb, not measured.
 _HIGHEST_CONTINUED_LR = {"adamw": 2e-4, "adam": 2e-4, "sgd": 0.02, "lars": 0.5}
 _log = logging.getLogger(__name__)
 
