@@ -1,6 +1,7 @@
+from .limits import METRICS
 from .reading import is_as_written, load_recipe, parse_changes, parse_recipe, published_text, read_recipe, write_recipe
 from .rehearsal import rehearse
-from .schema import METRICS, Recipe
+from .schema import Recipe
 from .starting_point import OWN_LICENSE, starting_folder
 from .yaml_files import read_values, recipes_folder, shipped_recipes
 

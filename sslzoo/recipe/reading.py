@@ -16,8 +16,9 @@ from sslzoo.method import Method
 from sslzoo.methods import method_class, method_names
 from sslzoo.views import View
 
+from .limits import METRICS, NESTED
 from .names import changed_name, with_digits
-from .schema import METRICS, NESTED, Recipe
+from .schema import Recipe
 from .starting_point import with_encoder
 from .values import shown, typed
 from .yaml_files import StrictLoader, find_recipe, read_values, shipped_run_names

@@ -8,20 +8,17 @@ from huggingface_hub.errors import StrictDataclassFieldValidationError
 
 from sslzoo.data import source_name
 from sslzoo.data.memory import default_budget
-from sslzoo.encoders import ENCODERS, from_description
+from sslzoo.encoders import from_description
 from sslzoo.errors import InputError, first_line, unknown
 from sslzoo.evaluation import Preprocessing, protocol_named
 from sslzoo.method import Method, MethodConfig
-from sslzoo.methods import method_class, method_names
-from sslzoo.optim import LR_SCALINGS, OPTIMIZERS, SCHEDULES
-from sslzoo.views import IMAGENET_MEAN, IMAGENET_STD, LARGEST, View
+from sslzoo.methods import method_class
+from sslzoo.views import IMAGENET_MEAN, IMAGENET_STD, View
 
+from .limits import CHOICES, NESTED, RANGES
 from .names import HUB_NAME, MAX_LENGTH, derived_name, encoder_name
 from .values import check_range, pixels, shown
-
-PRECISIONS = ("fp32", "bf16", "fp16")
-TRACKERS = ("tensorboard", "trackio")
-METRICS = ("knn_top1", "knn_top5", "linear_top1", "linear_top5", "finetune_top1", "finetune_top5")
+from .view_sizes import patch_size, views_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,14 +105,14 @@ class Recipe:
     reference: dict[str, float] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
-        for key, choices in _CHOICES.items():
+        for key, choices in CHOICES.items():
             value = getattr(self, key)
             if isinstance(value, str) and value not in choices:
                 raise unknown(key, value, choices)
         for key in ("dataset", "train_split", "test_split", "image_column", "label_column", "init_from"):
             if getattr(self, key) is not None and not getattr(self, key).strip():
                 raise InputError(f"{key} is blank: name one, or leave the key out")
-        for key, (low, high) in _RANGES.items():
+        for key, (low, high) in RANGES.items():
             if getattr(self, key) is not None:
                 check_range(key, getattr(self, key), low, high)
         for metric, value in self.reference.items():
@@ -129,13 +126,13 @@ class Recipe:
             allowed = f"letters, digits, '_', and single '-' and '.' between them, {MAX_LENGTH} at most"
             raise InputError(f"name '{self.name}' is not a name for a Hub repository: {allowed}")
         object.__setattr__(self, "name", self.name or derived_name(self.method, self.encoder, self.dataset, self.init_from))
+        patch = patch_size(self.method_config().encoder)
         for key, default in (("eval_crop", "image_size"), ("eval_resize", "eval_crop")):
             size = getattr(self, key)
-            object.__setattr__(self, key, getattr(self, default) if size is None else self._pixels(key, size))
+            object.__setattr__(self, key, getattr(self, default) if size is None else pixels(key, size, self.image_size, patch))
         self._check_start()
         for protocol in self.protocols:
             protocol_named(protocol)
-        self.method_config()
         self.make_views()
 
     @property
@@ -156,10 +153,6 @@ class Recipe:
         for key in ("mean", "std"):
             for value in getattr(self, key):
                 check_range(key, value, 0 if key == "mean" else 1e-6, 1)
-
-    def _pixels(self, key: str, size: float) -> int:
-        unit = getattr(self.method_config().encoder, "patch_size", 1) if isinstance(size, float) else 1
-        return pixels(key, size, self.image_size, unit)
 
     def method_config(self) -> MethodConfig:
         """The method's configuration. Raises `InputError`."""
@@ -196,29 +189,7 @@ class Recipe:
 
     def make_views(self) -> dict[str, View]:
         """The method's views with the recipe's values. Raises `InputError`."""
-        patch = getattr(self.method_config().encoder, "patch_size", 1)
-        patch = patch if isinstance(patch, int) else 1
-        views = {
-            name: dataclasses.replace(view, size=patch * max(1, round(view.size / patch)))
-            for name, view in method_class(self.method).views(self.image_size).items()
-        }
-        fields = [field.name for field in dataclasses.fields(View)]
-        for name, values in self.views.items():
-            if name not in views:
-                raise unknown(f"view of {self.method}", name, views)
-            for field in values:
-                if field not in fields:
-                    raise unknown(f"field of view.{name}", field, fields)
-            if "size" in values:
-                values = {**values, "size": self._pixels(f"view.{name}.size", values["size"])}
-            try:
-                views[name] = dataclasses.replace(views[name], **values)
-            except InputError as error:
-                raise InputError(f"view.{name}: {error}") from error
-            if views[name].size % patch and views[name].count:
-                size, low = views[name].size, max(patch, views[name].size // patch * patch)
-                raise InputError(f"view.{name}.size is {size}: must be a multiple of the encoder's patches, take {low} or {low + patch}")
-        return views
+        return views_of(method_class(self.method), self.method_config().encoder, self.image_size, self.views)
 
     def public(self) -> "Recipe":
         """The recipe as it is published: only the last part of local paths."""
@@ -235,16 +206,3 @@ class Recipe:
             values |= {f"view.{name}.{field}": value for field, value in dataclasses.asdict(view).items()}
         values |= {f"reference.{metric}": value for metric, value in self.reference.items()}
         return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
-
-
-NESTED = ("hyperparameters", "views", "reference")
-_CHOICES = {
-    "method": method_names(), "encoder": ENCODERS, "optimizer": OPTIMIZERS, "lr_scaling": LR_SCALINGS, "schedule": SCHEDULES,
-    "precision": PRECISIONS, "tracker": TRACKERS,
-}  # fmt: skip
-_RANGES = {
-    "image_size": (1, LARGEST), "canvas": (1, 4 * LARGEST), "batch_size": (1, 2**24), "accumulate": (1, 2**24), "epochs": (1, 10**6),
-    "lr": (0, 1e6), "weight_decay": (0, 1e6), "warmup_epochs": (0, 10**6), "final_lr": (0, 1e6), "clip_norm": (1e-9, 1e9),
-    "broken_share": (0, 1), "seed": (0, 2**32 - 1), "knn_every": (0, 10**9), "log_every": (1, 10**9), "checkpoint_every": (1, 10**9),
-    "reference_k": (1, 10**6), "encoder_lr_factor": (0, 1e6), "layer_decay": (1e-3, 1), "encoder_frozen_epochs": (0, 10**6),
-}  # fmt: skip
