@@ -2,7 +2,8 @@
 
     python benches/continued.py --first cifar10/train-00000.parquet --then imagenette160 --seeds 0 1 2
 
-Prints kNN top-1 (k = 20) on the second data set: of the first run's weights, after going on from them, and after training from scratch.
+Prints kNN top-1 (k = 20) on the second data set: of the first run's weights, after each epoch of going on from them, and after each of
+training from scratch. The first run has one seed, as a published encoder is one; the seeds are of what follows.
 """
 
 import argparse
@@ -30,17 +31,19 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("runs/continued"))
     options = parser.parse_args()
     shared: dict[str, Any] = {"image_size": options.image_size, "precision": "fp32", "checkpoint_every": 10**6}
+    first = {**shared, "encoder": options.encoder, "dataset": options.first, "epochs": options.epochs[0], "test_split": None}
+    start = run(first, options.output / "first")
+    then = {**shared, "dataset": options.then, "epochs": options.epochs[1], "test_split": options.test_split}
+    ways = {
+        "continued": {"init_from": str(start.folder), "encoder_lr_factor": options.encoder_lr_factor},
+        "scratch": {"encoder": options.encoder},
+    }
     gains = []
     for seed in options.seeds:
-        folder = options.output / str(seed)
-        new = {"encoder": options.encoder, "seed": seed}
-        start = run({**shared, **new, "dataset": options.first, "epochs": options.epochs[0], "test_split": None}, folder / "first")
-        then = {**shared, "dataset": options.then, "epochs": options.epochs[1], "test_split": options.test_split, "seed": seed}
-        going_on = {"init_from": str(start.folder), "encoder_lr_factor": options.encoder_lr_factor}
-        continued, scratch = run({**then, **going_on}, folder / "continued"), run({**then, **new}, folder / "scratch")
-        (before, after), (untrained, alone) = ends(continued), ends(scratch)
-        gains.append(after - alone)
-        print(f"seed {seed}: {before:.1f} % at the start, {after:.1f} % continued; {untrained:.1f} % untrained, {alone:.1f} % from scratch")
+        curves = {way: curve(run({**then, **keys, "seed": seed}, options.output / f"{way}-{seed}")) for way, keys in ways.items()}
+        gains.append(curves["continued"][-1] - curves["scratch"][-1])
+        for way, values in curves.items():
+            print(f"seed {seed}, {way}: " + ", ".join(f"{value:.1f}" for value in values) + " %")
     spread = f", from {min(gains):.1f} to {max(gains):.1f}" if len(gains) > 1 else ""
     print(f"continued minus from scratch: {statistics.mean(gains):+.1f} points{spread}")
 
@@ -50,10 +53,9 @@ def run(changes: dict[str, Any], folder: Path) -> Run:
     return train(read_recipe("cifar10/simclr", changes), folder, resume=True, cpu=True)
 
 
-def ends(run: Run) -> tuple[float, float]:
-    """kNN in percent before the first step and after the last."""
-    measured = [100 * line[_KNN] for line in run.metrics() if _KNN in line]
-    return measured[0], measured[-1]
+def curve(run: Run) -> list[float]:
+    """kNN in percent before the first step and after each epoch."""
+    return [100 * line[_KNN] for line in run.metrics() if _KNN in line]
 
 
 if __name__ == "__main__":

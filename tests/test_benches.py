@@ -59,10 +59,11 @@ def test_flops_of_training_steps_are_those_of_the_network_forward_and_backward()
 def test_continued_pretraining_is_compared_with_training_from_scratch(monkeypatch, capsys, tmp_path):
     data = ("--first", "digits", "--then", "digits", "--image-size", 16, "--epochs", 1, 1, "--output", tmp_path)
     out = bench("continued", *data, monkeypatch=monkeypatch, capsys=capsys)
-    _, start, continued, untrained, alone = map(float, re.findall(r"[\d.]+", out.splitlines()[0]))
+    curves = {line.split(", ")[1].split(":")[0]: re.findall(r"\d+\.\d", line) for line in out.splitlines() if line.startswith("seed 0")}
+    (start, continued), (untrained, alone) = (map(float, curves[way]) for way in ("continued", "scratch"))
     assert float(out.split()[-2]) == pytest.approx(continued - alone, abs=0.15) and start != untrained
-    runs = {name: Run(tmp_path / "0" / name) for name in ("first", "continued", "scratch")}
-    assert runs["continued"].recipe.init_sha256 == runs["first"].weights_sha256 and runs["scratch"].recipe.init_from is None
+    runs = {name: Run(tmp_path / name) for name in ("first", "continued-0", "scratch-0")}
+    assert runs["continued-0"].recipe.init_sha256 == runs["first"].weights_sha256 and runs["scratch-0"].recipe.init_from is None
     assert len({run.results()["training"]["steps"] for run in runs.values()}) == 1
 
 
