@@ -1,7 +1,6 @@
 """LeJEPA: each view's embedding predicts the mean of the global views', and all embeddings are kept distributed as a Gaussian."""
 
 import torch
-import torch.nn.functional as F
 from huggingface_hub.dataclasses import strict
 from torch import Tensor
 from transformers import PreTrainedConfig
@@ -9,12 +8,12 @@ from transformers import PreTrainedConfig
 from sslzoo.encoders import feature_width, features
 from sslzoo.method import Method, MethodConfig
 from sslzoo.paper import Paper
+from sslzoo.parts.directions import random_directions
 from sslzoo.parts.gather import gather
 from sslzoo.parts.hyperparameters import count, dim, positive, share
 from sslzoo.parts.networks import forward_views, mlp
 from sslzoo.parts.precision import full_precision
-from sslzoo.views import View
-from sslzoo.views.presets import BYOL_COLOR, local_size, multi_crop
+from sslzoo.views.presets import gaussian_views
 
 
 @strict
@@ -42,16 +41,13 @@ class LeJEPA(Method):
         "2511.08544",
     )  # fmt: skip
     varied_views = ("local",)
+    views = staticmethod(gaussian_views)
 
     def __init__(self, config: LeJEPAConfig):
         super().__init__(config)
         self.backbone = self.build_encoder()
         self.projector = mlp((feature_width(self.backbone), config.hidden_dim, config.hidden_dim, config.projection_dim))
         self.post_init()
-
-    @staticmethod
-    def views(size):
-        return multi_crop(View(size, blur=0.5, solarize=0.2, **BYOL_COLOR), threshold=0.3, local_size=local_size(size, patch=4))
 
     def loss(self, views, progress):
         config = self.config
@@ -65,11 +61,6 @@ class LeJEPA(Method):
 
     def _embed(self, pixels):
         return self.projector(features(self.backbone, pixels)).float()
-
-
-def random_directions(uniform: Tensor) -> Tensor:
-    """Unit vectors, uniformly distributed over the sphere, (n, d), from uniform numbers in [0, 1) of that shape: one for each image."""
-    return F.normalize(torch.erfinv((2 * uniform - 1).clamp(-1 + 1e-6, 1 - 1e-6)), dim=1)
 
 
 def epps_pulley(embeddings: Tensor, directions: Tensor, knots: int, reach: float) -> Tensor:

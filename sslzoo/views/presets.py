@@ -39,6 +39,12 @@ def multi_crop(view: View, threshold: float, local_size: int) -> dict[str, View]
     }
 
 
+def gaussian_views(size: int) -> dict[str, View]:
+    """LeJEPA's views on ImageNet (arXiv:2511.08544), which VISReg takes over: two global and six local ones of the same colours."""
+    view = View(size, blur=0.5, solarize=0.2, **BYOL_COLOR)
+    return multi_crop(view, threshold=0.3, local_size=local_size(size, patch=4))
+
+
 def masked_siamese_views(size: int) -> dict[str, View]:
     """MSN's views on ImageNet (arXiv:2204.07141 and its released code): a target and an anchor, and ten small focal views."""
     crop = {"blur": 0.5, **MOCO_COLOR}

@@ -8,7 +8,8 @@ from learning import gain
 
 from sslzoo import LeJEPA, LeJEPAConfig
 from sslzoo.method import Progress
-from sslzoo.methods.lejepa import epps_pulley, random_directions
+from sslzoo.methods.lejepa import epps_pulley
+from sslzoo.parts.directions import random_directions
 
 COUNT = 5
 
