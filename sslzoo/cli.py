@@ -10,6 +10,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sslzoo.cli_catalogue import compare_runs, explain_recipe, list_encoders, list_methods, list_recipes
 from sslzoo.cli_parser import make_parser
 from sslzoo.errors import InputError, PublishError, StoppedError, TrainingError, first_line
 
@@ -49,42 +50,49 @@ def main(arguments: list[str] | None = None) -> int:
 # Each command imports what it needs, so that none waits for the libraries of another.
 
 
-def _list(options: argparse.Namespace) -> None:
-    from sslzoo.hub import card_models, catalogue, markdown_table, read_entries
-
-    if options.markdown:
-        print(markdown_table(read_entries(card_models())[0]))
-        return
-    for row in catalogue():
-        if options.json:
-            print(json.dumps(row))
-        else:
-            numbers = "  ".join(
-                f"{metric} {'-' if ours is None else f'{100 * ours:.1f}'} (page {'-' if theirs is None else f'{100 * theirs:.1f}'})"
-                for metric, (ours, theirs) in _ours_and_theirs(row).items()
-            )
-            print(f"{row['recipe']:28} {row['encoder']:8} batch {row['batch_size']:<5} epochs {row['epochs']:<4} {numbers}")
-
-
-def _ours_and_theirs(row: dict) -> dict[str, tuple[float | None, float | None]]:
-    return {metric: (row["measured"].get(metric), row["reference"].get(metric)) for metric in {**row["reference"], **row["measured"]}}
-
-
-def _train(options: argparse.Namespace) -> None:
+def _train(options: argparse.Namespace) -> int:
     began = time.monotonic()  # importing takes a part of the time
+    from sslzoo.recipe import matching_recipes
+
+    limit = _time_limit(options, began)
+    _hide_progress_bars()
+    names = [name for source in options.recipe for name in matching_recipes(source)]
+    if len(names) < 2:
+        # A command with a time limit, like one with several recipes, is there to be repeated.
+        _train_one(options, names[0] if names else None, options.resume or limit is not None, limit)
+        return 0
+    if options.output:
+        raise InputError(f"--output is the folder of one run, not of {len(names)}: each has its own in runs/")
+    return _train_several(options, names, limit)
+
+
+def _train_several(options: argparse.Namespace, names: list[str], limit: "TimeLimit | None") -> int:
+    """One after the other; what is finished is kept, what was interrupted goes on, and one that fails does not stop the others."""
+    from sslzoo.hub import comparison_table
+
+    folders, failed = [], 0
+    for number, name in enumerate(names, 1):
+        if _is_main_process():
+            print(f"recipe {number} of {len(names)}: {name}")
+        try:
+            folders.append(_train_one(options, name, True, limit))
+        except (InputError, TrainingError) as error:
+            print(f"error: {name}: {error}", file=sys.stderr)
+            failed += 1
+    if folders and _is_main_process():
+        print(comparison_table(folders))
+    return int(failed > 0)
+
+
+def _train_one(options: argparse.Namespace, source: str | None, resume: bool, limit: "TimeLimit | None") -> Path:
     from sslzoo.recipe import parse_changes, read_recipe, read_values
     from sslzoo.run import RECIPE, Run
     from sslzoo.training import train
 
-    limit = _time_limit(options, began)
-    source = options.recipe
     if source is None:
         if not (options.resume and options.output):
             raise InputError("name a recipe of `sslzoo list`, or a run folder with --resume --output")
-        source = Run(options.output).recipe_file
-    _hide_progress_bars()
-    # A command with a time limit is there to be repeated.
-    resume = options.resume or limit is not None
+        source = str(Run(options.output).recipe_file)
     earlier = options.output / RECIPE if resume and options.output else None
     recipe = read_recipe(source, parse_changes(options.set), read_values(earlier) if earlier and earlier.is_file() else None)
     run = train(recipe, options.output or Path("runs") / recipe.name, resume=resume, cpu=options.cpu, limit=limit)
@@ -94,6 +102,7 @@ def _train(options: argparse.Namespace) -> None:
         from sslzoo.inference import evaluate
 
         _print_numbers(evaluate(str(run.folder), cpu=options.cpu, limit=limit))
+    return run.folder
 
 
 def _evaluate(options: argparse.Namespace) -> None:
@@ -209,7 +218,8 @@ def _hide_progress_bars() -> None:
 
 
 _COMMANDS = {
-    "list": _list, "train": _train, "evaluate": _evaluate, "reproduce": _reproduce, "import": _import, "card": _card,
+    "list": list_recipes, "methods": list_methods, "encoders": list_encoders, "explain": explain_recipe, "compare": compare_runs,
+    "train": _train, "evaluate": _evaluate, "reproduce": _reproduce, "import": _import, "card": _card,
     "publish": _publish, "export": _export, "embed": _embed,
 }  # fmt: skip
 

@@ -13,17 +13,36 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     listing = commands.add_parser("list", help="list the recipes, with the reference page's numbers and ours")
+    listing.add_argument("filter", nargs="*", help="those whose name holds it, or fits a pattern such as '*/dino*'")
+    listing.add_argument("--method", help="those of one method")
+    listing.add_argument("--missing", action="store_true", help="those that nothing has been measured of")
     listing.add_argument("--json", action="store_true", help="one JSON object a line")
     listing.add_argument("--markdown", action="store_true", help="the measured models, as the README's table")
 
     train = commands.add_parser("train", help="train a recipe into a run folder")
-    train.add_argument("recipe", nargs="?", help="a file, or a name of `sslzoo list` such as cifar10/simclr (default: that of --output)")
+    train.add_argument(
+        "recipe", nargs="*",
+        help="files, or names of `sslzoo list` such as cifar10/simclr or 'cifar10/*'; several are trained one after the other, what is "
+        "finished is kept and what was interrupted goes on (default: that of --output)",
+    )  # fmt: skip
     train.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="change keys of the recipe")
     train.add_argument("--output", type=Path, help="the run folder (default: runs/<name>)")
     train.add_argument("--resume", action="store_true", help="continue from the newest checkpoint in the run folder")
     train.add_argument("--evaluate", action="store_true", help="then measure the recipe's protocols, as `sslzoo evaluate` does")
     _add_minutes(train)
     _add_cpu(train)
+
+    commands.add_parser("methods", help="list the methods with their papers")
+    commands.add_parser("encoders", help="list the encoders that have a short name")
+
+    explaining = commands.add_parser("explain", help="show every key of a recipe, its value, where that comes from, and what it means")
+    explaining.add_argument("recipe", help="a file, or a name of `sslzoo list`")
+    explaining.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="change keys of the recipe")
+    explaining.add_argument("--json", action="store_true", help="one JSON object a key")
+
+    compare = commands.add_parser("compare", help="show runs next to each other")
+    compare.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="run folders")
+    compare.add_argument("--curves", type=Path, metavar="FILE.png", help="also draw their curves into one picture")
 
     evaluate = commands.add_parser("evaluate", help="measure an encoder")
     evaluate.add_argument("model", help="a run folder or Hub id")

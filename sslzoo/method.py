@@ -74,6 +74,15 @@ class MethodConfig(PreTrainedConfig):
     encoder: a short name ("res50"), or a transformers configuration (as an object or a dict).
     image_size: px, of the encoder where it is given by its name.
     joint_views: views of one size go through the network in one batch, so that batch norms see them together; else one by one.
+
+    What subclasses mean by the same name:
+    hidden_dim, hidden_layers: width and number of the projector's hidden layers. projection_dim: width of its output.
+    prediction_dim, predictor_dim: width of the predictor's hidden layer.
+    prototypes: vectors that images are assigned to. queue_length: embeddings of earlier batches that are kept.
+    temperature, student_temperature, teacher_temperature: what similarities are divided by before the softmax.
+    teacher_momentum, teacher_momentum_end: share of the teacher that stays at each update, at the first step and, by a cosine, at the last.
+    mask_ratio: share of the patches that are masked.
+    invariance_weight, variance_weight, covariance_weight: of the terms of the loss.
     """
 
     sub_configs = {"encoder": AutoConfig}

@@ -23,7 +23,7 @@ LEVELS = {
     "run": 4,
     "training": 5, "inference": 5, "export": 5, "hub": 5,
     "reproduce": 5.5,
-    "cli_parser": 3, "cli": 6, "__main__": 7,
+    "explain": 3.2, "cli_parser": 3, "cli_catalogue": 5.8, "cli": 6, "__main__": 7,
 }  # fmt: skip
 
 

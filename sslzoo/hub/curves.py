@@ -26,15 +26,15 @@ def draw_curves(run: Run) -> Path:
     """Draws what metrics.jsonl logged; feature rank and kNN accuracy only if they were logged. Raises `InputError`."""
     lines = checked_metrics(run)
     knn_keys = dict.fromkeys(key for line in lines for key in line if key.startswith(_KNN_PREFIX))
-    panels = {"loss": {"loss": _curve(lines, "loss")}, "learning rate": {"lr": _curve(lines, "lr")}}
+    panels = {"loss": {"loss": curve(lines, "loss")}, "learning rate": {"lr": curve(lines, "lr")}}
     if any(_RANK in line for line in lines):
-        panels["effective rank of the features"] = {"rank": _curve(lines, _RANK)}
+        panels["effective rank of the features"] = {"rank": curve(lines, _RANK)}
     if knn_keys:
-        panels[_KNN_TITLE] = {key.removeprefix(_KNN_PREFIX): _curve(lines, key, 100) for key in knn_keys}
+        panels[_KNN_TITLE] = {key.removeprefix(_KNN_PREFIX): curve(lines, key, 100) for key in knn_keys}
     figure = Figure(figsize=(WIDTH, 2.9 * math.ceil(len(panels) / 2)), dpi=DPI, layout="constrained")
     for index, (title, curves) in enumerate(panels.items(), 1):
         axes = figure.add_subplot(math.ceil(len(panels) / 2), 2, index)
-        _draw_panel(axes, title, curves)
+        draw_panel(axes, title, curves)
         if title == _KNN_TITLE:
             reference = run.recipe.reference.get("knn_top1")
             if reference is not None:
@@ -45,13 +45,13 @@ def draw_curves(run: Run) -> Path:
     return save_picture(figure, run.folder / CURVES)
 
 
-def _curve(lines: list[dict], key: str, scale: float = 1) -> Curve:
+def curve(lines: list[dict], key: str, scale: float = 1) -> Curve:
     """The finite values logged under `key`, times `scale`."""
     points = [(line["step"], scale * line[key]) for line in lines if is_number(line.get(key))]
     return [step for step, _ in points], [value for _, value in points]
 
 
-def _draw_panel(axes: Axes, title: str, curves: dict[str, Curve]) -> None:
+def draw_panel(axes: Axes, title: str, curves: dict[str, Curve]) -> None:
     """Curves whose labels start alike, "k=20 T=0.1" and "k=20 T=0.07", often coincide: they share a colour and differ in dashes."""
     families = list(dict.fromkeys(label.split()[0] for label in curves))
     drawn: dict[str, int] = {}

@@ -25,8 +25,10 @@ from sslzoo.views.presets import byol_views, local_size
 class DINOConfig(MethodConfig):
     """The official ResNet-50 values (arXiv:2104.14294), except for 6 local views instead of 8, as in the reference table.
 
-    hidden_layers: linear layers before the bottleneck. head_norm: whether batch norms follow them.
-    frozen_epochs: first epochs, in which the prototypes are not trained. published_branch: "teacher" or "student".
+    hidden_layers: linear layers before the bottleneck. bottleneck_dim: width before the prototypes.
+    head_norm: whether batch norms follow the hidden layers. frozen_epochs: first epochs, in which the prototypes are not
+        trained. published_branch: "teacher" or "student".
+    center_momentum: share of the centre of the teacher's logits that stays at each step.
     """
 
     model_type = "sslzoo-dino"

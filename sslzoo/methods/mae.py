@@ -19,6 +19,7 @@ from sslzoo.views.presets import masked_view
 class MAEConfig(MethodConfig):
     """The paper's ImageNet values (arXiv:2111.06377).
 
+    decoder_dim, decoder_depth, decoder_heads: width, blocks and attention heads of the decoder.
     normalize_pixels: whether each target patch is normalised by its own mean and variance, as in the paper's best models; not so in the
     reference table.
     """

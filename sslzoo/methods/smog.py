@@ -27,8 +27,8 @@ from sslzoo.views.presets import BYOL_COLOR
 class SMoGConfig(MethodConfig):
     """The paper's 3000 groups (arXiv:2207.06167); the other values, and the views, are those of the reference table.
 
-    group_momentum: of the groups, at each step. reset_every: steps after which the groups are reset to the k-means centres of the last
-    queue_length projections.
+    groups: vectors that images are assigned to. group_momentum: share of them that stays at each step.
+    reset_every: steps after which the groups are reset to the k-means centres of the last queue_length projections.
     """
 
     model_type = "sslzoo-smog"

@@ -27,8 +27,9 @@ class SwAVConfig(MethodConfig):
     """The official ImageNet values for batches of 256 (arXiv:2006.09882 and its released code).
 
     prototype_bias: the paper has none, the reference table has one.
-    sinkhorn_temperature: the paper's epsilon.
-    queue_length: rows per global view that are assigned together with the batch, 0 for none; from epoch queue_from_epoch on.
+    sinkhorn_temperature: the paper's epsilon. sinkhorn_iterations: normalisations of rows and columns of the assignments.
+    queue_length: rows per global view that are assigned together with the batch, 0 for none.
+    queue_from_epoch: the first epoch in which it is used.
     frozen_epochs: first epochs, in which the prototypes are not trained.
     """
 

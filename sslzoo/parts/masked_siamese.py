@@ -24,7 +24,6 @@ from .sinkhorn import sinkhorn
 class MaskedSiameseConfig:
     """The hyper-parameters that MSN and PMSN share, with the values of MSN's paper and released code for ViT-S/16 on ImageNet.
 
-    joint_views: as in `MethodConfig`.
     mask_ratio, focal_mask_ratio: shares of the patches of the anchor, and of each focal view, that are masked.
     sharpening: temperature of the targets as a multiple of `temperature`.
     """

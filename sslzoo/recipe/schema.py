@@ -28,8 +28,11 @@ class Recipe:
     name: of the run folder, the card and the Hub repository; None: method-encoder-dataset.
     encoder: a short name, or the description of a configuration (see `encoders.describe`); in a file also a Hub id or a folder with weights
         of transformers, whose architecture is meant.
-    dataset: a Hub id, a folder, a Parquet file, or "digits"; train_split, test_split (None: no evaluation), image_column, label_column
-        ("none": no labels) and canvas as in `sslzoo.data.load_images`; a missing "test" of a data set without splits is no evaluation.
+    method: its name, such as "simclr".
+    dataset: a Hub id, a folder, a Parquet file, or "digits". train_split, test_split: its splits. Nothing is measured while training where
+        test_split is None, or a data set without splits has no "test".
+    image_column, label_column: None: found by type or name; label_column "none": no labels.
+    canvas: px, of the squares as which images are kept, see `sslzoo.data.load_images`; None: follows from the views.
     broken_share: the largest fraction of broken images, 0 to 1; with more the run stops.
     image_size: px, of the views and the encoder's input. Sizes of views, eval_resize and eval_crop may be given as shares of it: a
         fraction such as 0.5, rounded to a multiple of the encoder's patch size. Global views have the image size by default.
@@ -39,14 +42,17 @@ class Recipe:
     mean, std: of the channels (0 to 1), which views and evaluation are normalised with.
     batch_size: images per optimiser step, over all devices and micro-batches. accumulate: micro-batches per step. Losses that compare
         the images of a batch (contrastive, correlations, prototypes) see one micro-batch at a time, lr_scaling uses the full batch.
-    lr, lr_scaling, schedule, warmup_epochs, final_lr: see `sslzoo.optim`; final_lr is a multiple of the peak. A run shorter than its
-        warm-up never reaches the peak.
+    epochs: passes over the images. optimizer: "sgd", "adam", "adamw" or "lars". weight_decay: of the optimiser, at all steps.
+    lr: the peak learning rate, before lr_scaling. lr_scaling: what it is multiplied by, such as "batch/256" of the batch size.
+    schedule: of the learning rate, see `sslzoo.optim`. warmup_epochs: first epochs, in which it rises linearly; a run shorter than its
+        warm-up never reaches the peak. final_lr: where the schedule ends, a multiple of the peak.
     encoder_lr_factor: multiplies the encoder's learning rate. layer_decay: of a transformer, each block's learning rate is this times the
         next one's. encoder_frozen_epochs: first epochs, in which only what is around the encoder is trained.
     momentum: of SGD and LARS. betas: of AdamW. decay_norm_and_bias: apply weight decay to norms and biases too.
     clip_norm: the largest global gradient norm, None: no clipping.
     precision: "fp32", or the type of autocast. compile: torch.compile for the loss and the colours of views;
         "auto": off, until a GPU has shown it equal and faster. What cannot be compiled costs a warning.
+    seed: of the initial weights, the order of the images, the views and the loss.
     protocols: names in `sslzoo.evaluation.PROTOCOLS`, which `sslzoo evaluate` uses by default.
     knn_every: epochs between kNN evaluations during training (0: only after the last epoch).
     log_every, checkpoint_every: optimiser steps. tracker: "tensorboard" or "trackio" in addition to metrics.jsonl.

@@ -1,5 +1,6 @@
 """Recipe files: the shipped ones, and the keys and values in a YAML file. Imports neither torch nor transformers, to start fast."""
 
+import fnmatch
 import os
 import re
 from collections.abc import Hashable
@@ -43,6 +44,16 @@ def find_recipe(source: str | Path) -> Path:
     if name not in shipped:
         raise unknown("recipe", source, shipped)
     return shipped[name]
+
+
+def matching_recipes(source: str) -> list[str]:
+    """The shipped names that a pattern such as "cifar10/*" fits, in alphabetical order; any other text as it is. Raises `InputError`."""
+    if not set(source) & set("*?["):
+        return [source]
+    names = fnmatch.filter(shipped_recipes(), source)
+    if not names:
+        raise InputError(f"no recipe fits '{source}': `sslzoo list` shows them")
+    return names
 
 
 def read_values(file: Path) -> dict[str, Any]:
