@@ -1,36 +1,45 @@
 """Optimisers, parameter groups and learning-rate schedules."""
 
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-SCHEDULES = ("cosine_per_step", "cosine_per_epoch", "annealing_per_epoch", "constant")
+SCHEDULES = ("cosine_per_step", "cosine_per_epoch", "annealing_per_step", "annealing_per_epoch", "constant")
 LR_SCALINGS = ("none", "batch/128", "batch/256", "sqrt(batch)")
+CLIPS = ("global", "tensor", "network")
 OPTIMIZERS = ("sgd", "adam", "adamw", "lars")
+_LAYER_SCALE = re.compile(r"(^|\.)(lambda_?[12]|gamma|layer_scale_parameter)$")  # the names in transformers
 
 
 @dataclass
 class ParameterGroup:
     """Parameters that share their optimiser settings.
 
-    decay: whether weight decay applies to them where the recipe exempts norms and biases.
+    decay: whether weight decay applies to them where the recipe exempts norms and biases. never_decay: not even where it does not.
     constant_lr: the learning rate stays at its peak (SimSiam's predictor).
     frozen_epochs: first epochs without updates and without momentum (DINO's last layer, SwAV's prototypes).
     lr_factor: multiplies their learning rate (Barlow Twins' norms and biases).
+    network: the sub-network whose gradients are clipped together where the recipe clips by network. None: the encoder, or all around it.
     """
 
     parameters: list[nn.Parameter]
     decay: bool = True
+    never_decay: bool = False
     constant_lr: bool = False
     frozen_epochs: int = 0
     lr_factor: float = 1.0
+    network: str | None = None
 
 
 def decay_groups(module: nn.Module, exclude: Iterable[nn.Parameter] = ()) -> list[ParameterGroup]:
-    """The trainable parameters in two groups: weights, and norms with biases. exclude: parameters that have a group of their own."""
+    """The trainable parameters in two groups: weights, and norms with biases. exclude: parameters that have a group of their own.
+
+    LayerScale is a third group where there is any, never decayed: it starts near 0, and weight decay would switch the blocks off.
+    """
     norms = {
         id(parameter)
         for part in module.modules()
@@ -38,11 +47,16 @@ def decay_groups(module: nn.Module, exclude: Iterable[nn.Parameter] = ()) -> lis
         for parameter in part.parameters(recurse=False)
     }
     excluded = {id(parameter) for parameter in exclude}
-    decayed, exempt = [], []
+    decayed, exempt, scales = [], [], []
     for name, parameter in module.named_parameters():
-        if parameter.requires_grad and id(parameter) not in excluded:
+        if not parameter.requires_grad or id(parameter) in excluded:
+            continue
+        if _LAYER_SCALE.search(name):
+            scales.append(parameter)
+        else:
             (exempt if id(parameter) in norms or name.endswith("bias") else decayed).append(parameter)
-    return [ParameterGroup(decayed), ParameterGroup(exempt, decay=False)]
+    groups = [ParameterGroup(decayed), ParameterGroup(exempt, decay=False)]
+    return [*groups, ParameterGroup(scales, decay=False, never_decay=True)] if scales else groups
 
 
 def make_optimizer(
@@ -56,10 +70,12 @@ def make_optimizer(
     settings = [
         {
             "params": group.parameters,
-            "weight_decay": weight_decay if group.decay or decay_norm_and_bias else 0.0,
+            "weight_decay": weight_decay if _is_decayed(group, decay_norm_and_bias) else 0.0,
+            "decayed": _is_decayed(group, decay_norm_and_bias),
             "constant_lr": group.constant_lr,
             "frozen_epochs": group.frozen_epochs,
             "lr_factor": group.lr_factor,
+            "network": group.network,
         }
         for group in groups
         if group.parameters
@@ -78,6 +94,10 @@ def make_optimizer(
     return optimizer
 
 
+def _is_decayed(group: ParameterGroup, norm_and_bias: bool) -> bool:
+    return not group.never_decay and (group.decay or norm_and_bias)
+
+
 def set_learning_rates(optimizer: torch.optim.Optimizer, peak: float, factor: float, epoch: int) -> None:
     """Sets each group's learning rate: `peak * factor` times its own factor, without `factor` where it is constant, 0 while frozen."""
     for group in optimizer.param_groups:
@@ -93,29 +113,66 @@ def _drop_frozen_gradients(optimizer: torch.optim.Optimizer, *_: object) -> None
                 parameter.grad = None
 
 
+def weight_decay_at(start: float, end: float, step: int, steps: int) -> float:
+    """The weight decay at step `step` of `steps`: half a cosine that would reach `end` one step after the last (DINO, arXiv:2104.14294)."""
+    return end + (start - end) * (1 + math.cos(math.pi * step / steps)) / 2
+
+
+def set_weight_decay(optimizer: torch.optim.Optimizer, weight_decay: float) -> None:
+    """Sets the weight decay of the groups that have one."""
+    for group in optimizer.param_groups:
+        if group["decayed"]:
+            group["weight_decay"] = weight_decay
+
+
+@torch.no_grad()
+def clip_gradients(optimizer: torch.optim.Optimizer, clip: str, largest: float) -> None:
+    """Scales gradients down to norms of at most `largest`, without synchronising with the device.
+
+    clip: "tensor", each parameter's by itself (iBOT, arXiv:2111.07832), or "network", each sub-network's (DINOv2, arXiv:2304.07193).
+    """
+    parts: dict[str | int, list[Tensor]] = {}
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if parameter.grad is not None:
+                parts.setdefault(id(parameter) if clip == "tensor" else group["network"], []).append(parameter.grad)
+    gradients = [gradient for part in parts.values() for gradient in part]
+    if not gradients:
+        return
+    norms = torch.stack(torch._foreach_norm(gradients))
+    if clip == "network":
+        norms = torch.stack([part.norm() for part in norms.split([len(part) for part in parts.values()])])
+    factors = (largest / (norms + 1e-6)).clamp(max=1.0).unbind()  # as in torch's clip_grad_norm_
+    torch._foreach_mul_(gradients, [factor for factor, part in zip(factors, parts.values(), strict=True) for _ in part])
+
+
 def peak_lr(lr: float, scaling: str, batch: int) -> float:
     """The recipe's learning rate for the global batch."""
     scale = {"none": 1.0, "batch/128": batch / 128, "batch/256": batch / 256, "sqrt(batch)": math.sqrt(batch)}
     return lr * scale[scaling]
 
 
-def lr_factor(schedule: str, step: int, steps_per_epoch: int, epochs: int, warmup_epochs: float, final: float) -> float:
+def lr_factor(
+    schedule: str, step: int, steps_per_epoch: int, epochs: int, warmup_epochs: float, final: float, first: float | None = None
+) -> float:  # fmt: skip
     """What the peak learning rate is multiplied by at optimiser step `step` (0, 1, ...).
 
-    cosine_per_step, cosine_per_epoch: a linear warm-up that starts above 0, then a cosine that reaches `final` at the last step (epoch).
+    cosine_per_step, cosine_per_epoch: a linear warm-up, then a cosine that reaches `final` at the last step (epoch).
+    annealing_per_step: a linear warm-up, then a cosine that would reach `final` one step after the last (DINO, MoCo v3).
     annealing_per_epoch: a cosine without warm-up that would reach 0 one epoch after the last (torch's CosineAnnealingLR).
+    first: the factor of the warm-up's first step, whose last step has 1; None: one part of as many as the warm-up has steps.
     """
     if schedule == "constant":
         return 1.0
     epoch = step // steps_per_epoch
     if schedule == "annealing_per_epoch":
         return (1 + math.cos(math.pi * epoch / epochs)) / 2
-    per_step = schedule == "cosine_per_step"
+    per_step = schedule != "cosine_per_epoch"
     now, total = (step, epochs * steps_per_epoch) if per_step else (epoch, epochs)
     warmup = round(warmup_epochs * (steps_per_epoch if per_step else 1))
     if now < warmup:
-        return (now + 1) / warmup
-    fraction = (now - warmup) / max(1, total - warmup - 1)
+        return (now + 1) / warmup if first is None else first + (1 - first) * now / max(1, warmup - 1)
+    fraction = (now - warmup) / max(1, total - warmup - (schedule != "annealing_per_step"))
     return final + (1 - final) * (1 + math.cos(math.pi * fraction)) / 2
 
 

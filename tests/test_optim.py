@@ -7,7 +7,19 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from sslzoo.optim import LARS, OPTIMIZERS, ParameterGroup, decay_groups, lr_factor, make_optimizer, peak_lr, set_learning_rates
+from sslzoo.optim import (
+    LARS,
+    OPTIMIZERS,
+    ParameterGroup,
+    clip_gradients,
+    decay_groups,
+    lr_factor,
+    make_optimizer,
+    peak_lr,
+    set_learning_rates,
+    set_weight_decay,
+    weight_decay_at,
+)
 
 
 def tensor(*shape, seed=0):
@@ -131,6 +143,23 @@ class TestMakeOptimizer:
         optimizer = make_optimizer(groups, kind, 0.3, 0.9, (0.9, 0.999), everything)
         assert [group["weight_decay"] for group in optimizer.param_groups] == expected
 
+    def test_weight_decay_is_set_where_there_is_any(self):
+        groups = decay_groups(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)))
+        for everything, expected in ((True, [0.2, 0.2]), (False, [0.2, 0.0])):
+            optimizer = make_optimizer(groups, "adamw", 0.0, 0.9, (0.9, 0.999), everything)
+            set_weight_decay(optimizer, 0.2)
+            assert [group["weight_decay"] for group in optimizer.param_groups] == expected
+
+    @pytest.mark.parametrize("everything", [True, False])
+    def test_layer_scale_is_never_decayed(self, everything):
+        net = nn.ModuleDict({"block": nn.ParameterDict({"lambda1": torch.ones(2), "weight": torch.ones(2, 2)}), "norm": nn.LayerNorm(2)})
+        optimizer = make_optimizer(decay_groups(net), "adamw", 0.3, 0.9, (0.9, 0.999), everything)
+        set_weight_decay(optimizer, 0.2)
+        decays = {id(parameter): group["weight_decay"] for group in optimizer.param_groups for parameter in group["params"]}
+        names = {name: decays[id(parameter)] for name, parameter in net.named_parameters()}
+        norms = 0.2 if everything else 0.0
+        assert names == {"block.lambda1": 0.0, "block.weight": 0.2, "norm.weight": norms, "norm.bias": norms}
+
     def test_empty_groups_are_left_out(self):
         optimizer = make_optimizer(decay_groups(nn.Linear(2, 2, bias=False)), "sgd", 0.3, 0.9, (0.9, 0.999), False)
         assert len(optimizer.param_groups) == 1
@@ -177,8 +206,31 @@ class TestGroups:
             assert torch.equal(frozen, torch.ones(2)) is (epoch == 0)
 
 
-def factors(schedule, steps, *, steps_per_epoch, epochs, warmup_epochs=0.0, final=0.0):
-    return [lr_factor(schedule, step, steps_per_epoch, epochs, warmup_epochs, final) for step in steps]
+class TestClipping:
+    @pytest.mark.parametrize("clip", ["tensor", "network"])
+    def test_parts_are_clipped_as_torch_clips_each(self, clip):
+        """Some above and some below the largest norm, and one without a gradient."""
+        shapes, networks = [(3, 4), (5,), (2, 2), (4,), (3,)], ["encoder", "encoder", "image_head", "patch_head", "patch_head"]
+        parameters = [nn.Parameter(tensor(*shape)) for shape in shapes]
+        for index, parameter in enumerate(parameters[:-1]):
+            parameter.grad = tensor(*parameter.shape, seed=index) * 10.0 ** (1 - index)
+        copies = [nn.Parameter(parameter.detach().clone()) for parameter in parameters]
+        for copy, parameter in zip(copies, parameters, strict=True):
+            copy.grad = None if parameter.grad is None else parameter.grad.clone()
+        groups = [ParameterGroup([parameter], network=network) for parameter, network in zip(parameters, networks, strict=True)]
+        clip_gradients(make_optimizer(groups, "sgd", 0.0, 0.9, (0.9, 0.999), True), clip, 3.0)
+        for part in [[0, 1], [2], [3, 4]] if clip == "network" else [[index] for index in range(5)]:
+            nn.utils.clip_grad_norm_([copies[index] for index in part], 3.0)
+        for parameter, copy in zip(parameters[:-1], copies, strict=False):
+            torch.testing.assert_close(parameter.grad, copy.grad, rtol=1e-12, atol=0)
+        assert parameters[-1].grad is None and parameters[0].grad.norm() < 3.0001 and 0 < parameters[3].grad.norm() < 1
+
+    def test_without_gradients_nothing_happens(self):
+        clip_gradients(make_optimizer([ParameterGroup([nn.Parameter(tensor(2))])], "sgd", 0.0, 0.9, (0.9, 0.999), True), "tensor", 1.0)
+
+
+def factors(schedule, steps, *, steps_per_epoch, epochs, warmup_epochs=0.0, final=0.0, first=None):
+    return [lr_factor(schedule, step, steps_per_epoch, epochs, warmup_epochs, final, first) for step in steps]
 
 
 class TestSchedules:
@@ -195,6 +247,20 @@ class TestSchedules:
             found = factors("cosine_per_epoch", steps, steps_per_epoch=7, epochs=100, warmup_epochs=10, final=0.001)
             assert found == pytest.approx(anchors, abs=5e-8)
 
+    def test_annealing_per_step_from_a_start_value_is_dinov2s(self):
+        """METHODS_BEYOND.md, 15.1: peak 0.004, end 1e-6, 10 of 100 steps of warm-up from 0; the peak comes twice."""
+        steps = [0, 5, 9, 10, 50, 99]
+        found = factors("annealing_per_step", steps, steps_per_epoch=10, epochs=10, warmup_epochs=1, final=1e-6 / 0.004, first=0.0)
+        assert [0.004 * factor for factor in found] == pytest.approx([0, 0.00222222, 0.004, 0.004, 0.00234771, 2.21804e-06], rel=3e-6)
+
+    @pytest.mark.parametrize("schedule", ["cosine_per_step", "cosine_per_epoch", "annealing_per_step"])
+    def test_warm_up_goes_from_its_start_to_the_peak_on_a_line(self, schedule):
+        """I-JEPA's goes from 2e-4 to 1e-3."""
+        found = factors(schedule, range(5), steps_per_epoch=1, epochs=9, warmup_epochs=5, first=0.2)
+        assert found == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+        assert factors(schedule, [0], steps_per_epoch=1, epochs=9, warmup_epochs=1, first=0.2) == [0.2]
+        assert factors(schedule, range(5), steps_per_epoch=1, epochs=9, warmup_epochs=5) == [0.2, 0.4, 0.6, 0.8, 1.0], "a fifth at first"
+
     def test_annealing_is_torchs_and_constant_inside_an_epoch(self):
         optimizer = torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=1.0)
         scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=20)
@@ -205,6 +271,10 @@ class TestSchedules:
             assert found == pytest.approx([expected] * 5, abs=1e-12) and found[0] > 0
             optimizer.step()
             scheduler.step()
+
+    def test_weight_decay_at_the_anchors(self):
+        """METHODS_BEYOND.md, 15.1."""
+        assert [weight_decay_at(0.04, 0.4, step, 100) for step in (0, 50, 99)] == pytest.approx([0.04, 0.22, 0.399911], abs=5e-7)
 
     def test_constant(self):
         assert factors("constant", [0, 5, 99], steps_per_epoch=10, epochs=10, warmup_epochs=5, final=0.1) == [1.0, 1.0, 1.0]

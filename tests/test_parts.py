@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from sslzoo.parts.ema import ema_update, frozen_copy, momentum_schedule
+from sslzoo.parts.ema import ema_update, frozen_copy, linear_momentum_schedule, momentum_schedule
 from sslzoo.parts.gather import gather, rank
 from sslzoo.parts.masking import gather_tokens, patchify, scatter_tokens, split_patches
 from sslzoo.parts.networks import mlp
@@ -94,6 +94,11 @@ class TestEMA:
         nn.init.constant_(teacher.weight, 2.0)
         ema_update(teacher, student, momentum)
         assert teacher.weight.tolist() == [[left, left]]
+
+    def test_momentum_schedules_at_the_anchors(self):
+        """METHODS_BEYOND.md, 15.1: 0.992 to 1 at steps 0, 50 and 99 of 100."""
+        assert [momentum_schedule(0.992, 1.0, step / 100) for step in (0, 50, 99)] == pytest.approx([0.992, 0.996, 0.999998], abs=5e-7)
+        assert [linear_momentum_schedule(0.996, 1.0, step / 100) for step in (0, 25, 100)] == pytest.approx([0.996, 0.997, 1.0])
 
     def test_momentum_schedule_goes_from_start_to_end(self):
         assert momentum_schedule(0.996, 1.0, 0.0) == pytest.approx(0.996) and momentum_schedule(0.996, 1.0, 1.0) == 1.0

@@ -182,7 +182,7 @@ class TestStart:
         refused(lambda: with_weights(recipe), "have changed", str(folder))
 
     def test_learning_rates(self, base):
-        recipe = recipe_from(base, encoder_lr_factor=0.1, layer_decay=0.5, encoder_frozen_epochs=2)
+        recipe = recipe_from(base, encoder_lr_factor=0.1, layer_decay=0.5, patch_lr_factor=0.2, encoder_frozen_epochs=2)
         method = with_weights(recipe)
         _, optimizer = setup.wrap(method, recipe, make_accelerator("fp32", cpu=True))
         rates, decays = {}, {}
@@ -193,13 +193,22 @@ class TestStart:
                     rates[epoch, id(parameter)], decays[id(parameter)] = group["lr"], group["weight_decay"]
         names = dict(method.named_parameters())
         blocks = "backbone.encoder.layer.{}.mlp.fc1.weight"
-        expected = {"backbone.embeddings.cls_token": 0.0125, blocks.format(0): 0.025, blocks.format(1): 0.05}
+        patches = "backbone.embeddings.patch_embeddings.projection.weight"
+        expected = {patches: 0.0025, "backbone.embeddings.cls_token": 0.0125, blocks.format(0): 0.025, blocks.format(1): 0.05}
         for name, rate in expected.items():
             assert rates[0, id(names[name])] == 0 and rates[2, id(names[name])] == pytest.approx(rate), name
         assert rates[0, id(names["projector.0.weight"])] == 1.0
         assert decays[id(names[blocks.format(0)])] == recipe.weight_decay > 0
         for name in ("embeddings.cls_token", "embeddings.position_embeddings", "encoder.layer.0.layer_scale1.lambda1", "layernorm.weight"):
             assert decays[id(names[f"backbone.{name}"])] == 0, name
+
+    def test_clipping_by_network_tells_the_encoder_from_its_heads(self, base):
+        recipe = recipe_from(base, clip="network", layer_decay=0.5)
+        method = with_weights(recipe)
+        networks = {id(each): group.network for group in setup.encoder_groups(method, recipe) for each in group.parameters}
+        for name, parameter in method.named_parameters():
+            if parameter.requires_grad:
+                assert networks[id(parameter)] == ("encoder" if name.startswith("backbone.") else "heads"), name
 
     def test_a_rate_for_training_from_scratch_is_said(self, base, caplog):
         with_weights(recipe_from(base))

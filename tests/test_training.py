@@ -300,16 +300,40 @@ def test_each_step_takes_the_learning_rate_of_its_number(tmp_path, monkeypatch):
     assert taken[5] == pytest.approx(0.01) and taken[14] == pytest.approx(0) and taken[5:] == sorted(taken[5:], reverse=True)
 
 
-def test_clipping_bounds_the_step(tmp_path):
+def test_weight_decay_and_warm_up_follow_the_recipe(tmp_path, monkeypatch):
+    taken = []
+    original = loop.Training._train_step
+
+    def watched(self, *arguments):
+        taken.append([(group["lr"], group["weight_decay"]) for group in self.optimizer.param_groups])
+        return original(self, *arguments)
+
+    monkeypatch.setattr(loop.Training, "_train_step", watched)
+    changes = {"lr": 0.01, "lr_scaling": "none", "warmup_lr": 0.2, "weight_decay": 0.1, "weight_decay_end": 0.3, "test_split": None}
+    train(short_recipe("simclr", **changes), tmp_path)
+    assert [rate for (rate, _), *_ in taken[:5]] == pytest.approx([0.002, 0.004, 0.006, 0.008, 0.01])
+    decays = [decay for (_, decay), *_ in taken]
+    assert decays[0] == pytest.approx(0.1) and decays[5] == pytest.approx(0.15) and decays[14] == pytest.approx(0.2978148, abs=1e-6)
+    assert {decay for _, (_, decay) in taken} == {0.0}, "norms and biases"
+
+
+@pytest.mark.parametrize("clip", ["global", "tensor", "network"])
+def test_clipping_bounds_the_step(clip, tmp_path):
     changes = {"optimizer": "sgd", "momentum": 0.0, "weight_decay": 0.0, "lr": 1.0, "schedule": "constant", "warmup_epochs": 0, "epochs": 1}
-    recipe = short_recipe("simclr", clip_norm=0.01, **changes)
+    recipe = short_recipe("simclr", clip_norm=0.01, clip=clip, **changes)
     torch.manual_seed(recipe.seed)
     start = recipe.make_method()
     run = train(recipe, tmp_path / "run")
     end = sslzoo.load(run.folder)
-    pairs = zip(start.parameters(), end.parameters(), strict=True)
-    moved = torch.stack([(before - after).detach().norm() for before, after in pairs]).norm()
-    assert 0 < float(moved) <= 5 * 0.01 * 1.001
+    moved = {name: (value - dict(end.named_parameters())[name]).detach().norm() for name, value in start.named_parameters()}
+    encoder = [value for name, value in moved.items() if name.startswith("backbone")]
+    parts = {
+        "global": [list(moved.values())], "tensor": [[value] for value in moved.values()],
+        "network": [encoder, [value for name, value in moved.items() if not name.startswith("backbone")]],
+    }  # fmt: skip
+    assert all(float(torch.stack(part).norm()) <= 5 * 0.01 * 1.001 for part in parts[clip]), "five steps"
+    assert (float(torch.stack(list(moved.values())).norm()) > 0.05) is (clip == "tensor") or clip == "network"
+    assert clip != "network" or float(torch.stack(encoder).norm()) > 0.02
 
 
 def test_the_run_folder_is_complete(tmp_path):

@@ -1,7 +1,7 @@
 """Encoders in transformers' own classes: building, loading, converting, and computing features."""
 
 from .architecture import describe, from_description, limit_size
-from .blocks import blocks, depths, drop_path
+from .blocks import ResidualBranch, blocks, depths, drop_path, residual_branches
 from .convert import ConvertedEncoder, convert_weights
 from .embedding import embedding_parts
 from .features import encoder_outputs, feature_width, features, features_and_map, freeze_pooling, pool_tokens
@@ -13,8 +13,8 @@ from .pretrained import check_finite, load_pretrained, weights_digest
 from .tokens import token_grid, tokens
 
 __all__ = [
-    "ENCODERS", "SMALL_IMAGE", "ConvertedEncoder", "blocks", "build_encoder", "check_finite", "convert_weights",
+    "ENCODERS", "SMALL_IMAGE", "ConvertedEncoder", "ResidualBranch", "blocks", "build_encoder", "check_finite", "convert_weights",
     "depths", "describe", "drop_path", "embedding_parts", "encoder_config", "encoder_outputs", "feature_width", "features",
     "features_and_map", "fit_image_size", "freeze_pooling", "from_description", "limit_size", "load_pretrained", "model_folder",
-    "pool_tokens", "read_config", "read_json", "to_plain", "token_grid", "tokens", "weights_digest", "without_pooler",
+    "pool_tokens", "read_config", "read_json", "residual_branches", "to_plain", "token_grid", "tokens", "weights_digest", "without_pooler",
 ]  # fmt: skip

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,33 @@ def blocks(encoder: PreTrainedModel) -> nn.ModuleList:
     if len(found) == 1 and len(found[0]) == getattr(encoder.config, "num_hidden_layers", None):
         return found[0]
     raise InputError(f"a transformer such as a ViT is needed, whose blocks can be told apart: '{encoder.config.model_type}' has none")
+
+
+class ResidualBranch(NamedTuple):
+    """first: the module that reads the branch's input, one row an image; None where none does. last: whose output is added."""
+
+    first: nn.Module | None
+    last: nn.Module
+
+
+def residual_branches(encoder: PreTrainedModel) -> list[list[ResidualBranch]]:
+    """The residual branches of each block that stochastic depth may drop, in forward order. Raises `InputError` where there are none."""
+    kind = encoder.config.model_type
+    staged = [dict(module.named_children()) for module in encoder.modules() if "drop_path" in dict(module.named_children())]
+    if kind == "swin":  # attention reads windows
+        return [[ResidualBranch(None, block["drop_path"]), ResidualBranch(block["mlp"], block["mlp"])] for block in staged]
+    if kind == "swinv2":  # norms end its branches
+        return [[ResidualBranch(None, block[f"layernorm_{place}"]) for place in ("before", "after")] for block in staged]
+    if kind in ("convnext", "convnextv2", "dinov3_convnext"):
+        return [[ResidualBranch(None, block["drop_path"])] for block in staged]
+    try:
+        found = [(block, _branches(block)) for block in blocks(encoder)]
+    except InputError as error:
+        raise InputError(f"drop_path is for transformers and ConvNeXts: '{kind}' has no branches to drop") from error
+    return [
+        [ResidualBranch(attention, attention), ResidualBranch(getattr(block, "intermediate", feed_forward), feed_forward)]
+        for block, (attention, feed_forward) in found
+    ]
 
 
 def depths(encoder: PreTrainedModel) -> dict[str, int]:

@@ -176,7 +176,8 @@ def _details(run: Run, recipe: Recipe, training: dict[str, Any]) -> dict[str, st
         "Epochs": f"{recipe.epochs}",
         **resumed,
         "Batch size": f"{recipe.batch_size} images" + (f" in {recipe.accumulate} micro-batches" if recipe.accumulate > 1 else ""),
-        "Optimiser": f"{recipe.optimizer}, weight decay {recipe.weight_decay:g}",
+        "Optimiser": f"{recipe.optimizer}, weight decay {recipe.weight_decay:g}"
+        + ("" if recipe.weight_decay_end is None else f" to {recipe.weight_decay_end:g}"),
         "Learning rate": f"{peak:g} at its peak, schedule {recipe.schedule}, {recipe.warmup_epochs:g} epochs of warm-up",
         "Precision": recipe.precision,
         "Seed": f"{recipe.seed}",

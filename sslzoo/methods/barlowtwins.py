@@ -55,8 +55,8 @@ class BarlowTwins(Method):
         }  # fmt: skip
 
     def parameter_groups(self):
-        weights, norms_and_biases = decay_groups(self)
-        return [weights, replace(norms_and_biases, lr_factor=self.config.norm_and_bias_lr)]
+        weights, *norms_and_biases = decay_groups(self)
+        return [weights, *(replace(group, lr_factor=self.config.norm_and_bias_lr) for group in norms_and_biases)]
 
     def _embed(self, pixels):
         return self.projector(features(self.backbone, pixels))

@@ -14,6 +14,7 @@ from sslzoo.data.memory import default_budget
 from sslzoo.errors import InputError, first_line
 from sslzoo.method import Progress
 from sslzoo.methods import method_class
+from sslzoo.parts.drop_path import add_drop_path
 from sslzoo.views import Renderer
 
 from .schema import Recipe
@@ -51,6 +52,8 @@ def _check_memory(recipe: Recipe, images: int, needed: int, free: int) -> None:
 def _step(recipe: Recipe, images: int) -> int:
     """Takes the step and returns the bytes that autograd saves for the backward pass, in float32. Raises any error of the method."""
     method = recipe.method_on_meta().train()
+    if recipe.drop_path:
+        add_drop_path(method, recipe.drop_path, recipe.seed, is_uniform=recipe.drop_path_uniform)
     views, saved = list(recipe.make_views().values()), {}
 
     def record(tensor: Tensor) -> Tensor:

@@ -42,14 +42,20 @@ class Recipe:
     mean, std: of the channels (0 to 1), which views and evaluation are normalised with.
     batch_size: images per optimiser step, over all devices and micro-batches. accumulate: micro-batches per step. Losses that compare
         the images of a batch (contrastive, correlations, prototypes) see one micro-batch at a time, lr_scaling uses the full batch.
-    epochs: passes over the images. optimizer: "sgd", "adam", "adamw" or "lars". weight_decay: of the optimiser, at all steps.
+    epochs: passes over the images. optimizer: "sgd", "adam", "adamw" or "lars".
+    weight_decay: of the optimiser, at the first step. weight_decay_end: where it goes on half a cosine, step by step; None: it stays.
     lr: the peak learning rate, before lr_scaling. lr_scaling: what it is multiplied by, such as "batch/256" of the batch size.
     schedule: of the learning rate, see `sslzoo.optim`. warmup_epochs: first epochs, in which it rises linearly; a run shorter than its
-        warm-up never reaches the peak. final_lr: where the schedule ends, a multiple of the peak.
+        warm-up never reaches the peak. warmup_lr: of the first step, a share of the peak; None: one part of as many as the warm-up has
+        steps. final_lr: where the schedule ends, a multiple of the peak.
     encoder_lr_factor: multiplies the encoder's learning rate. layer_decay: of a transformer, each block's learning rate is this times the
-        next one's. encoder_frozen_epochs: first epochs, in which only what is around the encoder is trained.
+        next one's. patch_lr_factor: multiplies that of a transformer's patch projection.
+    encoder_frozen_epochs: first epochs, in which only what is around the encoder is trained.
+    drop_path: the rate at which images skip residual branches of the student (see `parts.drop_path`): in the last block, and in those
+        before it from 0 on a line. drop_path_uniform: whether it is the rate of all blocks.
     momentum: of SGD and LARS. betas: of AdamW. decay_norm_and_bias: apply weight decay to norms and biases too.
-    clip_norm: the largest global gradient norm, None: no clipping.
+    clip_norm: the largest gradient norm, None: no clipping. clip: whether it is that of all gradients together ("global"), of each
+        tensor's ("tensor") or of each sub-network's ("network": the encoder and what is around it, or as the method divides itself).
     precision: "fp32", or the type of autocast. compile: torch.compile for the loss and the colours of views;
         "auto": off, until a GPU has shown it equal and faster. What cannot be compiled costs a warning.
     seed: of the initial weights, the order of the images, the views and the loss.
@@ -88,15 +94,21 @@ class Recipe:
     eval_resize: int | float | None = None
     eval_crop: int | float | None = None
     accumulate: int = 1
+    weight_decay_end: float | None = None
     warmup_epochs: float = 0.0
+    warmup_lr: float | None = None
     final_lr: float = 0.0
     encoder_lr_factor: float = 1.0
     layer_decay: float = 1.0
+    patch_lr_factor: float = 1.0
     encoder_frozen_epochs: int = 0
+    drop_path: float = 0.0
+    drop_path_uniform: bool = False
     momentum: float = 0.9
     betas: tuple[float, float] = (0.9, 0.999)
     decay_norm_and_bias: bool = True
     clip_norm: float | None = None
+    clip: str = "global"
     precision: str = "fp32"
     compile: Literal["auto"] | bool = "auto"
     seed: int = 0

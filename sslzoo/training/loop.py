@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from sslzoo.data import Batch, source_name
 from sslzoo.method import Progress
-from sslzoo.optim import lr_factor, peak_lr, set_learning_rates
+from sslzoo.optim import clip_gradients, lr_factor, peak_lr, set_learning_rates, set_weight_decay, weight_decay_at
 from sslzoo.processes import all_or_none
 from sslzoo.recipe import Recipe
 from sslzoo.run import Run
@@ -94,7 +94,7 @@ class Training:
         interval_start = time.perf_counter()
         request.start_steps()
         for _ in range(first, self.steps_per_epoch):
-            lr = self._schedule_lr(epoch)
+            lr = self._set_schedules(epoch)
             views = self._train_step(epoch, batches)
             self.step += 1
             bar.update()
@@ -125,8 +125,7 @@ class Training:
                 output = self.model(views, progress)
                 self.accelerator.backward(output["loss"] / recipe.accumulate)
             outputs.append({name: value.detach() for name, value in output.items()})
-        if recipe.clip_norm is not None:
-            self.accelerator.clip_grad_norm_(self.model.parameters(), recipe.clip_norm)
+        self._clip_gradients()
         self.optimizer.step()
         self.optimizer.zero_grad()
         with torch.no_grad():
@@ -135,10 +134,22 @@ class Training:
         self.logs.add([{name: value for name, value in output.items() if not value.ndim} for output in outputs])
         return views
 
-    def _schedule_lr(self, epoch: int) -> float:
-        """Sets the learning rates of the next step; returns that of a parameter group with factor 1."""
+    def _clip_gradients(self) -> None:
         recipe = self.recipe
-        factor = lr_factor(recipe.schedule, self.step, self.steps_per_epoch, recipe.epochs, recipe.warmup_epochs, recipe.final_lr)
+        if recipe.clip_norm is not None and recipe.clip == "global":
+            self.accelerator.clip_grad_norm_(self.model.parameters(), recipe.clip_norm)
+        elif recipe.clip_norm is not None:
+            self.accelerator.unscale_gradients(self.optimizer)
+            clip_gradients(self.optimizer, recipe.clip, recipe.clip_norm)
+
+    def _set_schedules(self, epoch: int) -> float:
+        """Sets learning rates and weight decay of the next step; returns the learning rate of a parameter group with factor 1."""
+        recipe = self.recipe
+        factor = lr_factor(
+            recipe.schedule, self.step, self.steps_per_epoch, recipe.epochs, recipe.warmup_epochs, recipe.final_lr, recipe.warmup_lr
+        )
+        if recipe.weight_decay_end is not None:
+            set_weight_decay(self.optimizer, weight_decay_at(recipe.weight_decay, recipe.weight_decay_end, self.step, self.steps))
         peak = peak_lr(recipe.lr, recipe.lr_scaling, recipe.batch_size)
         set_learning_rates(self.optimizer, peak, factor, epoch)
         return peak * factor

@@ -14,10 +14,11 @@ from accelerate.optimizer import AcceleratedOptimizer
 from torch import nn
 
 from sslzoo.compilation import compiled
-from sslzoo.encoders import depths, fit_image_size, load_pretrained
+from sslzoo.encoders import depths, embedding_parts, fit_image_size, load_pretrained
 from sslzoo.errors import InputError
 from sslzoo.method import Method
 from sslzoo.optim import ParameterGroup, make_optimizer, peak_lr
+from sslzoo.parts.drop_path import add_drop_path
 from sslzoo.processes import rank
 from sslzoo.recipe import Recipe, starting_folder
 
@@ -46,6 +47,8 @@ def make_training_method(recipe: Recipe, accelerator: Accelerator) -> Method:
         method = method.to(memory_format=torch.channels_last)  # pyrefly: ignore[missing-argument]
         if accelerator.num_processes > 1:
             method = nn.SyncBatchNorm.convert_sync_batchnorm(method)
+    if recipe.drop_path:
+        add_drop_path(method, recipe.drop_path, recipe.seed, is_uniform=recipe.drop_path_uniform)
     if compiles(recipe):
         method.loss = compiled(method.loss)
     return method.train()
@@ -72,18 +75,21 @@ def load_starting_weights(method: Method, recipe: Recipe) -> None:
 def encoder_groups(method: Method, recipe: Recipe) -> list[ParameterGroup]:
     """The method's parameter groups, with the learning rates that the recipe gives the encoder's parameters.
 
-    Continued pretraining keeps weight decay off tokens, positions and LayerScale too: it would pull what was learned towards 0.
-    Raises `InputError` for layer_decay on an encoder without blocks.
+    Continued pretraining keeps weight decay off tokens and positions too: it would pull what was learned towards 0.
+    Raises `InputError` for layer_decay or patch_lr_factor on an encoder without blocks.
     """
     factors: dict[int, float] = {}
     exempt: set[int] = set()
     for module in method.modules():
         if type(module) is not type(method.encoder):
             continue
-        depth = depths(module) if recipe.layer_decay < 1 else {}
+        depth = depths(module) if (recipe.layer_decay, recipe.patch_lr_factor) != (1, 1) else {}
+        patches = {id(parameter) for parameter in embedding_parts(module).projection.parameters()} if depth else set()
         for name, parameter in module.named_parameters():
             factors[id(parameter)] = recipe.encoder_lr_factor * recipe.layer_decay ** (max(depth.values(), default=0) - depth.get(name, 0))
-            if recipe.init_from is not None and re.search("token|position|layer_scale|lambda", name):
+            if id(parameter) in patches:
+                factors[id(parameter)] *= recipe.patch_lr_factor
+            if recipe.init_from is not None and re.search("token|position", name):
                 exempt.add(id(parameter))
     groups: list[ParameterGroup] = []
     for group in method.parameter_groups():
@@ -92,8 +98,9 @@ def encoder_groups(method: Method, recipe: Recipe) -> list[ParameterGroup]:
             own = id(parameter) in factors
             frozen = max(group.frozen_epochs, recipe.encoder_frozen_epochs) if own else group.frozen_epochs
             decay, factor = group.decay and id(parameter) not in exempt, group.lr_factor * factors.get(id(parameter), 1.0)
-            part = replace(group, parameters=[], decay=decay, frozen_epochs=frozen, lr_factor=factor)
-            parts.setdefault((decay, frozen, factor), part).parameters.append(parameter)
+            network = (group.network or ("encoder" if own else "heads")) if recipe.clip == "network" else None
+            part = replace(group, parameters=[], decay=decay, frozen_epochs=frozen, lr_factor=factor, network=network)
+            parts.setdefault((decay, frozen, factor, network), part).parameters.append(parameter)
         groups += parts.values() or [group]
     return groups
 
