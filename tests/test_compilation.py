@@ -15,6 +15,7 @@ from sslzoo.recipe import read_recipe
 from sslzoo.run import Run
 from sslzoo.training import loop
 
+UNFREEZE = gc.unfreeze  # conftest.py takes it away when all tests are collected
 FAILED = "torch.compile failed on {}, which goes on without it: no C++ compiler"
 
 
@@ -88,6 +89,8 @@ def test_a_run_without_a_compiler_ends_like_an_eager_one(backend, tmp_path, monk
     """It also changes from false to true on the way, and gives garbage collection back as it was."""
     frozen, add = [], loop.Logs.add
     monkeypatch.setattr(loop.Logs, "add", lambda *arguments: frozen.append(gc.get_freeze_count()) or add(*arguments))
+    monkeypatch.setattr(gc, "unfreeze", UNFREEZE)
+    UNFREEZE()
     before = gc.get_freeze_count()
     eager = train(short_recipe("simclr", epochs=2), tmp_path / "eager")
     assert "compile            off (auto: until a GPU has shown it equal and faster)" in capsys.readouterr().err
