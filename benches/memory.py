@@ -28,13 +28,14 @@ def main() -> None:
     parser.add_argument("--format", default="JPEG", choices=["JPEG", "PNG"])
     parser.add_argument("--encoder", default="res6")
     parser.add_argument("--crop", type=int, default=224, help="px that the encoder sees")
+    parser.add_argument("--patches", action="store_true", help="embed each patch")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         to_plain(build_encoder(encoder_config(options.encoder, options.crop))).save_pretrained(folder / "model")
         Preprocessing(options.crop * 8 // 7, options.crop).write(folder / "model")
         make_photos(folder, options)
-        embed = [sys.executable, "-m", "sslzoo.cli", "embed", folder / "model", folder / "photos"]
+        embed = [sys.executable, "-m", "sslzoo.cli", "embed", folder / "model", folder / "photos", *["--patches"] * options.patches]
         began = time.perf_counter()
         subprocess.run([*embed, "--output", folder / "features.parquet"], check=True)
         seconds = time.perf_counter() - began

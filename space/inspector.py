@@ -17,9 +17,9 @@ from transformers import PreTrainedModel
 from uploads import open_upload
 
 from sslzoo.data import EMBEDDED, hub_id, load_images
-from sslzoo.encoders import features, load_pretrained
+from sslzoo.encoders import feature_map, features, load_pretrained
 from sslzoo.errors import InputError, first_line
-from sslzoo.evaluation import Preprocessing, class_attention, feature_map, nearest, pca_map, required_resolution
+from sslzoo.evaluation import Preprocessing, class_attention, nearest, pca_map, required_resolution
 from sslzoo.hub import Entry
 from sslzoo.recipe import Recipe, read_recipe, shipped_recipes
 

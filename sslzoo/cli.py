@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING
 
 from sslzoo.cli_catalogue import compare_runs, explain_recipe, list_encoders, list_methods, list_recipes
 from sslzoo.cli_parser import make_parser
-from sslzoo.errors import InputError, PublishError, StoppedError, TrainingError, first_line
+from sslzoo.errors import InputError, PublishError, StoppedError, TrainingError, first_line, printable
 
 if TYPE_CHECKING:
     from sslzoo.stopping import TimeLimit
+
+_MOST_LINES = 20  # of pairs that `similar` prints
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -191,9 +193,27 @@ def _embed(options: argparse.Namespace) -> None:
     _hide_progress_bars()
     count = embed(
         options.model, options.data, options.output, split=options.split, image_column=options.image_column,
-        label_column=options.label_column, cpu=options.cpu,
+        label_column=options.label_column, patches=options.patches, cpu=options.cpu,
     )  # fmt: skip
     print(f"{options.output}: {count} rows")
+
+
+def _similar(options: argparse.Namespace) -> None:
+    from sslzoo.similar import PAIRS, SHEET, similar
+
+    _hide_progress_bars()
+    pairs, about = similar(
+        options.model, options.data, options.output, image=options.image, k=options.k, threshold=options.threshold, split=options.split,
+        image_column=options.image_column, label_column=options.label_column, cpu=options.cpu,
+    )  # fmt: skip
+    if options.json:
+        for pair in pairs:
+            print(json.dumps(pair._asdict()))
+        return
+    for pair in pairs[:_MOST_LINES]:
+        print(f"{pair.cosine:.4f}  {printable(pair.image)}  {printable(pair.similar)}")
+    print(about)
+    print(f"{options.output / PAIRS} has all pairs, {options.output / SHEET} shows them")
 
 
 def _is_main_process() -> bool:
@@ -220,7 +240,7 @@ def _hide_progress_bars() -> None:
 _COMMANDS = {
     "list": list_recipes, "methods": list_methods, "encoders": list_encoders, "explain": explain_recipe, "compare": compare_runs,
     "train": _train, "evaluate": _evaluate, "reproduce": _reproduce, "import": _import, "card": _card,
-    "publish": _publish, "export": _export, "embed": _embed,
+    "publish": _publish, "export": _export, "embed": _embed, "similar": _similar,
 }  # fmt: skip
 
 

@@ -86,14 +86,28 @@ def make_parser() -> argparse.ArgumentParser:
     export.add_argument("--output", type=Path, required=True, metavar="FILE.onnx")
 
     embed = commands.add_parser("embed", help="write the features of a data set to Parquet")
-    embed.add_argument("model", help="a run folder or Hub id")
-    embed.add_argument("data", help="a data set, or a folder of images")
+    _add_model_and_data(embed)
     embed.add_argument("--output", type=Path, required=True, metavar="FILE.parquet")
-    embed.add_argument("--split", default="train")
-    embed.add_argument("--image-column")
-    embed.add_argument("--label-column", help="none: no labels")
+    embed.add_argument("--patches", action="store_true", help="one vector for each patch, in place of one for each image")
     _add_cpu(embed)
+
+    similar = commands.add_parser("similar", help="find near duplicates in a folder, or what is most similar to an image")
+    _add_model_and_data(similar)
+    similar.add_argument("--image", metavar="FILE", help="find its nearest neighbours; also the name of an image in the data")
+    similar.add_argument("--k", type=int, default=10, help="nearest neighbours of each image (default: %(default)s)")
+    similar.add_argument("--threshold", type=float, default=0.95, help="cosine similarity of near duplicates (default: %(default)s)")
+    similar.add_argument("--output", type=Path, default=Path("similar"), metavar="FOLDER", help="default: %(default)s")
+    similar.add_argument("--json", action="store_true", help="one JSON object a pair")
+    _add_cpu(similar)
     return parser
+
+
+def _add_model_and_data(command: argparse.ArgumentParser) -> None:
+    command.add_argument("model", help="a run folder or Hub id")
+    command.add_argument("data", help="a data set, or a folder of images")
+    command.add_argument("--split", default="train")
+    command.add_argument("--image-column")
+    command.add_argument("--label-column", help="none: no labels")
 
 
 def _add_cpu(command: argparse.ArgumentParser) -> None:

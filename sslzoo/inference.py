@@ -11,9 +11,10 @@ from typing import Any
 
 from huggingface_hub import constants
 from tqdm import tqdm
+from transformers import PreTrainedModel
 
 from sslzoo.accelerator import make_accelerator, on_cpu
-from sslzoo.data import load_images
+from sslzoo.data import ImageSet, load_images
 from sslzoo.encoders import model_folder
 from sslzoo.errors import InputError, first_line
 from sslzoo.evaluation import (
@@ -144,14 +145,23 @@ def measure_stored(
 
 def embed(
     name: str, source: str, output: Path, *, split: str = "train", image_column: str | None = None, label_column: str | None = None,
-    cpu: bool = False,
+    patches: bool = False, cpu: bool = False,
 ) -> int:  # fmt: skip
     """Writes the features of a data set to the Parquet file `output` (see `write_features`); returns the number of rows.
 
+    patches: one feature for each patch of an image, or each place of its last feature map, instead of one for all of it.
     Broken images have no row; warnings name and count them. Raises `InputError`.
     """
     if output.suffix != ".parquet" or not output.absolute().parent.is_dir():
         raise InputError(f"cannot write '{output}': a file name that ends in .parquet, in a folder that exists, is needed")
+    encoder, preprocessing, images = load_for_features(name, source, split, image_column, label_column, cpu)
+    return write_with_progress(encoder, preprocessing, images, output, patches=patches)
+
+
+def load_for_features(
+    name: str, source: str, split: str, image_column: str | None, label_column: str | None, cpu: bool
+) -> tuple[PreTrainedModel, Preprocessing, ImageSet]:  # fmt: skip
+    """An encoder on its device, its preprocessing, and images to embed, however many of them are broken. Raises `InputError`."""
     folder = model_folder(name)
     device, preprocessing = make_accelerator("fp32", cpu).device, Preprocessing.read(folder)
     encoder = load_encoder(folder, preprocessing).to(device)
@@ -160,10 +170,17 @@ def embed(
         source, split, image_column=image_column, label_column=label_column, resolution=required_resolution(preprocessing),
         device=device, budget=0, broken_share=1.0,
     )  # fmt: skip
+    return encoder, preprocessing, images
+
+
+def write_with_progress(
+    encoder: PreTrainedModel, preprocessing: Preprocessing, images: ImageSet, output: Path, *, patches: bool = False
+) -> int:  # fmt: skip
+    """`write_features` with a progress bar and a warning that counts broken images; returns the number of rows."""
     with _bar("images", len(images), output.name) as bar:
-        count = write_features(encoder, images, preprocessing, output, done=bar.update)
+        count = write_features(encoder, images, preprocessing, output, patches=patches, done=bar.update)
     if images.skipped:
-        _log.warning("%d images of %s cannot be read and have no row", len(images.skipped), source)
+        _log.warning("%d images of %s cannot be read and have no row", len(images.skipped), images.source)
     return count
 
 

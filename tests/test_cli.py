@@ -116,6 +116,8 @@ def test_embed_writes_the_features_of_every_image(run_folder, tmp_path, capsys):
         expected = features(load_pretrained(run_folder), Preprocessing.read(run_folder)(batch.pixels, batch.sizes))
     assert np.allclose(np.array(table["feature"].to_pylist()), expected.numpy(), atol=1e-5)
     assert table["label"].to_pylist() == batch.labels.tolist()
+    assert main(["embed", str(run_folder), "digits", "--split", "test", "--output", str(file), "--patches", "--cpu"]) == 0
+    assert parquet.read_table(file, columns=["grid"])["grid"].to_pylist() == [[8, 8]] * 500
 
 
 def test_card_and_dry_run_of_publish(run_folder, capsys):

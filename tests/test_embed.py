@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 from transformers import pipeline
 
-from sslzoo.data import load_images
+from sslzoo.data import Subset, load_images
 from sslzoo.encoders import build_encoder, encoder_config, features, load_pretrained, to_plain
-from sslzoo.evaluation import Preprocessing, write_features
+from sslzoo.evaluation import Preprocessing, features_origin, read_origin, write_features
 
 CPU = torch.device("cpu")
 PREPROCESSING = Preprocessing(16, 16)
@@ -51,11 +51,11 @@ def encoder(seed=0):
     return build_encoder(encoder_config("res6", 16)).eval()
 
 
-def write(file, model, images, preprocessing=PREPROCESSING, most=None):
+def write(file, model, images, preprocessing=PREPROCESSING, most=None, patches=False):
     """Batches of 8: parts of 128 of the 500 images. Returns the number of rows and what was counted."""
     with Counter(model, most) as counter:
         try:
-            return write_features(model, images, preprocessing, file, batch_size=8, done=counter), counter
+            return write_features(model, images, preprocessing, file, batch_size=8, patches=patches, done=counter), counter
         except Stopped:
             assert not file.exists(), "the file appears once it is complete"
             return None, counter
@@ -215,3 +215,49 @@ def test_name_is_the_path_whatever_is_in_it_and_classes_have_their_names(tmp_pat
     assert label == datasets.ClassLabel(names=["a\u200db", "b\u00a0c"])
     back = [os.fsencode(name[:-8]) + b"\xe9.png" if name.endswith("\\xe9.png") else os.fsencode(name) for name in table["name"].to_pylist()]
     assert all(os.path.isfile(os.fsencode(tmp_path / "photos") + b"/" + name) for name in back)
+
+
+@pytest.mark.parametrize(("name", "size", "grid"), [("vit-xs4", 16, (4, 4)), ("res6", 16, (8, 8))])
+def test_patches_are_those_of_a_direct_forward_pass(name, size, grid, digits, tmp_path):
+    torch.manual_seed(0)
+    model = build_encoder(encoder_config(name, size)).eval()
+    assert write(tmp_path / "patches.parquet", model, digits, patches=True)[0] == 500
+    table = parquet.read_table(tmp_path / "patches.parquet")
+    assert table.column_names == ["row", "name", "label", "grid", "feature"]
+    assert table["grid"].to_pylist() == [list(grid)] * 500
+    places = table["feature"].combine_chunks().flatten().flatten().to_numpy().reshape(500, *grid, -1)
+    (batch,) = digits.batches([torch.arange(500)])
+    with torch.no_grad():
+        last = model(pixel_values=PREPROCESSING(batch.pixels, batch.sizes)).last_hidden_state
+    expected = last.permute(0, 2, 3, 1) if last.ndim == 4 else last[:, 1:].unflatten(1, grid)
+    torch.testing.assert_close(torch.tensor(places), expected)
+    assert datasets.Dataset.from_parquet(str(tmp_path / "patches.parquet"))[499]["feature"] == table["feature"][499].as_py()
+
+
+def test_patches_in_memory_are_bounded_and_go_on_where_they_were(digits, tmp_path, monkeypatch):
+    """64 places of 64 numbers: 16 KiB an image, so that a part holds 10 images and not 128."""
+    monkeypatch.setattr("sslzoo.evaluation.embed._PART_BYTES", 10 * 16 * 1024 + 1)
+    digits = Subset(digits, torch.arange(35))
+    for name, stops in (("once", []), ("twice", [20])):
+        for most in stops:
+            write(tmp_path / f"{name}.parquet", encoder(), digits, most=most, patches=True)
+        rows, counter = write(tmp_path / f"{name}.parquet", encoder(), digits, patches=True)
+        assert rows == 35 and counter.images[0] == sum(10 for _ in stops), counter.images
+    group = parquet.ParquetFile(tmp_path / "once.parquet").metadata
+    assert [group.row_group(index).num_rows for index in range(group.num_row_groups)] == [10, 10, 10, 5]
+    assert (tmp_path / "once.parquet").read_bytes() == (tmp_path / "twice.parquet").read_bytes()
+
+
+def test_features_and_patches_do_not_share_parts_and_a_file_says_what_it_is_of(digits, tmp_path, caplog):
+    model, file = encoder(), tmp_path / "features.parquet"
+    write(file, model, digits, most=300)
+    _, counter = write(file, model, digits, patches=True, most=8)
+    assert counter.images[0] == 0 and "starting over" in caplog.text
+    write(file, model, digits)
+    origin = features_origin(model, digits, PREPROCESSING)
+    assert read_origin(file) == origin
+    train = load_images("digits", "train", device=CPU)
+    others = (encoder(1), digits, PREPROCESSING), (model, train, PREPROCESSING), (model, digits, Preprocessing(20, 16))
+    assert origin not in [features_origin(*other) for other in others] + [features_origin(model, digits, PREPROCESSING, patches=True)]
+    (tmp_path / "other.parquet").write_bytes(b"none")
+    assert read_origin(tmp_path / "other.parquet") is read_origin(tmp_path / "none.parquet") is None

@@ -4,22 +4,22 @@ import copy
 
 import pytest
 import torch
-from transformers import (
-    Dinov2WithRegistersConfig,
-    Dinov2WithRegistersModel,
-    IJepaConfig,
-    IJepaModel,
-    SwinConfig,
-    SwinModel,
-    ViTMAEConfig,
-    ViTMAEModel,
-)
+from families import FAMILIES, random_encoder
+from transformers import Dinov2WithRegistersConfig, Dinov2WithRegistersModel, IJepaConfig, IJepaModel, ViTMAEConfig, ViTMAEModel
 
-from sslzoo.encoders import build_encoder, encoder_config, tokens
+from sslzoo.encoders import build_encoder, encoder_config, feature_map, features, tokens
 from sslzoo.errors import InputError
-from sslzoo.evaluation.feature_maps import class_attention, feature_map, pca_map
+from sslzoo.evaluation.feature_maps import class_attention, pca_map
 
 SMALL = {"image_size": 16, "patch_size": 4, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+
+# Tokens before the patches.
+SPECIAL = {
+    "vit": 1, "vit_msn": 1, "dinov2": 1, "dinov2_with_registers": 4, "dinov3_vit": 4, "clip": 1, "beit": 1, "beit, shared bias": 1,
+    "data2vec": 1, "data2vec, shared bias": 1, "dinov3_convnext": 1,
+}  # fmt: skip
+
+AVERAGED = ("ijepa", "data2vec", "data2vec, shared bias", "swin", "swinv2", "resnet")  # whose features are the mean of the places
 
 
 def pixels(height=16, width=16, count=2):
@@ -63,19 +63,40 @@ class TestFeatureMap:
         last = encoder(pixels(16, 24)).last_hidden_state
         assert last.shape[1] == 1 + 3 + 24 and torch.equal(feature_map(encoder, pixels(16, 24))[:, 0, 0], last[:, 4])
 
-    @pytest.mark.parametrize(
-        "encoder",
-        [
-            ViTMAEModel(ViTMAEConfig(**SMALL)),
-            SwinModel(SwinConfig(image_size=32, patch_size=4, embed_dim=8, depths=[1, 1], num_heads=[2, 2], window_size=4)),
-        ],
-        ids=["masked", "pooled"],
-    )
-    def test_tokens_that_are_not_the_patches_are_refused(self, encoder):
-        side = encoder.config.image_size
+    def test_tokens_that_are_not_the_patches_are_refused(self):
+        masked = ViTMAEModel(ViTMAEConfig(**SMALL)).eval()
         for function in (feature_map, class_attention):
-            with pytest.raises(InputError, match=f"'{encoder.config.model_type}'"):
-                function(encoder.eval(), pixels(side, side))
+            with pytest.raises(InputError, match="'vit_mae'"):
+                function(masked, pixels())
+
+    def test_windows_are_a_map_of_square_images_and_no_attention(self):
+        swin = random_encoder("swin")
+        assert feature_map(swin, pixels(32, 32)).shape == (2, 4, 4, 16)
+        with pytest.raises(InputError, match="'swin'"):
+            feature_map(swin, pixels(32, 64))
+        with pytest.raises(InputError, match="'swin' has no class token"):
+            class_attention(swin, pixels(32, 32))
+
+    @pytest.mark.parametrize("family", FAMILIES)
+    def test_of_every_family_is_its_places_after_the_norm_that_is_evaluated(self, family):
+        encoder = random_encoder(family)
+        with torch.no_grad():
+            out = encoder(pixel_values=pixels(32, 32))
+            last = out.last_hidden_state
+            places = last.flatten(2).mT if last.ndim == 4 else last[:, SPECIAL.get(family, 0) :]
+            if family in ("convnext", "convnextv2"):
+                places = encoder.layernorm(places)
+            elif family == "clip":
+                places = encoder.post_layernorm(places)
+            elif family == "beit":
+                places = encoder.pooler.layernorm(places)
+            found = feature_map(encoder, pixels(32, 32))
+            assert found.shape[1] == found.shape[2] and found.flatten(1, 2).shape == places.shape
+            torch.testing.assert_close(found.flatten(1, 2), places)
+            if family == "clip":  # the norm is the one that makes the evaluated token
+                torch.testing.assert_close(encoder.post_layernorm(last[:, 0]), features(encoder, pixels(32, 32)))
+            elif family in AVERAGED:
+                torch.testing.assert_close(places.mean(1), features(encoder, pixels(32, 32)))
 
 
 def places(coordinates, directions, offset):

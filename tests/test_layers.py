@@ -22,7 +22,7 @@ LEVELS = {
     "provenance": 3.5,
     "run": 4,
     "training": 5, "inference": 5, "export": 5, "hub": 5,
-    "reproduce": 5.5,
+    "reproduce": 5.5, "contact_sheet": 5.5, "similar": 5.7,
     "explain": 3.2, "cli_parser": 3, "cli_catalogue": 5.8, "cli": 6, "__main__": 7,
 }  # fmt: skip
 

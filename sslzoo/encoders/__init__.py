@@ -4,7 +4,16 @@ from .architecture import describe, from_description, limit_size
 from .blocks import ResidualBranch, blocks, depths, drop_path, residual_branches
 from .convert import ConvertedEncoder, convert_weights
 from .embedding import embedding_parts
-from .features import encoder_outputs, feature_width, features, features_and_map, freeze_pooling, pool_tokens
+from .features import (
+    encoder_outputs,
+    feature_map,
+    feature_width,
+    features,
+    features_and_map,
+    freeze_pooling,
+    output_grid,
+    pool_tokens,
+)
 from .folder import model_folder, read_config, read_json
 from .image_size import fit_image_size
 from .names import ENCODERS, SMALL_IMAGE, encoder_config
@@ -13,8 +22,9 @@ from .pretrained import check_finite, load_pretrained, weights_digest
 from .tokens import token_grid, tokens
 
 __all__ = [
-    "ENCODERS", "SMALL_IMAGE", "ConvertedEncoder", "ResidualBranch", "blocks", "build_encoder", "check_finite", "convert_weights",
-    "depths", "describe", "drop_path", "embedding_parts", "encoder_config", "encoder_outputs", "feature_width", "features",
+    "ENCODERS", "SMALL_IMAGE", "ConvertedEncoder", "ResidualBranch", "blocks", "build_encoder", "check_finite", "convert_weights", "depths",
+    "describe", "drop_path", "embedding_parts", "encoder_config", "encoder_outputs", "feature_map", "feature_width", "features",
     "features_and_map", "fit_image_size", "freeze_pooling", "from_description", "limit_size", "load_pretrained", "model_folder",
-    "pool_tokens", "read_config", "read_json", "residual_branches", "to_plain", "token_grid", "tokens", "weights_digest", "without_pooler",
+    "output_grid", "pool_tokens", "read_config", "read_json", "residual_branches", "to_plain", "token_grid", "tokens", "weights_digest",
+    "without_pooler",
 ]  # fmt: skip

@@ -5,6 +5,7 @@ import inspect
 import math
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -33,6 +34,44 @@ def features_and_map(encoder: PreTrainedModel, pixels: Tensor) -> tuple[Tensor, 
         side = math.isqrt(last.shape[1] - special)
         last = last[:, special:].mT.unflatten(2, (side, side))
     return _pooled(encoder, out), last
+
+
+@torch.no_grad()
+def feature_map(encoder: PreTrainedModel, pixels: Tensor) -> Tensor:
+    """The features of each place, (n, h, w, width): a transformer's patch tokens, or a convolutional network's last feature map.
+
+    Without class and register tokens, and after the encoder's last norm, also where the encoder itself applies it to what is pooled alone.
+
+    encoder: in evaluation mode. pixels: (n, 3, height, width), normalised.
+    Raises `InputError` for an encoder whose tokens do not match its patches.
+    """
+    places = encoder_outputs(encoder, pixels).last_hidden_state
+    if places.ndim == 4:
+        places = places.permute(0, 2, 3, 1)
+    else:
+        height, width = output_grid(encoder, pixels, places.shape[1])
+        places = places[:, -height * width :].unflatten(1, (height, width))
+    norm = _norm_of_pooled(encoder)
+    return places if norm is None else norm(places)
+
+
+def output_grid(encoder: PreTrainedModel, pixels: Tensor, count: int) -> tuple[int, int]:
+    """Places along height and width of what the encoder makes of the pixels.
+
+    Raises `InputError` if `count` tokens cannot be its patches and a few special tokens.
+    """
+    kind, (height, width) = encoder.config.model_type, pixels.shape[-2:]
+    patch = getattr(encoder.config, "patch_size", None)
+    if isinstance(patch, int) and not kind.startswith("swin"):
+        height, width = height // patch, width // patch
+        if count in range(height * width, height * width + 16):
+            return height, width
+    elif height == width and (kind.startswith("swin") or kind == "dinov3_convnext"):  # whose maps shrink from stage to stage
+        places = count - _special_tokens(encoder)
+        side = math.isqrt(places)
+        if places == side * side:
+            return side, side
+    raise InputError(f"the {count} tokens of an encoder '{kind}' do not match its patches")
 
 
 def pool_tokens(encoder: PreTrainedModel, tokens: Tensor) -> Tensor:
@@ -80,6 +119,14 @@ def encoder_outputs(encoder: PreTrainedModel, pixels: Tensor, **options: Any):
 
 def _pooling_head(encoder: PreTrainedModel) -> nn.Module | None:
     return first_of(encoder, "head", "pooler")  # SigLIP's, BEiT's
+
+
+def _norm_of_pooled(encoder: PreTrainedModel) -> nn.Module | None:
+    """The last norm of a family that applies it to the pooled features and not to the places."""
+    kind = encoder.config.model_type
+    if kind in ("convnext", "convnextv2"):
+        return encoder.layernorm
+    return encoder.post_layernorm if kind == "clip_vision_model" else first_of(first_of(encoder, "pooler"), "layernorm")  # BEiT's
 
 
 def _pooled(encoder: PreTrainedModel, out) -> Tensor:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import math
 import os
 import shutil
 from collections.abc import Callable
@@ -14,51 +15,61 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from sslzoo.data import ImageSet
-from sslzoo.encoders import feature_width, features
+from sslzoo.encoders import feature_map, feature_width, features
 from sslzoo.files import sha256_of
 
 from .preprocessing import Preprocessing
 
 _BATCHES = 16  # per part, which becomes a row group of the file: 4,096 rows with the default batch size
+_PART_BYTES = 2**25  # of features at most, unless a single image has more
+_ORIGIN = b"sslzoo"  # the key of `features_origin` in the file's schema
 _log = logging.getLogger(__name__)
 
 
 @torch.no_grad()
 def write_features(
-    encoder: PreTrainedModel, images: ImageSet, preprocessing: Preprocessing, file: Path, batch_size: int = 256,
-    done: Callable[[int], None] = lambda count: None,
+    encoder: PreTrainedModel, images: ImageSet, preprocessing: Preprocessing, file: Path, batch_size: int = 256, *,
+    patches: bool = False, done: Callable[[int], None] = lambda count: None,
 ) -> int:  # fmt: skip
     """Writes one row per image, in the order of the data set; returns the number of rows. Broken images are left out.
 
     Columns: "row"; "name", the image's path in the data set (see `data.names.utf8_path`) or "row 17" if it has none; "label", null for an
     image without one, a `ClassLabel` to `datasets` if the classes have names, no column if there are no labels; "feature", a list of
-    float32.
+    float32. With `patches`, a "feature" is a list of one such list for each place of `feature_map`, row by row from the upper left, and a
+    column "grid" holds their number along height and width.
 
     The file appears once it is complete; until then its parts are in the folder `.<name>.parts` next to it. A resumed run reuses intact
-    parts of the same weights, data, preprocessing and batch size, and its file is byte for byte that of an uninterrupted run.
+    parts of the same weights, data, preprocessing and batch size, and its file is byte for byte that of an uninterrupted run. What its
+    features are of stands in the file's schema: see `features_origin`.
     done: called with the number of images since the last call; those of an earlier run are counted at once.
+    Raises `InputError` for an encoder that has no feature map, if patches are requested.
     """
     import pyarrow.parquet as parquet
 
     encoder.eval()
     device = next(encoder.parameters()).device
-    chunks = torch.arange(len(images)).split(batch_size * _BATCHES)
-    data = [images.source, images.split, images.fingerprint, len(images)]
+    shape: tuple[int, ...] = (feature_width(encoder),)
+    if patches:
+        shape = feature_map(encoder, torch.zeros(1, 3, preprocessing.crop, preprocessing.crop, device=device)).shape[1:]
+    per_part = min(batch_size * _BATCHES, max(1, _PART_BYTES // (4 * math.prod(shape))))
+    chunks = torch.arange(len(images)).split(per_part)
+    origin = features_origin(encoder, images, preprocessing, patches)
     parts = _Parts(
         file.with_name(f".{file.name}.parts"),
-        {"encoder_sha256": _digest(encoder), "data": data, "preprocessing": preprocessing._asdict(), "batch_size": batch_size},
+        {**origin, "data": [images.source, images.split, images.fingerprint, len(images)], "batch_size": batch_size, "part": per_part},
     )
     missing = [number for number in range(len(chunks)) if not parts.is_intact(number)]
     done(len(images) - sum(len(chunks[number]) for number in missing))
     for number in missing:
         chunk = chunks[number]
         # Allocated at once: small blocks that stay between the large ones of the batches would keep malloc from reusing those.
-        positions, rows, embeddings = torch.empty_like(chunk), torch.empty_like(chunk), torch.empty(len(chunk), feature_width(encoder))
+        positions, rows, embeddings = torch.empty_like(chunk), torch.empty_like(chunk), torch.empty(len(chunk), *shape)
         count = 0
         for read, batch in images.read(chunk, batch_size):
             filled = slice(count, count + len(read))
             positions[filled], rows[filled] = read, batch.samples
-            embeddings[filled] = features(encoder, preprocessing(batch.pixels, batch.sizes).to(device))
+            pixels = preprocessing(batch.pixels, batch.sizes).to(device)
+            embeddings[filled] = feature_map(encoder, pixels) if patches else features(encoder, pixels)
             count += len(read)
             done(len(read))
         if count < len(chunk):
@@ -68,6 +79,7 @@ def write_features(
     temporary = file.with_name(f".{file.name}.new")
     count = 0
     schema = _with_classes(parquet.read_schema(parts.file(0)), images.label_names)
+    schema = schema.with_metadata({**(schema.metadata or {}), _ORIGIN: json.dumps(origin)})
     with parquet.ParquetWriter(temporary, schema) as writer:
         for number in range(len(chunks)):
             table = parquet.read_table(parts.file(number)).cast(schema)
@@ -78,6 +90,26 @@ def write_features(
     os.replace(temporary, file)
     parts.remove()
     return count
+
+
+def features_origin(encoder: PreTrainedModel, images: ImageSet, preprocessing: Preprocessing, patches: bool = False) -> dict[str, Any]:
+    """What features are of: digests of encoder and images, the preprocessing, and whether there is one for each patch.
+
+    Holds no path, as the file may be published. Equal to `read_origin` of a file if, and only if, its features need not be made again.
+    """
+    prepared = {key: list(value) if isinstance(value, tuple) else value for key, value in preprocessing._asdict().items()}  # as JSON has it
+    return {"encoder_sha256": _digest(encoder), "data_sha256": images.fingerprint, "preprocessing": prepared, "patches": patches}
+
+
+def read_origin(file: Path) -> dict[str, Any] | None:
+    """The `features_origin` of a file of `write_features`; None for any other file, or none."""
+    import pyarrow
+    import pyarrow.parquet as parquet
+
+    try:
+        return json.loads((parquet.read_schema(file).metadata or {})[_ORIGIN])
+    except (OSError, ValueError, KeyError, pyarrow.ArrowException):
+        return None
 
 
 class _Parts:
@@ -134,15 +166,24 @@ def _table(images: ImageSet, positions: Tensor, rows: Tensor, embeddings: Tensor
     if images.labels is not None:
         labels = images.labels[positions].numpy()
         columns["label"] = arrow.array(labels, mask=labels < 0)
-    columns["feature"] = arrow.FixedSizeListArray.from_arrays(arrow.array(embeddings.numpy().ravel()), embeddings.shape[1])
-    return arrow.table(columns, schema=_schema(images, embeddings.shape[1]))
+    places = math.prod(embeddings.shape[1:-1])
+    values = arrow.FixedSizeListArray.from_arrays(arrow.array(embeddings.numpy().ravel()), embeddings.shape[-1])
+    if embeddings.ndim > 2:
+        grid = torch.tensor(embeddings.shape[1:3], dtype=torch.int32).repeat(len(embeddings))
+        columns["grid"] = arrow.FixedSizeListArray.from_arrays(arrow.array(grid.numpy()), 2)
+        values = arrow.FixedSizeListArray.from_arrays(values, places)
+    columns["feature"] = values
+    return arrow.table(columns, schema=_schema(images, embeddings.shape[1:]))
 
 
-def _schema(images: ImageSet, width: int):
+def _schema(images: ImageSet, shape: tuple[int, ...]):
     import pyarrow as arrow
 
     label = [] if images.labels is None else [("label", arrow.int64())]
-    return arrow.schema([("row", arrow.int64()), ("name", arrow.string()), *label, ("feature", arrow.list_(arrow.float32(), width))])
+    feature, grid = arrow.list_(arrow.float32(), shape[-1]), []
+    if len(shape) > 1:
+        feature, grid = arrow.list_(feature, shape[0] * shape[1]), [("grid", arrow.list_(arrow.int32(), 2))]
+    return arrow.schema([("row", arrow.int64()), ("name", arrow.string()), *label, *grid, ("feature", feature)])
 
 
 def _with_classes(schema, label_names: list[str] | None):

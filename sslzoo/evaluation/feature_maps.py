@@ -1,4 +1,4 @@
-"""Spatial features of an encoder: feature maps, their principal components as colours, and the class token's attention."""
+"""Pictures of what an encoder sees: the principal components of a feature map as colours, and the class token's attention."""
 
 import copy
 
@@ -6,25 +6,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from sslzoo.encoders import encoder_outputs
+from sslzoo.encoders import encoder_outputs, output_grid
 from sslzoo.errors import InputError
 from sslzoo.parts.precision import in_float64
 
 _MIN_SPREAD = 1e-5  # relative to the first component; anything below is rounding
-
-
-@torch.no_grad()
-def feature_map(encoder: PreTrainedModel, pixels: Tensor) -> Tensor:
-    """The spatial features (n, h, w, width): a ViT's patch tokens after the last norm, or a convolutional network's last feature map.
-
-    encoder: in evaluation mode. pixels: (n, 3, height, width), normalised. Class and register tokens are left out.
-    Raises `InputError` for an encoder whose tokens do not match its patches.
-    """
-    last = encoder_outputs(encoder, pixels).last_hidden_state
-    if last.ndim == 4:
-        return last.permute(0, 2, 3, 1)
-    height, width = _grid(encoder, pixels, last.shape[1])
-    return last[:, -height * width :].unflatten(1, (height, width))
 
 
 def pca_map(maps: Tensor) -> Tensor:
@@ -64,17 +50,7 @@ def class_attention(encoder: PreTrainedModel, pixels: Tensor) -> Tensor:
     if not attentions:
         raise InputError(f"an encoder '{name}' does not return its attention")
     last = attentions[-1]
-    height, width = _grid(encoder, pixels, last.shape[-1])
+    height, width = output_grid(encoder, pixels, last.shape[-1])
     if last.shape[-1] == height * width:
         raise InputError(f"an encoder '{name}' has no class token whose attention could be shown")
     return last[:, :, 0, -height * width :].unflatten(2, (height, width))
-
-
-def _grid(encoder: PreTrainedModel, pixels: Tensor, count: int) -> tuple[int, int]:
-    """Patches along height and width. Raises `InputError` if `count` tokens cannot be these patches and a few special tokens."""
-    patch = getattr(encoder.config, "patch_size", None)
-    if isinstance(patch, int):
-        height, width = pixels.shape[-2] // patch, pixels.shape[-1] // patch
-        if count in range(height * width, height * width + 16):
-            return height, width
-    raise InputError(f"the {count} tokens of an encoder '{encoder.config.model_type}' do not match its patches")

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import torch
 
-from sslzoo.evaluation import Preprocessing, feature_map, load_encoder, pca_map
+from sslzoo.encoders import feature_map
+from sslzoo.evaluation import Preprocessing, load_encoder, pca_map
 from sslzoo.run import Run
 
 from .pictures import MAPS, QUERIES, WIDTH, blank_page, save_picture
