@@ -10,6 +10,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from sslzoo.encoders import feature_width, pool_tokens, token_grid, tokens
 
+from .chunks import in_chunks
 from .gather import gather
 from .hyperparameters import dim, positive, rows, share
 from .masking import split_patches
@@ -66,7 +67,7 @@ def predict_assignments(
         targets = teacher(target)
     mask_ratios = [config.mask_ratio, *[config.focal_mask_ratio] * (len(anchors) - 1)]
     visible = visible_patches(anchors, token_grid(student.backbone)[1], mask_ratios, draw)
-    embeddings = torch.cat(forward_views(method, student, anchors, visible))
+    embeddings = torch.stack(forward_views(method, student, anchors, visible), dim=1)
     return assignment_cross_entropy(embeddings, targets, prototypes, config.temperature, config.sharpening)
 
 
@@ -82,15 +83,22 @@ def assignment_cross_entropy(
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """The cross entropy of the embeddings' assignments with those of their images' targets, and the embeddings' mean assignment (k,).
 
-    embeddings: (views * n, d), view by view. targets: (n, d), without gradient. prototypes: (k, d). All are normalised here.
+    embeddings: (n, views, d). targets: (n, d), without gradient. prototypes: (k, d). All are normalised here.
     sharpening: targets are raised to the power 1 / sharpening; then three rounds of Sinkhorn use all prototypes equally.
     Both results are means over the embeddings, the second over those of all devices.
     """
     with full_precision(embeddings.device):
         prototypes = F.normalize(prototypes.float(), dim=1)
-        student_log_probs = (F.normalize(embeddings.float(), dim=1) @ prototypes.T / temperature).log_softmax(dim=1)
         with torch.no_grad():
             cosines = F.normalize(targets.float(), dim=1) @ prototypes.T
             teacher_probs = sinkhorn((cosines / (temperature * sharpening)).log_softmax(dim=1), 1.0, iterations=3)
-    cross_entropy = -(teacher_probs * student_log_probs.unflatten(0, (-1, len(targets)))).sum(dim=2).mean()
-    return cross_entropy, gather(student_log_probs.exp().mean(dim=0, keepdim=True)).mean(dim=0)
+
+    def predict(teacher_probs: Tensor, embeddings: Tensor) -> Tensor:
+        """Each image's cross entropy, and behind it its views' mean assignment: (n, 1 + k)."""
+        with full_precision(embeddings.device):
+            log_probs = (F.normalize(embeddings.float(), dim=2) @ prototypes.T / temperature).log_softmax(dim=2)
+        cross_entropies = -(teacher_probs * log_probs.mean(dim=1)).sum(dim=1, keepdim=True)
+        return torch.cat((cross_entropies, log_probs.exp().mean(dim=1)), dim=1)
+
+    means = in_chunks(predict, (teacher_probs, embeddings), embeddings.shape[1] * len(prototypes)).mean(dim=0)
+    return means[0], gather(means[None, 1:]).mean(dim=0)
