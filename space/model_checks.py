@@ -30,6 +30,9 @@ def checked_preprocessing(folder: Path, entry: Entry) -> Preprocessing:
     if entry.encoder not in ENCODERS or entry.image_size > _MAX_SIDE:
         raise InputError(f"this page knows no encoder '{entry.encoder}' for {entry.image_size} px")
     stored, expected = read_config(folder), encoder_config(entry.encoder, entry.image_size).to_dict()
+    if stored.get("num_channels", 3) != 3:
+        found = str(stored["num_channels"])[:20]
+        raise InputError(f"{entry.name} takes images of {found} channels, and pictures, which this page takes, have 3")
     for key in _ARCHITECTURE_KEYS & expected.keys() & stored.keys():
         value = list(expected[key]) if isinstance(expected[key], tuple) else expected[key]
         if stored[key] != value:

@@ -21,8 +21,8 @@ _MAX_BYTES = 2**31  # of one ONNX file
 def export_onnx(name: str, file: Path) -> Path:
     """Writes the encoder in a run folder or Hub repository as an ONNX file; returns its path.
 
-    Input "pixel_values": float32 (batch, 3, crop, crop), of any batch size, preprocessed as in the metadata "sslzoo.preprocessing" (JSON
-    of `Preprocessing`). Output "features": float32 (batch, width), as from `sslzoo.encoders.features`.
+    Input "pixel_values": float32 (batch, channels, crop, crop), of any batch size, preprocessed as in the metadata "sslzoo.preprocessing"
+    (JSON of `Preprocessing`). Output "features": float32 (batch, width), as from `sslzoo.encoders.features`.
 
     The file is written only if onnxruntime computes the same features with it, within 1e-4. Raises `InputError`, also for an encoder
     that cannot be exported.
@@ -53,21 +53,22 @@ def _write_checked(name: str, folder: Path, encoder: PreTrainedModel, preprocess
     """Writes the file. Raises `InputError` if the export fails or onnxruntime computes other features than the encoder."""
     refusal = f"the encoder '{encoder.config.model_type}' of {name} cannot be exported"
     try:
-        program = _program(encoder, preprocessing.crop)
+        shape = preprocessing.channels, preprocessing.crop, preprocessing.crop
+        program = _program(encoder, shape)
         # Paths of this machine are private: those of the code in stack traces, and that of a local folder.
         for node in program.model.graph.all_nodes():
             node.metadata_props.pop("pkg.torch.onnx.stack_trace", None)
         program.model.metadata_props["sslzoo.source"] = folder.resolve().name if Path(name).expanduser().is_dir() else name
         program.model.metadata_props["sslzoo.preprocessing"] = json.dumps(preprocessing._asdict())
         program.save(file)
-        difference = _difference(encoder, file, preprocessing.crop)
+        difference = _difference(encoder, file, shape)
     except Exception as error:  # the exporter and onnxruntime raise many kinds
         raise InputError(f"{refusal}: {first_line(_root_cause(error))}") from error
     if not difference <= _TOLERANCE:
         raise InputError(f"{refusal}: onnxruntime's features are {difference:.1e} from its own, more than {_TOLERANCE:.0e}")
 
 
-def _program(encoder: PreTrainedModel, size: int) -> torch.onnx.ONNXProgram:
+def _program(encoder: PreTrainedModel, shape: tuple[int, int, int]) -> torch.onnx.ONNXProgram:
     # The exporter warns of its own deprecated calls and of missing torchvision; the result is checked anyway.
     log = logging.getLogger("torch.onnx")
     level = log.level
@@ -77,7 +78,7 @@ def _program(encoder: PreTrainedModel, size: int) -> torch.onnx.ONNXProgram:
             warnings.simplefilter("ignore")
             # Two images, as a batch size of one would be exported as a constant.
             return torch.onnx.export(
-                _Features(encoder), (torch.zeros(2, 3, size, size),), dynamo=True, verbose=False, input_names=["pixel_values"],
+                _Features(encoder), (torch.zeros(2, *shape),), dynamo=True, verbose=False, input_names=["pixel_values"],
                 output_names=["features"], dynamic_shapes={"pixel_values": {0: torch.export.Dim("batch")}},
             )  # fmt: skip
     finally:
@@ -85,12 +86,12 @@ def _program(encoder: PreTrainedModel, size: int) -> torch.onnx.ONNXProgram:
 
 
 @torch.no_grad()
-def _difference(encoder: PreTrainedModel, file: Path, size: int) -> float:
+def _difference(encoder: PreTrainedModel, file: Path, shape: tuple[int, int, int]) -> float:
     """The largest difference between the features of onnxruntime and the encoder, on random images in batches of one and three."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
-    images = torch.randn(4, 3, size, size, generator=torch.Generator().manual_seed(0)).split((1, 3))
+    images = torch.randn(4, *shape, generator=torch.Generator().manual_seed(0)).split((1, 3))
     exported = [torch.from_numpy(session.run(["features"], {"pixel_values": batch.numpy()})[0]) for batch in images]
     return (torch.cat(exported) - torch.cat([features(encoder, batch) for batch in images])).abs().max().item()
 

@@ -113,8 +113,8 @@ def load_data(
         views, broken_share = (recipe.make_views().values(), recipe.broken_share) if recipe else ((), Recipe.broken_share)
         train, test = (
             load_images(
-                dataset, split, image_column=image_column, label_column=label_column, canvas=canvas,
-                resolution=required_resolution(preprocessing, views), device=device, broken_share=broken_share,
+                dataset, split, image_column=image_column, label_column=label_column, channels=preprocessing.channels,
+                canvas=canvas, resolution=required_resolution(preprocessing, views), device=device, broken_share=broken_share,
             )
             for split in splits
         )  # fmt: skip
@@ -167,8 +167,8 @@ def load_for_features(
     encoder = load_encoder(folder, preprocessing).to(device)
     # Each image is read once, so none needs to stay in memory.
     images = load_images(
-        source, split, image_column=image_column, label_column=label_column, resolution=required_resolution(preprocessing),
-        device=device, budget=0, broken_share=1.0,
+        source, split, image_column=image_column, label_column=label_column, channels=preprocessing.channels,
+        resolution=required_resolution(preprocessing), device=device, budget=0, broken_share=1.0,
     )  # fmt: skip
     return encoder, preprocessing, images
 

@@ -14,6 +14,7 @@ from pyarrow import parquet
 
 from sslzoo.data import Subset, load_images, memory, without_broken
 from sslzoo.data.decode import decode
+from sslzoo.data.decode_row import decode_row
 from sslzoo.data.prefetch import prefetch
 from sslzoo.errors import InputError
 
@@ -260,7 +261,7 @@ class TestRead:
         for _ in images.read(torch.arange(290), 64):
             pass
         decoded = []
-        monkeypatch.setattr("sslzoo.data.streamed.decode", lambda *how: decoded.append(0) or decode(*how))
+        monkeypatch.setattr("sslzoo.data.streamed.decode_row", lambda *how: decoded.append(0) or decode_row(*how))
         assert images.readable(torch.arange(300)).tolist() == images.readable(torch.arange(300)).tolist() == self.GOOD
         assert len(decoded) == 10
 
@@ -268,7 +269,7 @@ class TestRead:
     def test_canvases_of_a_batch_are_bounded(self, written, monkeypatch, budget):
         sizes = [(8, 8)] * 40 + [(1, 300), (300, 1)] + [(8, 8)] * 40
         for module in ("streamed", "resident"):
-            monkeypatch.setattr(f"sslzoo.data.{module}.MAX_BATCH_PIXELS", 2**16)
+            monkeypatch.setattr(f"sslzoo.data.{module}.MAX_BATCH_BYTES", 3 * 2**16)
         images = load(written(sizes), budget)
         rows = []
         for _, batch in images.read(torch.arange(82), 40):
@@ -316,7 +317,7 @@ class TestStreaming:
 
     def test_nothing_is_decoded_before_it_is_asked_for(self, written, monkeypatch):
         images = load(written(SIZES), STREAMED)
-        monkeypatch.setattr("sslzoo.data.streamed.decode", lambda *_: pytest.fail("decoded"))
+        monkeypatch.setattr("sslzoo.data.streamed.decode_row", lambda *_: pytest.fail("decoded"))
         images.batches([torch.arange(10)])
 
     @pytest.mark.parametrize("threads", [1, 3])
@@ -331,13 +332,13 @@ class TestStreaming:
     def test_error_surfaces_at_its_batch(self, written, monkeypatch, error):
         images = load(written([(2, 2)] * 9 + [(7, 7)]), STREAMED)
 
-        def fail(encoded, *how):
-            image = decode(encoded, *how)
+        def fail(*how):
+            image = decode_row(*how)
             if image.shape[0] == 7:
                 raise error
             return image
 
-        monkeypatch.setattr("sslzoo.data.streamed.decode", fail)
+        monkeypatch.setattr("sslzoo.data.streamed.decode_row", fail)
         batches = images.batches([torch.tensor([0, 1]), torch.tensor([2]), torch.tensor([8, 9]), torch.tensor([3])])
         assert [next(batches).samples.tolist() for _ in range(2)] == [[0, 1], [2]]
         with pytest.raises(type(error), match=str(error)):

@@ -113,7 +113,7 @@ def test_a_class_that_needs_torchvision_is_read_from_what_its_file_says(tmp_path
         (BitImageProcessorPil(do_center_crop=False), "shortest edge"),
         (BitImageProcessorPil(crop_size={"height": 10**6, "width": 10**6}), "height is 1000000: 4096 at most"),
         (BitImageProcessorPil(size={"shortest_edge": 32, "longest_edge": 64}), "size is"),
-        (ViTImageProcessorPil(image_mean=[0.5], image_std=[0.5]), "three channels|how images are prepared"),
+        (ViTImageProcessorPil(image_mean=[0.5], image_std=[0.5, 0.5]), "must be of the same channels"),
         (LevitImageProcessorPil(), "LevitImageProcessorPil prepares images in a way that is not supported"),
         (MobileViTImageProcessorPil(size=40, crop_size=32), "MobileViTImageProcessorPil prepares images in a way that is not supported"),
         (EfficientNetImageProcessorPil(rescale_offset=True, resample=BILINEAR), "EfficientNetImageProcessorPil prepares images"),

@@ -1,4 +1,4 @@
-"""Data sets by Hub id or local path as batches of uint8 images on the device.
+"""Data sets by Hub id or local path as batches of images on the device.
 
 Names are imported when they are first used; `__init__.pyi` says from where.
 """

@@ -140,6 +140,8 @@ def open_archives(files: list[str], requested: Request, named: bool) -> RawSplit
             members.setdefault(_normalized(archive, path), []).append((archive, path))
     listing = list_paths(members)
     layout = Layout(listing)
+    if not layout.splits and listing.take_arrays():
+        layout = Layout(listing)
     if not layout.splits:
         raise InputError("; ".join(filter(None, [f"no images in '{display_name(files[0])}'", *notes, listing.skipped()])))
     split = layout.splits[0] if named and len(layout.splits) == 1 else requested.split

@@ -5,6 +5,8 @@ from collections.abc import Iterable
 
 from sslzoo.errors import InputError, unknown
 
+from .array_rows import axes_and_type, holds_images
+
 NO_LABELS = "none"  # as label_column: ignore labels
 _LABEL_NAME = re.compile(r"(^|[_ .-])(labels?|class|classes|category|categories|targets?|y)($|[_ .-])", re.IGNORECASE)
 _SCALAR = re.compile(r"u?int\d+|float\d+|bool|string|large_string|null")
@@ -13,24 +15,28 @@ _SCALAR = re.compile(r"u?int\d+|float\d+|bool|string|large_string|null")
 def find_image_column(features, name: str | None) -> str:
     """The column called `name`, else the only `Image` column, else the one called "image". Raises `InputError`.
 
-    If no column is an `Image`, as in Parquet files of pandas, columns of bytes and of (bytes, path) are candidates.
+    If no column is an `Image`, as in Parquet files of pandas, columns of bytes and of (bytes, path) are candidates; without them, those
+    of arrays (see `array_rows.holds_images`).
     """
     from datasets import Image
 
     plain = [column for column, feature in features.items() if _holds_bytes(feature)]
-    images = [column for column, feature in features.items() if isinstance(feature, Image)] or plain
+    arrays = [column for column, feature in features.items() if holds_images(feature)]
+    images = [column for column, feature in features.items() if isinstance(feature, Image)] or plain or arrays
     if name is not None:
         if name not in features:
             raise unknown("image column", name, images or features)
-        if name not in images and name not in plain:
+        if name not in images and name not in plain and name not in arrays:
             kind = _kind(features[name])
-            raise InputError(f"column '{name}' holds no encoded images but {kind}; choose from: {', '.join(images) or '(none)'}")
+            hint = _typed_arrays(features[name]) or f"; choose from: {', '.join(images) or '(none)'}"
+            raise InputError(f"column '{name}' holds no encoded images but {kind}{hint}")
         return name
     if len(images) == 1 or "image" in images:
         return "image" if "image" in images else images[0]
     if images:
         raise InputError(f"several columns hold images, choose one as image_column: {', '.join(images)}")
-    raise InputError(f"no column holds images; the columns are: {', '.join(features)}")
+    hint = next(filter(None, map(_typed_arrays, features.values())), "")
+    raise InputError(f"no column holds images; the columns are: {', '.join(features)}{hint}")
 
 
 def find_label_column(features, name: str | None) -> tuple[str | None, str]:
@@ -75,6 +81,12 @@ def _only_one(found: list[str]) -> tuple[str | None, str]:
 def _holds_bytes(feature) -> bool:
     encoded = feature.get("bytes") if isinstance(feature, dict) else feature
     return _kind(encoded) in ("binary", "large_binary")
+
+
+def _typed_arrays(feature) -> str:
+    """What to do about arrays that might be images but for their type; "" for other features."""
+    axes, dtype = axes_and_type(feature)
+    return f"; arrays of {dtype} state no black and white: cast them to uint8, uint16 or int16" if axes in (2, 3) else ""
 
 
 def _kind(feature) -> str:

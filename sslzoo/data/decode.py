@@ -10,17 +10,18 @@ from PIL import Image
 
 from .exif import orientation
 from .memory import PixelSemaphore
+from .pixel_format import UnfitImage
 from .png import strip_metadata, transparency_mask
 from .resolution import Plan, RequiredResolution, plan
 
 # Pillow also reads formats that run other programs (EPS starts Ghostscript) or hold no photos; these are not opened.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
-_MOST_PIXELS = 178_956_970  # Pillow's limit for decompression bombs, repeated here as programs may disable Pillow's
-_LIMIT = f" ({_MOST_PIXELS:,} px at most)"
-_DEPTH_OFFSET = 24  # of the bits per channel in a PNG file
+MOST_PIXELS = 178_956_970  # Pillow's limit for decompression bombs, repeated here as programs may disable Pillow's
+_LIMIT = f" ({MOST_PIXELS:,} px at most)"
+DEPTH_OFFSET = 24  # of the bits per channel in a PNG file
 _BLOCK = 2**20  # px of a grey image that are scaled at a time
 _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 0x0102, 0x0106, 0x0153  # TIFF tags
-_TRANSPOSE = {
+TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -72,11 +73,11 @@ def read_size(encoded: bytes, longest: int | None, resolution: RequiredResolutio
 
 
 def _decode(encoded: bytes, longest: int | None, resolution: RequiredResolution | None, semaphore: PixelSemaphore | None) -> np.ndarray:
-    with _open(encoded) as image:
-        depth = encoded[_DEPTH_OFFSET] if image.format == "PNG" else 8
+    with open_picture(encoded) as image:
+        depth = encoded[DEPTH_OFFSET] if image.format == "PNG" else 8
         reduction = plan(image.size, longest, resolution)
         # simplejpeg is faster where its array is the result. Turning and resizing need a Pillow image, which costs what was gained.
-        if image.format in ("JPEG", "MPO") and image.size == reduction.size and orientation(image) not in _TRANSPOSE:
+        if image.format in ("JPEG", "MPO") and image.size == reduction.size and orientation(image) not in TRANSPOSE:
             with semaphore.acquired(image.width * image.height) if semaphore else nullcontext():
                 pixels = _decode_jpeg(encoded, image)
             if pixels is not None:
@@ -93,8 +94,8 @@ def _decode(encoded: bytes, longest: int | None, resolution: RequiredResolution 
             image = _reduce(_to_rgb(image, depth), scale, reduction)
         if image.mode == "RGBA":
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-        if turned in _TRANSPOSE:
-            image = image.transpose(_TRANSPOSE[turned])
+        if turned in TRANSPOSE:
+            image = image.transpose(TRANSPOSE[turned])
         return np.asarray(image)
 
 
@@ -110,7 +111,7 @@ def _decode_jpeg(encoded: bytes, image: Image.Image) -> np.ndarray | None:
 
 
 def _read_size(encoded: bytes, longest: int | None, resolution: RequiredResolution | None) -> tuple[int, int]:
-    with _open(encoded) as image:
+    with open_picture(encoded) as image:
         width, height = plan(image.size, longest, resolution).size
         # A PNG may store its orientation after the pixels, where the header does not show it. Pillow turns a TIFF on its own.
         turned = image.format not in ("PNG", "TIFF") and orientation(image) in (5, 6, 7, 8)
@@ -118,13 +119,14 @@ def _read_size(encoded: bytes, longest: int | None, resolution: RequiredResoluti
 
 
 @contextmanager
-def _open(encoded: bytes) -> Iterator[Image.Image]:
+def open_picture(encoded: bytes) -> Iterator[Image.Image]:
+    """The image, not yet decoded. Whatever goes wrong inside of the block is a `BrokenImage`, except an `UnfitImage`."""
     try:
         with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
-            if image.width * image.height > _MOST_PIXELS:
+            if image.width * image.height > MOST_PIXELS:
                 raise BrokenImage(f"{image.width}x{image.height} px is too large{_LIMIT}")
             yield image
-    except (BrokenImage, MemoryError):
+    except (BrokenImage, UnfitImage, MemoryError):
         raise
     except Image.UnidentifiedImageError as error:
         raise BrokenImage("no image format that is read here" if len(encoded) else "0 bytes") from error
@@ -149,7 +151,7 @@ def _to_rgb(image: Image.Image, depth: int) -> Image.Image:
         raise BrokenImage("floating-point pixels have no stated range")
     transparent = transparency_mask(image, depth) if image.format == "PNG" else None
     if image.mode.startswith("I"):
-        colours = Image.fromarray(_to_8_bit(np.asarray(image), *_range(image))).convert("RGB")
+        colours = Image.fromarray(scale_grey(np.asarray(image), *grey_range(image))).convert("RGB")
     elif transparent is not None:
         image.info.pop("transparency")
         colours = image.convert("RGB")
@@ -164,7 +166,7 @@ def _to_rgb(image: Image.Image, depth: int) -> Image.Image:
     return colours
 
 
-def _range(image: Image.Image) -> tuple[int, int]:
+def grey_range(image: Image.Image) -> tuple[int, int]:
     """The values of black and white in a grey integer image: the limits of its type, as TIFF defines."""
     if image.format != "TIFF":
         return 0, 65535  # Pillow scales other formats to 16 bits
@@ -175,15 +177,15 @@ def _range(image: Image.Image) -> tuple[int, int]:
     return (0, 2**bits - 1) if image.tag_v2.get(_PHOTOMETRIC) else (2**bits - 1, 0)
 
 
-def _to_8_bit(grey: np.ndarray, black: int, white: int) -> np.ndarray:
-    """uint8 (height, width) from integers (height, width), black to 0 and white to 255."""
+def scale_grey(grey: np.ndarray, black: int, white: int, dtype: type[np.unsignedinteger] = np.uint8) -> np.ndarray:
+    """uint8 or uint16 (height, width) from integers (height, width), black to 0 and white to the largest value of `dtype`."""
     if max(black, white) >= 2**31:
         grey = grey.view(np.uint32)  # Pillow stores them as int32
-    scaled = np.empty(grey.shape, np.uint8)
+    scaled, most = np.empty(grey.shape, dtype), np.iinfo(dtype).max
     low, high = sorted((black, white))
     rows = max(1, _BLOCK // grey.shape[1])
     for start in range(0, len(grey), rows):
         block = grey[start : start + rows].astype(np.int64).clip(low, high) - low
-        block = (block * 255 + (high - low) // 2) // (high - low)
-        scaled[start : start + rows] = block if black < white else 255 - block
+        block = (block * most + (high - low) // 2) // (high - low)
+        scaled[start : start + rows] = block if black < white else most - block
     return scaled

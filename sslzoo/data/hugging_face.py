@@ -7,6 +7,7 @@ import os
 
 from sslzoo.errors import InputError, unknown
 
+from .array_rows import ArrayRows, holds_images
 from .columns import find_image_column, find_label_column
 from .labels import read_labels
 from .messages import display_name, first_few
@@ -88,7 +89,8 @@ def _split_from(dataset, requested: Request, folders: tuple[str, ...], splits: l
     image_column = find_image_column(dataset.features, requested.image_column)
     labels_at, unlabelled = find_label_column(dataset.features, requested.label_column)
     table = dataset.select_columns([name for name in {image_column, labels_at} if name]).with_format("arrow")[:]
-    rows = TableRows(table.column(image_column), folders)
+    column = table.column(image_column)
+    rows = ArrayRows(column) if holds_images(dataset.features[image_column]) else TableRows(column, folders)
     notes = _inner_splits(dataset)
     if labels_at is None:
         return RawSplit(rows, None, None, splits, notes, unlabelled)

@@ -1,4 +1,4 @@
-"""`ImageSet`, the interface of a data set: batches of uint8 images on the device. READ FIRST."""
+"""`ImageSet`, the interface of a data set: batches of images on the device. READ FIRST."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
-MAX_BATCH_PIXELS = 2**24  # of all canvases of a batch that `read` makes; a single image may have more
+MAX_BATCH_BYTES = 3 * 2**24  # of all canvases of a batch that `read` makes; a single image may have more
 
 
 class Batch(NamedTuple):
     """Some images of a data set, on the device."""
 
-    pixels: Tensor  # uint8 (n, 3, H, W): each image in the top-left corner of a canvas of zeros
+    pixels: Tensor  # uint8 or uint16 (n, channels, H, W): each image in the top-left corner of a canvas of zeros
     sizes: Tensor  # int64 (n, 2): height and width of each image in px
     samples: Tensor  # int64 (n,): the images' row numbers in the data set, which key their random numbers
     labels: Tensor | None  # int64 (n,)
@@ -65,7 +65,7 @@ class ImageSet(ABC):
     def read(self, positions: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Batch]]:
         """Batches of the readable images at these positions, int64 (n,) on the CPU, in this order, each with its images' positions.
 
-        A batch has `batch_size` images, or fewer to keep its canvases within `MAX_BATCH_PIXELS`.
+        A batch has `batch_size` images, or fewer to keep its canvases within `MAX_BATCH_BYTES`.
         """
         chunks = positions.split(batch_size)
         return zip(chunks, self.batches(chunks), strict=True)
@@ -76,6 +76,6 @@ class ImageSet(ABC):
 
 
 def paste(image: np.ndarray, canvas: np.ndarray) -> None:
-    """Copies `image`, uint8 (h, w, 3), into the top-left corner of `canvas`, uint8 (3, H, W)."""
+    """Copies `image`, (h, w, channels), into the top-left corner of `canvas`, (channels, H, W), of the same type."""
     height, width = image.shape[:2]
     canvas[:, :height, :width] = image.transpose(2, 0, 1)

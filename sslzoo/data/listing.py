@@ -10,6 +10,7 @@ from PIL import Image
 
 from sslzoo.errors import InputError
 
+from .arrays import ARRAYS
 from .decode import FORMATS
 from .messages import display_name, first_few, pluralize
 
@@ -58,6 +59,16 @@ class Listing:
     unreadable: list[str] = field(default_factory=list)
     cycles: list[str] = field(default_factory=list)
     has_links: bool = False
+
+    def take_arrays(self) -> bool:
+        """Lists the arrays among the other files as images, for a place without any; returns whether there are such files."""
+        paths = sorted(path for ending in ARRAYS for path in self.others.pop(ending, []))
+        folders = {folder.parts: folder for folder in self.folders}
+        for path in paths:
+            *parts, name = path.split("/")
+            folders.setdefault(tuple(parts), Folder(tuple(parts))).images.append(name)
+        self.folders = [folders[parts] for parts in sorted(folders)]
+        return bool(paths)
 
     def skipped(self) -> str:
         """What was skipped, for a message: "9 files not read: .heic 8, .txt 1; 2 hidden left out", or ""."""

@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 
 from .broken import BrokenImages
-from .decode import BrokenImage, decode
-from .images import MAX_BATCH_PIXELS, Batch, ImageSet, paste
+from .decode import BrokenImage
+from .decode_row import decode_row
+from .images import MAX_BATCH_BYTES, Batch, ImageSet, paste
 from .memory import PixelSemaphore
+from .pixel_format import PixelFormat
 from .prefetch import prefetch, thread_count
 from .raw_split import Rows
 from .resolution import RequiredResolution
@@ -21,7 +23,7 @@ _BLOCK = 64  # images that one thread decodes at a time
 class ResidentImages(ImageSet):
     """Images in one tensor on the device.
 
-    pixels: uint8 (n, 3, H, W) on the device, each image in the top-left corner.
+    pixels: uint8 or uint16 (n, channels, H, W) on the device, each image in the top-left corner.
     sizes: int64 (n, 2) on the CPU, heights and widths in px.
     samples: int64 (n,) on the CPU, the images' rows.
     labels: int64 (n,) on the CPU, or None.
@@ -63,25 +65,24 @@ class ResidentImages(ImageSet):
             )
 
     def read(self, positions: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Batch]]:
-        height, width = self._pixels.shape[2:]
-        return super().read(positions, max(1, min(batch_size, MAX_BATCH_PIXELS // (height * width))))
+        return super().read(positions, max(1, min(batch_size, MAX_BATCH_BYTES // self._pixels[0].nbytes)))
 
 
 def decode_all(
-    rows: Rows, longest: int | None, resolution: RequiredResolution | None, size: tuple[int, int], broken: BrokenImages,
-    device: torch.device, budget: int,
+    rows: Rows, form: PixelFormat, longest: int | None, resolution: RequiredResolution | None, size: tuple[int, int],
+    broken: BrokenImages, device: torch.device, budget: int,
 ) -> tuple[Tensor, Tensor, Tensor] | None:  # fmt: skip
-    """Pixels uint8 (n, 3, H, W) on the device, sizes int64 (n, 2) and rows int64 (n,) of the readable images.
+    """Pixels (n, channels, H, W) on the device, sizes int64 (n, 2) and rows int64 (n,) of the readable images.
 
     size: the expected largest height and width; the canvas grows for larger images. Returns None once it would exceed `budget` bytes.
     Raises `InputError` when too many images are broken.
     """
-    pixels = torch.zeros(len(rows), 3, *size, dtype=torch.uint8, device=device)
+    pixels = torch.zeros(len(rows), form.channels, *size, dtype=form.tensor_dtype, device=device)
     sizes, samples = [], []
     semaphore = PixelSemaphore()
 
     def decode_block(first: int) -> list[np.ndarray | BrokenImage]:
-        return [_decode(rows, row, longest, resolution, semaphore) for row in range(first, min(first + _BLOCK, len(rows)))]
+        return [_decode(rows, row, form, longest, resolution, semaphore) for row in range(first, min(first + _BLOCK, len(rows)))]
 
     with ThreadPoolExecutor(thread_count()) as pool:
         starts = range(0, len(rows), _BLOCK)
@@ -101,7 +102,7 @@ def decode_all(
                 pixels = _enlarge(pixels, height, width, budget)
                 if pixels is None:
                     return None
-            block = np.zeros((len(images), *pixels.shape[1:]), np.uint8)
+            block = np.zeros((len(images), *pixels.shape[1:]), form.dtype)
             for image, canvas in zip(images, block, strict=True):
                 paste(image, canvas)
             pixels[len(sizes) : len(sizes) + len(images)] = torch.from_numpy(block).to(device)
@@ -110,18 +111,18 @@ def decode_all(
 
 
 def _decode(
-    rows: Rows, row: int, longest: int | None, resolution: RequiredResolution | None, semaphore: PixelSemaphore
+    rows: Rows, row: int, form: PixelFormat, longest: int | None, resolution: RequiredResolution | None, semaphore: PixelSemaphore
 ) -> np.ndarray | BrokenImage:
     try:
-        return decode(rows.encoded(row), longest, resolution, semaphore)
+        return decode_row(rows, row, form, longest, resolution, semaphore)
     except BrokenImage as error:
         return error
 
 
 def _enlarge(pixels: Tensor, height: int, width: int, budget: int) -> Tensor | None:
     height, width = max(height, pixels.shape[2]), max(width, pixels.shape[3])
-    if len(pixels) * 3 * height * width > budget:
+    if len(pixels) * pixels.shape[1] * pixels.element_size() * height * width > budget:
         return None
-    larger = pixels.new_zeros(len(pixels), 3, height, width)
+    larger = pixels.new_zeros(*pixels.shape[:2], height, width)
     larger[:, :, : pixels.shape[2], : pixels.shape[3]] = pixels
     return larger

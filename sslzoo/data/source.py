@@ -81,6 +81,8 @@ def _open_folder(folder: str, requested: Request) -> RawSplit:
         if files:
             opened = _open_files(folder, files, requested)
             return opened._replace(notes=[*opened.notes, *filter(None, [listing.skipped()])])
+    if listing.take_arrays():
+        return _open_images(folder, listing, Layout(listing), requested)
     raise InputError("; ".join(filter(None, [f"no images and no Parquet files in '{display_name(folder)}'", listing.skipped()])))
 
 

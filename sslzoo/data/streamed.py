@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from .broken import BrokenImages
-from .decode import BrokenImage, decode
-from .images import MAX_BATCH_PIXELS, Batch, ImageSet, paste
+from .decode import BrokenImage
+from .decode_row import decode_row
+from .images import MAX_BATCH_BYTES, Batch, ImageSet, paste
 from .memory import PixelSemaphore
+from .pixel_format import PixelFormat
 from .prefetch import prefetch, thread_count
 from .raw_split import Rows
 from .resolution import RequiredResolution
@@ -33,12 +35,12 @@ class StreamedImages(ImageSet):
 
     def __init__(
         self, source: str, split: str, label_names: list[str] | None, fingerprint: str, rows: Rows, labels: Tensor | None,
-        longest: int | None, resolution: RequiredResolution | None, broken: BrokenImages, device: torch.device,
+        form: PixelFormat, longest: int | None, resolution: RequiredResolution | None, broken: BrokenImages, device: torch.device,
     ):  # fmt: skip
         self.source, self.split, self.label_names, self.fingerprint = source, split, label_names, fingerprint
         self.labels = labels
         self._rows = rows
-        self._longest, self._resolution = longest, resolution
+        self._form, self._longest, self._resolution = form, longest, resolution
         self._broken = broken
         self._device, self._stream = device, copy_stream(device)
         self._read = np.zeros(len(rows), bool)
@@ -102,7 +104,7 @@ class StreamedImages(ImageSet):
             if image is None:
                 continue
             new_height, new_width = max(height, self._canvas(image.shape[0])), max(width, self._canvas(image.shape[1]))
-            if images and (len(images) == batch_size or (len(images) + 1) * new_height * new_width > MAX_BATCH_PIXELS):
+            if images and (len(images) == batch_size or (len(images) + 1) * new_height * new_width * self._form.bytes > MAX_BATCH_BYTES):
                 yield self._collate(images)
                 images, new_height, new_width = [], self._canvas(image.shape[0]), self._canvas(image.shape[1])
             images.append((row, image))
@@ -117,7 +119,7 @@ class StreamedImages(ImageSet):
         sizes = torch.tensor([image.shape[:2] for image in images])
         height, width = (self._canvas(side) for side in sizes.amax(dim=0).tolist())
         cuda = self._device.type == "cuda"
-        pixels = torch.zeros(len(images), 3, height, width, dtype=torch.uint8, pin_memory=cuda)
+        pixels = torch.zeros(len(images), self._form.channels, height, width, dtype=self._form.tensor_dtype, pin_memory=cuda)
         list(map_over(paste, images, pixels.numpy()))
         labels = None if self.labels is None else self.labels[samples]
         if cuda:
@@ -143,7 +145,7 @@ class StreamedImages(ImageSet):
         if row in self._broken:
             return None
         try:
-            return decode(self._rows.encoded(row), self._longest, self._resolution, self._semaphore)
+            return decode_row(self._rows, row, self._form, self._longest, self._resolution, self._semaphore)
         except BrokenImage as error:
             self._broken.add(row, self._rows.name(row), str(error), int(self._read.sum()))
             return None

@@ -10,6 +10,7 @@ import torch
 
 from sslzoo.errors import InputError, first_line, unknown
 
+from .arrays import ARRAYS
 from .columns import label_column_by_name
 from .labels import Labels, label_column
 from .layout import ImageFiles
@@ -128,6 +129,7 @@ def _path_column(table: Table, file: str) -> str:
         raise InputError(f"'{display_name(file)}' has no line with the names of its columns: it begins with {line}")
     first = {column: next((value for value in values if value is not None), "") for column, values in table.items()}
     found = [column for column, value in first.items() if ending_of(str(value)) in image_endings()]
+    found = found or [column for column, value in first.items() if ending_of(str(value)) in ARRAYS]
     if len(found) == 1:
         return found[0]
     if found:

@@ -12,7 +12,7 @@ from sslzoo.encoders import feature_width, features
 
 
 class ClassifierNetwork(nn.Module):
-    """A copy of the encoder and a classifier: from images (n, 3, height, width) to logits (n, classes).
+    """A copy of the encoder and a classifier: from images (n, channels, height, width) to logits (n, classes).
 
     trains_encoder: else it is frozen and stays in evaluation mode. batch_norm: of the features, before the linear layer.
     """
@@ -48,7 +48,7 @@ class ClassifierNetwork(nn.Module):
         size: px of the images. Leaves the network in evaluation mode.
         """
         self.eval()
-        self(torch.zeros(1, 3, size, size, device=self.encoder.device)).sum().backward()
+        self(torch.zeros(1, self.encoder.config.num_channels, size, size, device=self.encoder.device)).sum().backward()
         for parameter in self.parameters():
             parameter.requires_grad_(parameter.grad is not None)
             parameter.grad = None

@@ -13,7 +13,7 @@ from sslzoo.encoders import feature_width, features, load_pretrained
 from sslzoo.errors import InputError, first_line
 from sslzoo.processes import all_gather_rows, all_or_none, gather_in_place, local_positions, world_size
 
-from .preprocessing import Preprocessing
+from .preprocessing import PREPROCESSOR, Preprocessing
 
 
 @torch.no_grad()
@@ -24,7 +24,11 @@ def load_encoder(folder: Path, preprocessing: Preprocessing) -> PreTrainedModel:
     `load_pretrained` does, or does not give finite features of the width that its configuration says.
     """
     encoder = load_pretrained(folder)
-    image, size = torch.full((1, 3, preprocessing.crop, preprocessing.crop), 128, dtype=torch.uint8), [[preprocessing.crop] * 2]
+    found = getattr(encoder.config, "num_channels", preprocessing.channels)
+    if found != preprocessing.channels:
+        raise InputError(f"the encoder in {folder} takes images of {found} channels, its {PREPROCESSOR} prepares {preprocessing.channels}")
+    shape, size = (1, preprocessing.channels, preprocessing.crop, preprocessing.crop), [[preprocessing.crop] * 2]
+    image = torch.full(shape, 128, dtype=torch.uint8)
     refusal = f"the encoder in {folder} gives no features of images of {preprocessing.crop} px"
     try:
         output = features(encoder, preprocessing(image, torch.tensor(size)))

@@ -26,22 +26,30 @@ class Preprocessing(NamedTuple):
     resize: int
     crop: int
     interpolation: str = "bilinear"
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
     squash: bool = False
 
+    @property
+    def channels(self) -> int:
+        """Of the images."""
+        return len(self.mean)
+
     def __call__(self, pixels: Tensor, sizes: Tensor) -> Tensor:
-        """Normalised (n, 3, crop, crop) from uint8 canvases (n, 3, H, W) and the sizes of the images in them, (n, 2)."""
+        """Normalised (n, channels, crop, crop) from canvases (n, channels, H, W) and the sizes of the images in them, (n, 2)."""
         return center_crop(pixels, sizes, self.resize, self.crop, self.interpolation, self.mean, self.std, self.squash)
 
     def write(self, folder: Path) -> None:
-        """Writes preprocessor_config.json, which transformers' image processors and pipelines read."""
+        """Writes preprocessor_config.json, which transformers' image processors and pipelines read.
+
+        They prepare pictures of one or three channels; of others the file holds sizes, mean and std, for those who prepare them themselves.
+        """
         from transformers import BitImageProcessorPil
 
         folder.mkdir(parents=True, exist_ok=True)
         size = {"height": self.resize, "width": self.resize} if self.squash else {"shortest_edge": self.resize}
         processor = BitImageProcessorPil(
-            size=size, crop_size={"height": self.crop, "width": self.crop}, do_convert_rgb=True,
+            size=size, crop_size={"height": self.crop, "width": self.crop}, do_convert_rgb=self.channels == 3,
             resample=_RESAMPLE[self.interpolation], image_mean=list(self.mean), image_std=list(self.std),
         )  # fmt: skip
         atomic_write_text(folder / PREPROCESSOR, processor.to_json_string())
@@ -51,12 +59,15 @@ class Preprocessing(NamedTuple):
         """Reads preprocessor_config.json, written by sslzoo or by transformers' own image processors.
 
         transformers builds the processor, as it knows the defaults that the file leaves out. As processors resize in different ways, its
-        output on a test image is compared with ours. Raises `InputError` if they differ or the processor is not supported.
+        output on a test image of three channels is compared with ours; of other numbers only the values are read, as it takes pictures.
+        Raises `InputError` if they differ or the processor is not supported.
         """
         file = folder / PREPROCESSOR
         processor = _processor(file)
         try:
             preprocessing = cls._from_processor(processor)
+            if preprocessing.channels != 3:
+                return preprocessing
             theirs = np.asarray(processor(Image.fromarray(_PROBE))["pixel_values"][0])
         except InputError as error:
             raise InputError(f"{file} asks for what is not supported: {error}") from error
@@ -99,8 +110,8 @@ class Preprocessing(NamedTuple):
         scale = round(255 * processor.rescale_factor, 6) if processor.do_rescale else 255
         mean, std = (processor.image_mean, processor.image_std) if processor.do_normalize else ((0.0,) * 3, (1.0,) * 3)
         mean, std = (tuple(float(value) / scale for value in values) for values in (mean, std))
-        if len(mean) != 3 or len(std) != 3:
-            raise InputError(f"image_mean and image_std are {mean} and {std}: must be of three channels")
+        if not mean or len(mean) != len(std):
+            raise InputError(f"image_mean and image_std are {mean} and {std}: must be of the same channels")
         if not all(math.isfinite(value) for value in mean) or not all(0 < value < math.inf for value in std):
             raise InputError(f"image_mean and image_std are {mean} and {std}: must be finite, and image_std above 0")
         interpolation = {value: key for key, value in _RESAMPLE.items()}[processor.resample]
@@ -131,8 +142,8 @@ def read_normalization(folder: Path) -> tuple[tuple[float, ...], tuple[float, ..
     if not processor.do_normalize:
         return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
     mean, std = (tuple(float(value) for value in values) for values in (processor.image_mean, processor.image_std))
-    if len(mean) != 3 or len(std) != 3:
-        raise InputError(f"{file} normalises {len(mean)} channels: images of 3 are needed")
+    if not mean or len(mean) != len(std):
+        raise InputError(f"{file} has a mean of {len(mean)} channels and a standard deviation of {len(std)}")
     return mean, std
 
 

@@ -65,12 +65,12 @@ def count_overlap(train: HashedImages, test: HashedImages) -> int:
 def _hash(batch: Batch, factors: Tensor, size_factors: Tensor) -> Tensor:
     """int64 (n,): pixels and size, weighted by the factors of their positions, summed modulo 2^64."""
     parts = batch.pixels.split(max(1, _PRODUCTS // factors.numel()))
-    sums = torch.cat([(part * factors).sum(dim=(1, 2, 3)) for part in parts])
+    sums = torch.cat([(part.long() * factors).sum(dim=(1, 2, 3)) for part in parts])
     return sums + (batch.sizes * size_factors).sum(dim=1)
 
 
 def _factors(pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """Factors of the pixels of such canvases, int64 (3, H, W), and of an image's height and width, (2,)."""
+    """Factors of the pixels of such canvases, int64 (channels, H, W), and of an image's height and width, (2,)."""
     # By row and column, not by memory offset, as canvas sizes differ. The canvas outside of an image is zero and adds nothing.
     channels, height, width = pixels.shape[1:]
     channel, row, column = (torch.arange(count, device=pixels.device) for count in (channels + 1, height, width))

@@ -141,7 +141,8 @@ def _values(run: Run, recipe: Recipe, repository: str, training: dict[str, Any],
         "dataset": source_name(recipe.dataset), "dataset_id": dataset[0] if dataset else None,
         "embedded": recipe.dataset == EMBEDDED, "local": dataset is None and recipe.dataset != EMBEDDED,
         "small_stem": has_small_stem(run.folder),
-        "image_size": recipe.image_size, "curves": CURVES, "neighbours": NEIGHBOURS, "maps": MAPS,
+        "image_size": recipe.image_size, "channels": recipe.channels, "preprocessing": recipe.preprocessing,
+        "curves": CURVES, "neighbours": NEIGHBOURS, "maps": MAPS,
         "images": format_count(training["images"]),
         "few": training["images"] < _FEW_IMAGES, "rows": results_table(numbers, recipe), "details": _details(run, recipe, training),
         "provenance": provenance_lines(numbers), "reported": [_reported(row) for row in method.reported],
@@ -169,7 +170,7 @@ def _details(run: Run, recipe: Recipe, training: dict[str, Any]) -> dict[str, st
     return {
         "Data set": f"{source_name(recipe.dataset)}, split {recipe.train_split}: {format_count(training['images'])} images",
         "Broken images left out": format_count(len(training["skipped_images"])),
-        "Encoder": f"{recipe.encoder_name} for {recipe.image_size} px",
+        "Encoder": f"{recipe.encoder_name} for {recipe.image_size} px" + (f", {recipe.channels} channels" if recipe.channels != 3 else ""),
         **initialisation,
         **_start(run, recipe),
         "Method's settings": ", ".join(f"{key}={value}" for key, value in recipe.hyperparameters.items()) or "those of its configuration",
@@ -197,7 +198,8 @@ def _start(run: Run, recipe: Recipe) -> dict[str, str]:
     gain = {}
     if measured and measured[0][0] == 0:
         gain = {"kNN top-1 (k=20, T=0.1)": f"before {100 * measured[0][1]:.1f} %, after {100 * measured[-1][1]:.1f} %"}
-    return {"Starts from": f"{source_name(recipe.init_from)}, SHA-256 {recipe.init_sha256}", **gain}
+    adapted = {"First convolution": recipe.adaptation} if recipe.adaptation else {}
+    return {"Starts from": f"{source_name(recipe.init_from)}, SHA-256 {recipe.init_sha256}", **adapted, **gain}
 
 
 def _duration(seconds: float) -> str:

@@ -26,19 +26,28 @@ def query_indices(images: ImageSet) -> Tensor:
 
 
 def center_squares(images: ImageSet, indices: Tensor) -> list[Tensor]:
-    """The largest centred square of each image, uint8 (side, side, 3)."""
+    """The largest centred square of each image, uint8 (side, side, 3): of other than three channels the first, as grey."""
     squares = []
     for batch in images.batches([indices]):
         for pixels, (height, width) in zip(batch.pixels.cpu(), batch.sizes.tolist(), strict=True):
             side = min(height, width)
             top, left = (height - side) // 2, (width - side) // 2
-            squares.append(pixels[:, top : top + side, left : left + side].permute(1, 2, 0))
+            pixels = pixels if len(pixels) == 3 else pixels[:1].expand(3, -1, -1)
+            square = pixels[:, top : top + side, left : left + side].permute(1, 2, 0)
+            squares.append(square if square.dtype == torch.uint8 else _stretched(square))
     return squares
+
+
+def _stretched(pixels: Tensor) -> Tensor:
+    """uint8 from uint16, over the range of the image: instruments seldom use that of the type."""
+    values = pixels.float()
+    low, high = values.min(), values.max()
+    return ((values - low) * (255 / (high - low).clamp(min=1))).round().byte()
 
 
 def _load(recipe: Recipe, split: str, device: torch.device) -> ImageSet:
     return load_images(
-        recipe.dataset, split, image_column=recipe.image_column, label_column=recipe.label_column, canvas=recipe.canvas,
-        resolution=required_resolution(recipe.preprocessing, recipe.make_views().values()), device=device,
+        recipe.dataset, split, image_column=recipe.image_column, label_column=recipe.label_column, channels=recipe.channels,
+        canvas=recipe.canvas, resolution=required_resolution(recipe.preprocessing, recipe.make_views().values()), device=device,
         broken_share=recipe.broken_share,
     )  # fmt: skip

@@ -95,7 +95,7 @@ class MAE(Method):
 
 
 class MAEDecoder(nn.Module):
-    """Tokens (n, special + visible, width) to pixels of the masked patches (n, masked, patch * patch * 3), by blocks as in a ViT."""
+    """Tokens (n, special + visible, width) to pixels of the masked patches (n, masked, patch * patch * channels), by blocks as in a ViT."""
 
     def __init__(self, width: int, side: int, patch: int, config: MAEConfig):
         super().__init__()
@@ -109,7 +109,7 @@ class MAEDecoder(nn.Module):
         self.mask_token = nn.Parameter(torch.empty(dim).normal_(std=0.02))
         self.positions = nn.Parameter(sincos_positions(dim, side), requires_grad=False)
         self.layers, self.norm = body.layers, body.layernorm
-        self.predict = nn.Linear(dim, patch * patch * 3)
+        self.predict = nn.Linear(dim, patch * patch * config.encoder.num_channels)
 
     def forward(self, tokens: torch.Tensor, visible: torch.Tensor, masked: torch.Tensor) -> torch.Tensor:
         tokens = self.embed(tokens)

@@ -48,7 +48,7 @@ class SimMIM(Method):
             raise InputError(f"mask_unit is {config.mask_unit}: must divide the {side} patches per side")
         width = self.backbone.config.hidden_size
         self.mask_token = nn.Parameter(nn.init.trunc_normal_(torch.empty(width), std=0.02))
-        self.predict = nn.Linear(width, patch * patch * 3)
+        self.predict = nn.Linear(width, patch * patch * self.backbone.config.num_channels)
         self.post_init()
 
     @staticmethod

@@ -15,7 +15,7 @@ def split_patches(noise: Tensor, ratio: float) -> tuple[Tensor, Tensor]:
 
 
 def patchify(pixels: Tensor, patch: int) -> Tensor:
-    """Images (n, 3, H, W) as rows of patches (n, patches, patch * patch * 3): row-major, and so inside a patch, the channel last."""
+    """Images (n, channels, H, W) as rows of patches (n, patches, patch * patch * channels), row-major, the channel last."""
     count, channels, height, width = pixels.shape
     grid = pixels.reshape(count, channels, height // patch, patch, width // patch, patch)
     return grid.permute(0, 2, 4, 3, 5, 1).reshape(count, -1, patch * patch * channels)

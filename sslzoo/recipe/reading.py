@@ -21,6 +21,7 @@ from .names import changed_name, with_digits
 from .schema import Recipe
 from .starting_point import with_encoder
 from .values import shown, typed
+from .view_sizes import COLOURS
 from .yaml_files import StrictLoader, find_recipe, read_values, shipped_run_names
 
 _log = logging.getLogger(__name__)
@@ -30,6 +31,7 @@ _NOT_IDENTITY = {
     "reference_k",
 }  # fmt: skip
 _SIZES = re.compile(r"eval_crop|eval_resize|canvas|view\.\w+\.size")
+_COLOURS = re.compile(rf"view\.\w+\.({'|'.join(COLOURS)})")
 _PATHS = ("dataset", "init_from")  # keys that may hold local paths
 _MISSING = object()
 
@@ -46,10 +48,14 @@ def read_recipe(source: str | Path, changes: dict[str, Any] | None = None, earli
     recipe gets a name of its own and loses the numbers, unless they are among the changes; a warning says so. Keys of how a run is
     computed or logged (precision, compile, seed, protocols, knn_every, log_every, checkpoint_every, tracker) do not count. An edited copy
     of a shipped recipe that still has its name is treated like a change. Sizes in px keep their ratio to a changed image_size.
+    Changes of colours in the file are left out where `changes` asks for other than three channels.
     An encoder from elsewhere is looked up (see `starting_point.resolve_encoder`, also for `earlier`).
     """
     file = find_recipe(source)
     file_values, changes = with_encoder(read_values(file), changes or {}, earlier)
+    if changes.get("channels", file_values.get("channels", 3)) != file_values.get("channels", 3):
+        # What belongs to the channels that are replaced.
+        file_values = {key: value for key, value in file_values.items() if key not in ("mean", "std") and not _COLOURS.fullmatch(str(key))}
     values = {**file_values, **changes}
     recipe = parse_recipe({**_sizes_as_shares(file_values, changes), **changes}, str(file))
     names = shipped_run_names()

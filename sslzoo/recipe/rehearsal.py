@@ -34,7 +34,7 @@ def rehearse(recipe: Recipe, images: int, device: torch.device) -> None:
         batch = f"batch_size {recipe.batch_size}, accumulate {recipe.accumulate}"
         raise InputError(f"{batch}: {recipe.method} has batch norms here, which cannot train on one image at a time")
     free = 4 * default_budget(device)
-    _check_memory(recipe, images, 4 * 3 * images * sum(view.count * view.size**2 for view in views.values()), free)
+    _check_memory(recipe, images, 4 * recipe.channels * images * sum(view.count * view.size**2 for view in views.values()), free)
     try:
         saved_bytes = _step(recipe, images)
     except Exception as error:  # from whichever layer an invalid value reaches
@@ -62,7 +62,7 @@ def _step(recipe: Recipe, images: int) -> int:
 
     with torch.device("meta"), torch.autograd.graph.saved_tensors_hooks(record, lambda tensor: tensor):
         renderer = Renderer(views, recipe.seed)
-        pixels = [torch.empty(images, 3, view.size, view.size) for view in views for _ in range(view.count)]
+        pixels = [torch.empty(images, recipe.channels, view.size, view.size) for view in views for _ in range(view.count)]
         sizes, samples = torch.empty(images, 2, dtype=torch.int64), torch.empty(images, dtype=torch.int64)
         progress = Progress(0, 1, 0, recipe.seed, samples, partial(renderer.crops, sizes, samples, renderer.words(0)))
         out = method(pixels, progress)

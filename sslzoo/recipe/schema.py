@@ -8,7 +8,7 @@ from huggingface_hub.errors import StrictDataclassFieldValidationError
 
 from sslzoo.data import source_name
 from sslzoo.data.memory import default_budget
-from sslzoo.encoders import from_description
+from sslzoo.encoders import encoder_config, from_description
 from sslzoo.errors import InputError, first_line, unknown
 from sslzoo.evaluation import Preprocessing, protocol_named
 from sslzoo.method import Method, MethodConfig
@@ -33,13 +33,15 @@ class Recipe:
         test_split is None, or a data set without splits has no "test".
     image_column, label_column: None: found by type or name; label_column "none": no labels.
     canvas: px, of the squares as which images are kept, see `sslzoo.data.load_images`; None: follows from the views.
+    channels: of each image, as in `sslzoo.data.load_images`. Other than 3, views leave colours alone, and mean and std default to None.
     broken_share: the largest fraction of broken images, 0 to 1; with more the run stops.
     image_size: px, of the views and the encoder's input. Sizes of views, eval_resize and eval_crop may be given as shares of it: a
         fraction such as 0.5, rounded to a multiple of the encoder's patch size. Global views have the image size by default.
     eval_resize, eval_crop: px, short side and centre crop in evaluation; None: eval_crop, and image_size.
     init_from: the weights that training starts from, "id@commit" or a folder; init_sha256: their digest; init_license: the licence that
         their card names. In a file "id", "id@revision" or a folder; the rest, and an encoder that is left out, follow (`starting_point`).
-    mean, std: of the channels (0 to 1), which views and evaluation are normalised with.
+    mean, std: of the channels (0 to 1), which views and evaluation are normalised with; None: to be measured on the training images before
+        the first step, and kept in the run's recipe.
     batch_size: images per optimiser step, over all devices and micro-batches. accumulate: micro-batches per step. Losses that compare
         the images of a batch (contrastive, correlations, prototypes) see one micro-batch at a time, lr_scaling uses the full batch.
     epochs: passes over the images. optimizer: "sgd", "adam", "adamw" or "lars".
@@ -61,8 +63,7 @@ class Recipe:
     seed: of the initial weights, the order of the images, the views and the loss.
     protocols: names in `sslzoo.evaluation.PROTOCOLS`, which `sslzoo evaluate` uses by default.
     knn_every: epochs between kNN evaluations during training (0: only after the last epoch).
-    log_every, checkpoint_every: optimiser steps. tracker: one of Accelerate's, such as "trackio", "wandb" or
-        "tensorboard", in addition to metrics.jsonl.
+    log_every, checkpoint_every: optimiser steps. tracker: "tensorboard" or "trackio" in addition to metrics.jsonl.
     hyperparameters: the method's own, by the names in its configuration.
     views: fields of views that differ from the method's, {"local": {"count": 8, "size": 0.5}}; in the file `view.local.count: 8`.
     reference_k: k of the reference's kNN numbers, whose temperature is 0.1.
@@ -85,12 +86,13 @@ class Recipe:
     test_split: str | None = "test"
     image_column: str | None = None
     label_column: str | None = None
+    channels: int = 3
     canvas: int | None = None
     init_from: str | None = None
     init_sha256: str | None = None
     init_license: str | None = None
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
+    mean: tuple[float, ...] | None = IMAGENET_MEAN
+    std: tuple[float, ...] | None = IMAGENET_STD
     broken_share: float = 0.01
     eval_resize: int | float | None = None
     eval_crop: int | float | None = None
@@ -145,6 +147,9 @@ class Recipe:
             allowed = f"letters, digits, '_', and single '-' and '.' between them, {MAX_LENGTH} at most"
             raise InputError(f"name '{self.name}' is not a name for a Hub repository: {allowed}")
         object.__setattr__(self, "name", self.name or derived_name(self.method, self.encoder, self.dataset, self.init_from))
+        if self.channels != 3 and (self.mean, self.std) == (IMAGENET_MEAN, IMAGENET_STD):
+            object.__setattr__(self, "mean", None)
+            object.__setattr__(self, "std", None)
         patch = patch_size(self.method_config().encoder)
         for key, default in (("eval_crop", "image_size"), ("eval_resize", "eval_crop")):
             size = getattr(self, key)
@@ -160,23 +165,39 @@ class Recipe:
         return encoder_name(self.encoder)
 
     @property
+    def adaptation(self) -> str:
+        """How the first convolution of the weights that training starts from is adapted to the channels; "" if it is not."""
+        found = self.encoder.get("num_channels", 3) if isinstance(self.encoder, dict) else 3
+        if self.init_from is None or found == self.channels:
+            return ""
+        return f"adapted from {found} to {self.channels} channels: each has the sum of the weights over the {found}, / {self.channels}"
+
+    @property
     def preprocessing(self) -> Preprocessing:
-        """How images are prepared in evaluation."""
-        return Preprocessing(self.eval_resize, self.eval_crop, mean=self.mean, std=self.std)
+        """How images are prepared in evaluation. Until mean and std are measured, they are 0 and 1."""
+        mean, std = self.mean or (0.0,) * self.channels, self.std or (1.0,) * self.channels
+        return Preprocessing(self.eval_resize, self.eval_crop, mean=mean, std=std)
 
     def _check_start(self) -> None:
         if isinstance(self.encoder, dict) and not HUB_NAME.fullmatch(str(self.encoder.get("name"))):
             raise InputError(f"the encoder's name is {shown(self.encoder.get('name'))}: must be letters, digits, '_', '-' and '.'")
         if (self.init_from is None) != (self.init_sha256 is None):
             raise InputError("init_from and init_sha256 belong together: give init_from alone on the command line, or neither")
+        if (self.mean is None) != (self.std is None):
+            raise InputError("mean and std belong together: give both, or neither, and they are measured")
         for key in ("mean", "std"):
-            for value in getattr(self, key):
+            values = getattr(self, key) or ()
+            if values and len(values) != self.channels:
+                raise InputError(f"{key} is of {len(values)} channels, and channels is {self.channels}")
+            for value in values:
                 check_range(key, value, 0 if key == "mean" else 1e-6, 1)
 
     def method_config(self) -> MethodConfig:
         """The method's configuration. Raises `InputError`."""
         try:
-            encoder = self.encoder if isinstance(self.encoder, str) else from_description(self.encoder)
+            named = isinstance(self.encoder, str)
+            encoder = encoder_config(self.encoder, self.image_size) if named else from_description(self.encoder)
+            encoder.num_channels = self.channels  # all families of images call it so
             return method_class(self.method).config_class(encoder=encoder, image_size=self.image_size, **self.hyperparameters)
         except InputError:
             raise

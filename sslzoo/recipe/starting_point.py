@@ -59,14 +59,15 @@ def resolve_encoder(values: dict[str, Any], given: Iterable[str], earlier: dict[
     """
     chosen = {key: values[key] for key in KEYS if key in given and values.get(key) is not None}
     source, encoder, size = chosen.get("init_from"), chosen.get("encoder"), values.get("image_size")
+    channels = values.get("channels", 3)
     if not isinstance(size, int) or "init_sha256" in chosen:
         return {}
     if isinstance(source, str):
-        return _known(source, chosen, earlier) or _from_weights(source, encoder, size) | _chosen_normalization(chosen)
+        return _known(source, chosen, earlier) or _from_weights(source, encoder, size, channels) | _chosen_normalization(chosen)
     if isinstance(encoder, str) and encoder not in ENCODERS and ("/" in encoder or Path(encoder).expanduser().is_dir()):
         folder, pinned = _locate(encoder)
         config = _fitted(_image_half(from_description(read_config(folder))), size)
-        return {"encoder": describe(config, _name(pinned)), **_normalization(folder)} | _chosen_normalization(chosen)
+        return {"encoder": describe(config, _name(pinned)), **_normalization(folder, channels)} | _chosen_normalization(chosen)
     return {}
 
 
@@ -79,10 +80,13 @@ def starting_folder(init_from: str, sha256: str) -> Path:
     return folder
 
 
-def _from_weights(source: str, encoder: Any, size: int) -> dict[str, Any]:
+def _from_weights(source: str, encoder: Any, size: int, channels: int) -> dict[str, Any]:
     folder, pinned = _locate(source)
     plain = load_pretrained(folder)
     config = fit_image_size(plain, size).config
+    if config.num_channels not in (3, channels):
+        found = config.num_channels
+        raise InputError(f"init_from {source} takes images of {found} channels, and channels is {channels}: take channels={found}")
     described = _short_name(config, size) or describe(config, _name(pinned))
     if encoder is not None:
         wanted = from_description(encoder) if isinstance(encoder, dict) else _named(encoder, size)
@@ -90,7 +94,7 @@ def _from_weights(source: str, encoder: Any, size: int) -> dict[str, Any]:
             raise InputError(f"init_from {source} holds a '{_label(described)}', not the encoder '{_label(encoder)}': leave `encoder` out")
     return {
         "encoder": described, "init_from": pinned, "init_sha256": weights_digest(folder), "init_license": _license(folder),
-        **_normalization(folder),
+        **_normalization(folder, channels),
     }  # fmt: skip
 
 
@@ -123,7 +127,7 @@ def _name(pinned: str) -> str:
 def _short_name(config: PreTrainedConfig, size: int) -> str | None:
     for name in ENCODERS:
         try:
-            same = _architecture(encoder_config(name, size)) == _architecture(config)
+            same = config.num_channels == 3 and _architecture(encoder_config(name, size)) == _architecture(config)
         except InputError:  # an image size that is no multiple of this encoder's patches
             continue
         if same:
@@ -142,7 +146,8 @@ def _label(encoder: Any) -> str:
 
 
 def _architecture(config: PreTrainedConfig) -> dict[str, Any]:
-    return {key: value for key, value in describe(config, "").items() if key != "pooler_act"}
+    """Without the channels, which the recipe says."""
+    return {key: value for key, value in describe(config, "").items() if key not in ("pooler_act", "num_channels")}
 
 
 def _image_half(config: PreTrainedConfig) -> PreTrainedConfig:
@@ -160,8 +165,11 @@ def _fitted(config: PreTrainedConfig, size: int) -> PreTrainedConfig:
         raise InputError(f"cannot build a '{config.model_type}' from its configuration: {first_line(error)}") from error
 
 
-def _normalization(folder: Path) -> dict[str, Any]:
+def _normalization(folder: Path, channels: int) -> dict[str, Any]:
+    """The mean and std that the encoder was trained with; None, to be measured, where they are of other channels."""
     found = read_normalization(folder)
+    if channels != len(found[0] if found else IMAGENET_MEAN):
+        return {"mean": None, "std": None}
     if found is None:
         _log.warning("%s does not say how images are normalised: mean and std are those of ImageNet", folder)
     mean, std = found or (IMAGENET_MEAN, IMAGENET_STD)

@@ -90,7 +90,7 @@ def _described(options: tuple) -> str:
         elif typing.get_origin(option) is typing.Literal:
             descriptions.extend(map(str, typing.get_args(option)))
         elif (inner := typing.get_args(option))[-1] is Ellipsis:
-            descriptions.append("a list with at least one text")
+            descriptions.append(f"a list with at least one {'number' if inner[0] is float else 'text'}")
         else:
             descriptions.append(f"a list of {len(inner)} numbers")
     return " or ".join(dict.fromkeys(descriptions))

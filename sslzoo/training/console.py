@@ -36,6 +36,12 @@ def print_plan(training: "Training") -> None:
         "compile": _COMPILE[recipe.compile],
         "output": f"{training.run.folder}, a checkpoint every {recipe.checkpoint_every:,} steps",
     }
+    if recipe.adaptation:
+        lines["first convolution"] = recipe.adaptation
+    if recipe.channels != 3:
+        lines["channels"] = (
+            f"{recipe.channels}, normalised with their own mean and std; colour jitter, greyscale and solarisation are left out"
+        )
     if recipe.accumulate > 1:
         size = recipe.batch_size // recipe.accumulate
         lines["accumulate"] = f"{recipe.accumulate} micro-batches of {size}: the loss compares images within one, lr_scaling counts all"

@@ -33,10 +33,11 @@ class Training:
     """One process's share of a run. All randomness follows from the seed, the epoch and the image, so `step` is the whole position."""
 
     def __init__(self, recipe: Recipe, run: Run, accelerator: Accelerator, limit: TimeLimit | None = None):
-        self.recipe, self.run, self.accelerator, self.limit = recipe, run, accelerator, limit
+        self.run, self.accelerator, self.limit = run, accelerator, limit
         if limit is not None and accelerator.is_main_process:
             print(f"reading {source_name(recipe.dataset)}", file=sys.stderr, flush=True)  # which may take longer than there is time
-        self.images, self.data = load_split_pair(recipe, accelerator.device)
+        recipe, self.images, self.data = load_split_pair(recipe, accelerator.device)
+        self.recipe = recipe
         with all_or_none():
             self.micro_batch_size, self.steps_per_epoch = divide_batch(recipe, len(self.images), accelerator.num_processes)
         self.steps = self.steps_per_epoch * recipe.epochs

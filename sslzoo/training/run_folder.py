@@ -1,5 +1,6 @@
 """Training in a run folder: which recipe may be trained or resumed in it, the lock, and removing the checkpoints."""
 
+import dataclasses
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,6 +34,8 @@ def recipe_to_train(run: Run, recipe: Recipe, resume: bool) -> Recipe | None:
         return recipe
     if not resume:
         raise InputError(f"{run.folder} already holds a run: --resume continues it, --output takes another folder")
+    if recipe.mean is None and run.recipe.channels == recipe.channels:
+        recipe = dataclasses.replace(recipe, mean=run.recipe.mean, std=run.recipe.std)  # as measured when the run began
     changes = recipe_changes(run.recipe, recipe)
     refused = [key for key in changes if finished or not (key in _CHANGEABLE or key.startswith("reference."))]
     if refused:

@@ -14,7 +14,7 @@ from accelerate.optimizer import AcceleratedOptimizer
 from torch import nn
 
 from sslzoo.compilation import compiled
-from sslzoo.encoders import depths, embedding_parts, fit_image_size, load_pretrained
+from sslzoo.encoders import depths, embedding_parts, fit_channels, fit_image_size, load_pretrained
 from sslzoo.errors import InputError
 from sslzoo.method import Method
 from sslzoo.optim import ParameterGroup, make_optimizer, peak_lr
@@ -68,7 +68,7 @@ def load_starting_weights(method: Method, recipe: Recipe) -> None:
                 "the encoder's learning rate is %g at its peak, one for training from scratch, which soon overwrites what was learned: "
                 "encoder_lr_factor=%g is usual for continued pretraining", peak, _HIGHEST_CONTINUED_LR[recipe.optimizer] / peak,
             )  # fmt: skip
-        encoder = load_pretrained(starting_folder(recipe.init_from, recipe.init_sha256))
+        encoder = fit_channels(load_pretrained(starting_folder(recipe.init_from, recipe.init_sha256)), recipe.channels)
         method.init_encoders(fit_image_size(encoder, recipe.image_size))
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from .blur import blur_one
 from .color import JITTER, luma, turn_hue
+from .crop import to_canvas
 from .draws import Draws
 from .view import View
 
@@ -15,9 +16,9 @@ _HUE = JITTER.index("hue")
 
 
 def render_by_image(views: Sequence[View], pixels: Tensor, sizes: Tensor, drawn: Draws, normalization: Tensor, out: Tensor) -> None:
-    """Writes the views, float32 (views, n, 3, size, size), normalised, to `out`.
+    """Writes the views, float32 (views, n, channels, size, size), normalised, to `out`.
 
-    views: of one size. pixels: uint8 (n, 3, H, W). sizes: int64 (n, 2). drawn: for these views.
+    views: of one size. pixels: uint8 or uint16 (n, channels, H, W). sizes: int64 (n, 2). drawn: for these views.
     """
     scale, shift = normalization.unbind()
     images = torch.empty(len(pixels) * len(views), *out.shape[2:])
@@ -49,9 +50,9 @@ def render_by_image(views: Sequence[View], pixels: Tensor, sizes: Tensor, drawn:
 
 
 def crop_one(canvas: Tensor, size: list[int], box: list[int], flips: list[bool], view: View) -> Tensor:
-    """The box of one image as uint8 (3, size, size), as Pillow's crop().resize() gives it, flipped.
+    """The box of one image as (channels, size, size), 0..255, flipped: of uint8 as Pillow's crop().resize() gives it, else not rounded.
 
-    canvas: uint8 (3, H, W). size: height and width of the image; what the box takes from outside is black.
+    canvas: uint8 or uint16 (channels, H, W). size: height and width of the image; what the box takes from outside is black.
     """
     top, left, height, width = box
     above, before = max(0, -top), max(0, -left)
@@ -59,7 +60,11 @@ def crop_one(canvas: Tensor, size: list[int], box: list[int], flips: list[bool],
     if piece.shape[1:] != (height, width):
         below, behind = height - above - piece.shape[1], width - before - piece.shape[2]
         piece = F.pad(piece, (before, behind, above, below))
+    if piece.dtype != torch.uint8:
+        piece = to_canvas(piece)
     piece = F.interpolate(piece[None], (view.size, view.size), mode=view.interpolation, antialias=True)[0]
+    if piece.is_floating_point():
+        piece.clamp_(0, 255)  # what bicubic weights overshoot
     dims = [1 + axis for axis in (0, 1) if flips[axis]]
     return piece.flip(dims) if dims else piece
 

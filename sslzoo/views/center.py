@@ -11,26 +11,26 @@ from .color import IMAGENET_MEAN, IMAGENET_STD, normalize
 from .crop import axis_weights, resample, to_canvas
 from .view import INTERPOLATIONS
 
-_BLOCK = 2**23  # px of canvases that are in memory as floating-point numbers at once
+_BLOCK = 3 * 2**23  # values of canvases that are in memory as floating-point numbers at once
 
 
 def center_crop(
     pixels: Tensor, sizes: Tensor, resize: int, size: int, interpolation: str = "bilinear", mean: Sequence[float] = IMAGENET_MEAN,
     std: Sequence[float] = IMAGENET_STD, squash: bool = False,
 ) -> Tensor:  # fmt: skip
-    """The centre of each image as float32 (n, 3, size, size), normalised with the channels' mean and standard deviation (0..1).
+    """The centre of each image as float32 (n, channels, size, size), normalised with the channels' mean and standard deviation (0..1).
 
     What an image processor of transformers gives for the same sizes, without rounding the resized pixels.
 
-    pixels: uint8 (n, 3, H, W), each image in the top-left corner. sizes: int64 (n, 2), heights and widths in px.
+    pixels: uint8 or uint16 (n, channels, H, W), each image in the top-left corner. sizes: int64 (n, 2), heights and widths in px.
     resize: px of the image's short side after resizing. size: px of the centre; black where the resized image does not reach.
     interpolation: "bilinear" or "bicubic". Raises `InputError` for another.
     squash: both sides become `resize` px, whatever the image's shape.
     """
     if interpolation not in INTERPOLATIONS:
         raise unknown("interpolation", interpolation, INTERPOLATIONS)
-    result = torch.empty(len(pixels), 3, size, size, device=pixels.device)
-    block = max(1, _BLOCK // (pixels.shape[2] * pixels.shape[3]))
+    result = torch.empty(*pixels.shape[:2], size, size, device=pixels.device)
+    block = max(1, _BLOCK // pixels[0].numel())
     for start in range(0, len(pixels), block):
         some = slice(start, start + block)
         result[some] = _cropped(pixels[some], sizes[some], resize, size, interpolation, squash)
@@ -39,7 +39,7 @@ def center_crop(
 
 
 def _cropped(pixels: Tensor, sizes: Tensor, resize: int, size: int, interpolation: str, squash: bool) -> Tensor:
-    """The centres, (n, 3, size, size), 0..255."""
+    """The centres, (n, channels, size, size), 0..255."""
     resized = torch.full_like(sizes, resize) if squash else sizes * resize // sizes.amin(dim=1, keepdim=True)
     canvas = to_canvas(pixels)
     axes = []

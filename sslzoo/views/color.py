@@ -1,5 +1,7 @@
 """Colour changes: images are float32 (..., 3, height, width), 0..255, and may lie in memory in any order of their dimensions.
 
+Normalisation takes any number of channels.
+
 Nothing branches on what was drawn: what does not change an image is computed with amounts that change nothing. On a CPU memory that is
 written for the first time and `torch.where` on a mixed mask cost ten times as much as the arithmetic, hence the work in place and `lerp_`,
 which is exact at 0 and 1.
@@ -98,12 +100,12 @@ def solarize(images: Tensor, chosen: Tensor) -> Tensor:
 
 
 def normalization(means: Sequence[float], stds: Sequence[float]) -> Tensor:
-    """By what to multiply each channel of 0..255, and what to add then, (2, 3, 1, 1): to mean 0 and standard deviation 1.
+    """By what to multiply each channel of 0..255, and what to add then, (2, channels, 1, 1): to mean 0 and standard deviation 1.
 
     means, stds: of the channels, 0..1.
     """
     rows = [1 / (255 * std) for std in stds], [-mean / std for mean, std in zip(means, stds, strict=True)]
-    return torch.tensor(rows).view(2, 3, 1, 1)
+    return torch.tensor(rows).view(2, -1, 1, 1)
 
 
 def normalize(images: Tensor, means: Sequence[float] = IMAGENET_MEAN, stds: Sequence[float] = IMAGENET_STD) -> Tensor:

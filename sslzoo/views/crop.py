@@ -5,18 +5,25 @@ import math
 import torch
 from torch import Tensor
 
+_TO_GREY_LEVELS = 257  # 65535 / 255
+
 
 def to_canvas(pixels: Tensor) -> Tensor:
-    """The uint8 pixels as the type in which images are multiplied: half precision holds them exactly and is the fast one on CUDA."""
+    """The pixels as 0..255 of the type in which images are multiplied.
+
+    Half precision holds uint8 exactly and is the fast one on CUDA. uint16 keeps its precision, as fractions of grey levels in float32.
+    """
+    if pixels.dtype == torch.uint16:
+        return pixels.float().div_(_TO_GREY_LEVELS)
     return pixels.to(torch.float16 if pixels.is_cuda else torch.float32)
 
 
 def crop(canvas: Tensor, sizes: Tensor, boxes: Tensor, mirrored: Tensor, size: int, interpolation: str, padding: float = 0.0) -> Tensor:
-    """Several boxes of each image as (n, boxes, 3, size, size), 0..255, of the canvas' type: Pillow's crop().resize() without its rounding.
+    """Several boxes of each image as (n, boxes, channels, size, size), 0..255, of the canvas' type.
 
-    In memory each image is (size, 3, size), column by column, which is how the second product gives it.
+    As Pillow's crop().resize(), but without its rounding. In memory each image lies column by column, as the second product gives it.
 
-    canvas: (n, 3, H, W), 0..255, floating point.
+    canvas: (n, channels, H, W), 0..255, floating point.
     sizes: int64 (n, 2), heights and widths; only this part of the canvas shows, what a box takes from outside is black.
     boxes: int64 (n, boxes, 4), top, left, height, width in px.
     mirrored: bool (n, boxes, 2), whether the rows and the columns come in reverse order.
@@ -56,18 +63,19 @@ def axis_weights(pixels: Tensor, outputs: Tensor, step: Tensor, extent: Tensor, 
 
 
 def resample(canvas: Tensor, down: Tensor, across: Tensor, clamp: bool) -> Tensor:
-    """(n, boxes, 3, height, width), of the canvas' type, from the canvas (n, 3, H, W).
+    """(n, boxes, channels, height, width), of the canvas' type, from the canvas (n, channels, H, W).
 
     down, across: weights (n, boxes, height, H) and (n, boxes, width, W).
     clamp: keep to 0..255 after each axis, as Pillow does, which matters where weights are negative.
     """
     count, boxes, width = across.shape[:3]
+    channels = canvas.shape[1]
     # The width first, as Pillow. Each product's result is the next one's operand as it lies in memory.
     columns = torch.bmm(across.flatten(1, 2), canvas.flatten(1, 2).transpose(1, 2))
     columns = columns.clamp_(0, 255) if clamp else columns
-    images = torch.bmm(columns.view(count * boxes, width * 3, -1), down.flatten(0, 1).transpose(1, 2))
+    images = torch.bmm(columns.view(count * boxes, width * channels, -1), down.flatten(0, 1).transpose(1, 2))
     images = images.clamp_(0, 255) if clamp else images
-    return images.view(count, boxes, width, 3, -1).permute(0, 1, 3, 4, 2)
+    return images.view(count, boxes, width, channels, -1).permute(0, 1, 3, 4, 2)
 
 
 def _triangle(distance: Tensor) -> Tensor:

@@ -15,10 +15,10 @@ from .view import View
 def render_jointly(
     views: Sequence[View], canvas: Tensor, sizes: Tensor, drawn: Draws, normalization: Tensor, paint: Callable[..., Tensor]
 ) -> Tensor:
-    """The views, float32 (views, n, 3, size, size), normalised.
+    """The views, float32 (views, n, channels, size, size), normalised.
 
     views: of one size, interpolation, padding and place of solarize. drawn: for these views.
-    canvas: floating point (n, 3, H, W), 0..255. sizes: int64 (n, 2). normalization: as the function of this name gives it.
+    canvas: floating point (n, channels, H, W), 0..255. sizes: int64 (n, 2). normalization: as the function of this name gives it.
     paint: `paint_jointly`, or the same compiled.
     """
     first = views[0]
@@ -27,7 +27,7 @@ def render_jointly(
 
 
 def paint_jointly(views: Sequence[View], images: Tensor, drawn: Draws, normalization: Tensor) -> Tensor:
-    """The images, (n, views, 3, size, size), 0..255, with their views' colours, as `render_jointly` gives them. May work in place."""
+    """The images, (n, views, channels, size, size), 0..255, with their views' colours, as `render_jointly` does. May work in place."""
     dtype, images = images.dtype, torch.empty(images.shape, device=images.device).copy_(images)
     used = [column for column, name in enumerate(JITTER) if any(view.jitter > 0 and getattr(view, name) > 0 for view in views)]
     solarized = any(view.solarize > 0 for view in views)

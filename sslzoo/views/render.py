@@ -17,13 +17,13 @@ from .random import hash_words
 from .view import View
 
 _SMALL = 64  # px; images no larger are cropped together, which is quicker for them on a CPU too
-_BLOCK = 2**17  # px of views that a CPU renders at a time: what is computed in between stays in its caches
+_BLOCK = 3 * 2**17  # values of views that a CPU renders at a time: what is computed in between stays in its caches
 
 
 class Renderer:
     """Makes the views of a batch. Random numbers are keyed by seed, epoch, sample and view: no batch, device or worker changes them.
 
-    On a CPU the crops of images of more than 64 px are rounded to whole grey levels, as Pillow's are.
+    On a CPU the crops of images of 8 bits and more than 64 px are rounded to whole grey levels, as Pillow's are.
 
     views: what to make of each image.
     compile: compile the colours of views that are rendered jointly, on first use and again for a batch of another size.
@@ -51,9 +51,9 @@ class Renderer:
         self._paint = compiled(paint_jointly, dynamic=False) if compile else paint_jointly
 
     def __call__(self, pixels: Tensor, sizes: Tensor, samples: Tensor, epoch: int) -> list[Tensor]:
-        """One float32 (n, 3, size, size) for each view, normalised.
+        """One float32 (n, channels, size, size) for each view, normalised.
 
-        pixels: uint8 (n, 3, H, W), each image in the top-left corner.
+        pixels: uint8 or uint16 (n, channels, H, W), each image in the top-left corner.
         sizes: int64 (n, 2), heights and widths in px; nothing else of the canvas is read.
         samples: int64 (n,), the images' row numbers in the data set.
 
@@ -91,7 +91,7 @@ class Renderer:
         drawn = draw(self._table, words, sizes, samples, self._padded)
         results = self._empty(pixels)
         for views, part, result in zip(self._groups, drawn.split([len(views) for views in self._groups]), results, strict=True):
-            block = max(1, _BLOCK // (len(views) * views[0].size ** 2))
+            block = max(1, _BLOCK // result[:, 0].numel())
             for start in range(0, len(pixels), block):
                 rows = slice(start, start + block)
                 if small.all():
@@ -102,8 +102,8 @@ class Renderer:
         return self._in_order(results)
 
     def _empty(self, pixels: Tensor) -> list[Tensor]:
-        """Of each group, float32 (views, n, 3, size, size)."""
-        shapes = [(len(views), len(pixels), 3, views[0].size, views[0].size) for views in self._groups]
+        """Of each group, float32 (views, n, channels, size, size)."""
+        shapes = [(len(views), *pixels.shape[:2], views[0].size, views[0].size) for views in self._groups]
         return [torch.empty(shape, device=pixels.device) for shape in shapes]
 
     def _in_order(self, results: list[Tensor]) -> list[Tensor]:

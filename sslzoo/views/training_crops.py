@@ -26,15 +26,17 @@ class TrainingCrops:
     ):  # fmt: skip
         if view.count != 1:
             raise InputError(f"view count {view.count}: a classifier is trained on one view of each image, so must be 1")
+        if rand_augment and len(mean) != 3:
+            raise InputError(f"RandAugment changes colours: it needs images of 3 channels, not {len(mean)}; take another protocol")
         self._seed, self._rand_augment, self._erasing, self._mean, self._std = seed, rand_augment, erasing, mean, std
         if rand_augment:  # which works on grey levels
             mean, std = (0.0,) * 3, (1 / 255,) * 3
         self._renderer = Renderer([view], seed, mean=mean, std=std)
 
     def __call__(self, pixels: Tensor, sizes: Tensor, samples: Tensor, epoch: int) -> Tensor:
-        """float32 (n, 3, size, size), normalised.
+        """float32 (n, channels, size, size), normalised.
 
-        pixels: uint8 (n, 3, H, W), each image in the top-left corner. sizes: int64 (n, 2), heights and widths in px.
+        pixels: uint8 or uint16 (n, channels, H, W), each image in the top-left corner. sizes: int64 (n, 2), heights and widths in px.
         samples: int64 (n,), the images' row numbers in the data set. With RandAugment or erasing, they are read back from the device
         once in a call.
 
