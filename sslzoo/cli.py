@@ -176,8 +176,7 @@ def _publish(options: argparse.Namespace) -> int:
     from sslzoo.hub import publish, publish_all
 
     _hide_progress_bars()
-    how = {"private": options.private, "dry_run": options.dry_run, "eval_results": options.eval_results}
-    how["with_images"] = options.with_images
+    how = {"private": options.private, "dry_run": options.dry_run, "with_images": options.with_images}
     if not options.all:
         print(publish(options.folder, options.to, **how))
         return 0

@@ -79,7 +79,6 @@ def make_parser() -> argparse.ArgumentParser:
     publish.add_argument("--private", action="store_true")
     publish.add_argument("--dry-run", action="store_true", help="list what would be uploaded, and what it shows")
     _add_with_images(publish)
-    publish.add_argument("--eval-results", action="store_true", help="also submit the numbers to the Hub's benchmark data sets")
 
     export = commands.add_parser("export", help="export an encoder to ONNX")
     export.add_argument("model", help="a run folder or Hub id")

@@ -10,9 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import yaml
 from hub_server import HubServer
-from huggingface_hub import ModelCard, parse_eval_result_entries
+from huggingface_hub import ModelCard
 from matplotlib.figure import Figure
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -565,17 +564,6 @@ def test_the_error_of_an_unknown_namespace_names_the_nearest(server, client, run
     server.fail("POST", "/repos/create", 404, message="Organization not found")
     answer = client(folder, namespace="adda")
     assert "does not find it (404" in answer["message"] and "did you mean 'ada'?" in answer["message"]
-
-
-def test_eval_results_are_published_on_request(server, client, tmp_path):
-    make_run(tmp_path / "run", dataset="someone/pictures", name="collected")
-    client(tmp_path / "run", eval_results=True)
-    file = ".eval_results/sslzoo.yaml"
-    entries = parse_eval_result_entries(yaml.safe_load(published(server, "sslzoo/collected")[file]))
-    assert [(entry.dataset_id, entry.value) for entry in entries] == [("someone/pictures", 76.54), ("someone/pictures", 50.0)]
-    assert all("knn-instdisc-v2" in entry.notes and entry.source_url.endswith("/sslzoo/collected") for entry in entries)
-    client(tmp_path / "run")
-    assert file not in published(server, "sslzoo/collected"), "deleted without the option"
 
 
 def imported(folder: Path) -> Run:

@@ -2,8 +2,7 @@
 
 from typing import Any
 
-import yaml
-from huggingface_hub import EvalResult, EvalResultEntry, ModelCardData, eval_result_entries_to_yaml
+from huggingface_hub import EvalResult, ModelCardData
 
 from sslzoo.data import hub_id, source_name
 from sslzoo.methods import method_class
@@ -45,19 +44,6 @@ def _base_model(recipe: Recipe) -> dict[str, str]:
 def eval_results(numbers: list[dict[str, Any]]) -> list[EvalResult]:
     """The numbers of the published weights for the model-index, in percent."""
     return [_eval_result(number) for number in numbers if number["when"] == "last"]
-
-
-def eval_results_text(repository: str, numbers: list[dict[str, Any]]) -> str:
-    """The numbers on data sets of the Hub (percent), as YAML in the form that the Hub's benchmark data sets collect from repositories."""
-    entries = [
-        EvalResultEntry(
-            dataset_id=dataset[0], task_id=one_line(metric_label(number)), value=round(100 * float(number["value"]), 2),
-            date=number["provenance"].get("date"), source_url=f"https://huggingface.co/{repository}", source_name="sslzoo",
-            notes=f"{number['protocol']}, split {one_line(number['split'])}",
-        )
-        for number in numbers if number["when"] == "last" and (dataset := hub_id(number["dataset"]))
-    ]  # fmt: skip
-    return yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False)
 
 
 def _block(recipe: Recipe, training: dict[str, Any], numbers: list[dict[str, Any]]) -> dict[str, Any]:

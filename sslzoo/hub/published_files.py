@@ -12,11 +12,9 @@ from sslzoo.recipe import published_text
 from sslzoo.run import CARD, CONFIG, METRICS, PREPROCESSOR, RECIPE, RESULTS, WEIGHTS, Run
 
 from .integrity import CODE_FILES, has_small_stem
-from .metadata import eval_results_text
 from .pictures import CURVES, IMAGES_SHOWN, MAPS, NEIGHBOURS
 from .results_validation import checked_imported, is_imported
 
-EVAL_RESULTS = ".eval_results/sslzoo.yaml"
 WITHHELD = "name not published"  # replaces the name of an image that was left out: a file's name may reveal more than the image
 
 
@@ -40,7 +38,7 @@ def required_files(run: Run) -> list[str]:
     return [*names, *(CODE_FILES if (run.folder / CONFIG).is_file() and has_small_stem(run.folder) else ())]
 
 
-def published_files(run: Run, repository: str, *, public: bool, eval_results: bool) -> dict[str, PublishedFile]:
+def published_files(run: Run, *, public: bool) -> dict[str, PublishedFile]:
     """The repository's files by name; the card must be written already. public: whether anyone may see the training data.
 
     Raises `InputError` where a file names a place on this machine.
@@ -55,10 +53,6 @@ def published_files(run: Run, repository: str, *, public: bool, eval_results: bo
     if not public and results["training"].get("skipped_images"):
         results["training"]["skipped_images"] = [WITHHELD] * len(results["training"]["skipped_images"])
         files[RESULTS] = PublishedFile((json.dumps(results, indent=2, allow_nan=False) + "\n").encode(), reveals[RESULTS])
-    if eval_results:
-        files[EVAL_RESULTS] = PublishedFile(
-            eval_results_text(repository, results["numbers"]).encode(), "the numbers on data sets of the Hub, for its benchmarks"
-        )
     for name, file in files.items():
         if not name.endswith((".safetensors", ".png")):
             _check_no_local_paths(run, name, file)

@@ -26,8 +26,8 @@ _Result = TypeVar("_Result")
 
 
 def publish(
-    folder: str | Path, namespace: str, *, private: bool = False, dry_run: bool = False, eval_results: bool = False,
-    with_images: bool = False, token: str | None = None,
+    folder: str | Path, namespace: str, *, private: bool = False, dry_run: bool = False, with_images: bool = False,
+    token: str | None = None,
 ) -> str:  # fmt: skip
     """Writes the card and uploads the run as one commit to "namespace/name of the recipe"; returns the repository's address.
 
@@ -40,7 +40,6 @@ def publish(
 
     private: create a private repository; one that exists must be private already. The visibility of an existing one is never changed.
     dry_run: print what would be uploaded and what it reveals, without contacting the Hub.
-    eval_results: also put the numbers where the Hub's benchmark data sets look for them.
     with_images: publish pictures of images of any data set.
     token: of the Hub; None: the one of `hf auth login` or HF_TOKEN.
     Raises `InputError`, before the Hub is contacted, for a folder that cannot be published, and `PublishError`.
@@ -64,7 +63,7 @@ def publish(
     dataset_id = hub_id(dataset)
     public = dataset == EMBEDDED or dataset_id is not None and (dry_run or request(lambda: is_public_dataset(dataset_id[0])))
     write_card(run.folder, namespace, with_images=with_images or public)
-    files = published_files(run, repository, public=public, eval_results=eval_results)
+    files = published_files(run, public=public)
     if dry_run:
         _print_dry_run(run, repository, files, dataset_id is not None and not with_images)
         return f"{api.endpoint}/{repository}"
@@ -72,8 +71,8 @@ def publish(
 
 
 def publish_all(
-    folder: str | Path, namespace: str, *, private: bool = False, dry_run: bool = False, eval_results: bool = False,
-    with_images: bool = False, token: str | None = None,
+    folder: str | Path, namespace: str, *, private: bool = False, dry_run: bool = False, with_images: bool = False,
+    token: str | None = None,
 ) -> dict[str, str | None]:  # fmt: skip
     """Publishes every finished run directly inside `folder`.
 
@@ -108,7 +107,7 @@ def publish_all(
     for path in tqdm(paths, unit="run", desc=f"publishing to {namespace}", disable=not sys.stderr.isatty()):
         try:
             outcomes[path.name] = publish(
-                path, namespace, private=private, dry_run=dry_run, eval_results=eval_results, with_images=with_images, token=token
+                path, namespace, private=private, dry_run=dry_run, with_images=with_images, token=token
             )
         except (InputError, PublishError) as error:
             outcomes[path.name] = f"error: {error}"

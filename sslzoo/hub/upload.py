@@ -13,9 +13,8 @@ from sslzoo.errors import InputError, PublishError
 
 from .hub_errors import is_transient, status_code
 from .integrity import RUN_FILES
-from .published_files import EVAL_RESULTS, PublishedFile
+from .published_files import PublishedFile
 
-_DELETABLE = (*RUN_FILES, EVAL_RESULTS)
 _DELAYS = (1, 2, 4)  # seconds before the second, third and fourth attempt
 _Result = TypeVar("_Result")
 
@@ -65,7 +64,7 @@ def upload(api: HfApi, repository: str, files: dict[str, PublishedFile], private
         raise PublishError(f"{repository} exists and is public, nothing was uploaded: make it private, or use another namespace")
     existing = {sibling.rfilename for sibling in info.siblings or []}
     operations = [CommitOperationAdd(name, file.content) for name, file in files.items()]
-    operations += [CommitOperationDelete(name) for name in _DELETABLE if name in existing - files.keys()]
+    operations += [CommitOperationDelete(name) for name in RUN_FILES if name in existing - files.keys()]
     api.create_commit(repository, operations, commit_message="Publish the run", parent_commit=info.sha)
     return address
 
