@@ -1,4 +1,4 @@
-"""The cheap forms of what a step computes beside the naive ones: how much faster, and how far apart their results are.
+"""The cheap forms of what a step computes beside the naive ones: how much faster or smaller, and how far apart their results are.
 
 python benches/losses.py              minutes on one core
 python benches/losses.py --large      with 8192 outputs too: naive forms of about 20 s and 3 GB
@@ -10,16 +10,19 @@ import copy
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sslzoo.encoders import build_encoder, encoder_config
+from sslzoo.memory import peak_memory
 from sslzoo.optim import LARS
 from sslzoo.parts.ema import ema_update
 from sslzoo.parts.gram import off_diagonal_squares
 from sslzoo.parts.nt_xent import nt_xent
+from sslzoo.parts.swapped_prediction import swapped_cross_entropy
 from sslzoo.parts.variance_covariance import vicreg_terms
 
 Result = list[Tensor]  # what both forms must agree on
@@ -85,6 +88,28 @@ def losses(naive: Callable, cheap: Callable, count: int, width: int, device: str
     return (lambda: run(naive)), (lambda: run(cheap))
 
 
+def swapped_prediction(images: int, prototypes: int, device: str) -> Pair:
+    """DINO's loss of 2 + 6 views, from bottlenecks of 256 and the teacher's probabilities: its gradients."""
+    torch.manual_seed(0)
+    views = [F.normalize(torch.randn(images, 256, device=device), dim=1).requires_grad_() for _ in range(8)]
+    directions = F.normalize(torch.randn(prototypes, 256, device=device), dim=1).requires_grad_()
+    targets = torch.randn(images, 2, prototypes, device=device).softmax(dim=2)
+
+    def naive() -> Result:
+        """Logits and log-probabilities of all views."""
+        global_logits, local_logits = (torch.cat(part) @ directions.T for part in (views[:2], views[2:]))
+        log_probs = [(logits / 0.1).log_softmax(dim=1) for logits in (*global_logits.chunk(2), *local_logits.chunk(6))]
+        all_pairs = targets.sum(dim=1) * torch.stack(log_probs).sum(dim=0)
+        same_view = sum(targets[:, view] * log_probs[view] for view in range(2))
+        return list(torch.autograd.grad(-(all_pairs - same_view).sum(dim=1).mean() / 14, [*views, directions]))
+
+    def cheap() -> Result:
+        loss = swapped_cross_entropy(targets, torch.stack(views, dim=1), lambda rows: rows @ directions.T / 0.1)
+        return list(torch.autograd.grad(loss, [*views, directions]))
+
+    return naive, cheap
+
+
 def moving_average(encoder: str, device: str) -> Pair:
     student = build_encoder(encoder_config(encoder, 224)).to(device)
     teachers = [copy.deepcopy(student).requires_grad_(False) for _ in range(2)]
@@ -142,6 +167,20 @@ def lars(encoder: str, device: str) -> Pair:
     return stepper(0), stepper(1)
 
 
+def memory_of(run: Callable[[], Result], device: torch.device) -> float:
+    """The bytes that running it takes at most, beside what is there already; NaN where only the peak since the process began is known."""
+    reset = Path("/proc/self/clear_refs")
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    elif reset.exists():
+        reset.write_text("5")  # the peak is what is in use now
+    else:
+        return float("nan")
+    before = peak_memory(device)
+    run()
+    return peak_memory(device) - before
+
+
 def apart(found: Result, expected: Result) -> float:
     """The largest relative difference of two tensors."""
     return max(
@@ -155,6 +194,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--prototypes", type=int, default=65536, help="DINO's")
     parser.add_argument("--encoder", default="res50", help="whose weights EMA and LARS move")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -164,6 +204,8 @@ def main() -> None:
         pairs[f"VICReg 256 x {width}"] = losses(vicreg_naive, vicreg, 256, width, device)
         pairs[f"Barlow Twins 256 x {width}"] = losses(barlow_naive, barlow, 256, width, device)
     pairs["NT-Xent 256 x 128"] = losses(contrast_naive, contrast, 256, 128, device)
+    swapped = f"DINO 128 x {options.prototypes}"
+    pairs[swapped] = swapped_prediction(128, options.prototypes, device)
     pairs[f"EMA {options.encoder}"] = moving_average(options.encoder, device)
     pairs[f"LARS {options.encoder}"] = lars(options.encoder, device)
     differences = {name: apart(cheap(), naive()) for name, (naive, cheap) in pairs.items()}
@@ -181,6 +223,11 @@ def main() -> None:
         naive, cheap = (1000 * statistics.median(times) for times in both)
         ratio = statistics.median(one / other for one, other in zip(*both, strict=True))
         print(f"{name:26} {naive:10.2f} {cheap:10.2f} {ratio:6.1f}x  {differences[name]:.1e}")
+    most = [[memory_of(run, torch.device(device)) / 2**20 for run in pairs[swapped]] for _ in range(options.rounds)]
+    naive, cheap = map(statistics.median, zip(*most, strict=True))
+    ratio = statistics.median(one / other for one, other in most)
+    print(f"{'peak memory':26} {'naive MiB':>10} {'cheap MiB':>10} {'ratio':>7}")
+    print(f"{swapped:26} {naive:10.0f} {cheap:10.0f} {ratio:6.1f}x")
 
 
 if __name__ == "__main__":

@@ -67,6 +67,21 @@ def test_continued_pretraining_is_compared_with_training_from_scratch(monkeypatc
     assert len({run.results()["training"]["steps"] for run in runs.values()}) == 1
 
 
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux tells the peak of a part of a process")
+def test_memory_of_losses_is_what_they_allocate_at_most_at_once():
+    memory_of = runpy.run_path(str(BENCHES / "losses.py"))["memory_of"]
+    size, device = 32 * 2**20, torch.device("cpu")
+
+    def run():
+        for _ in range(3):  # each is freed before the next
+            torch.ones(size, dtype=torch.uint8)
+        return [torch.ones(2 * size, dtype=torch.uint8)]
+
+    torch.ones(8 * size, dtype=torch.uint8)  # an earlier peak does not hide it
+    held = torch.ones(size, dtype=torch.uint8)  # what is there already does not count
+    assert memory_of(run, device) == pytest.approx(2 * size, rel=0.1) and len(held) == size
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "arguments", "said"),
@@ -76,7 +91,7 @@ def test_continued_pretraining_is_compared_with_training_from_scratch(monkeypatc
         ("knn", ["--rows", 400, "--width", 16, "--rounds", 1], "top-1 of all settings is the same"),
         ("linear", ["--images", 60, "--width", 8, "--epochs", 1, "--rounds", 1], "x"),
         ("listing", ["--files", 20, "--classes", 2], "most memory"),
-        ("losses", ["--encoder", "res6", "--rounds", 1], "LARS res6"),
+        ("losses", ["--encoder", "res6", "--rounds", 1, "--prototypes", 64], "peak memory"),
         ("step", ["--recipes", "digits/simclr", "--batch", 8, "--rounds", 1], "digits/simclr"),
         ("views", ["2x32", "--rounds", 1], "x Pillow"),
     ],

@@ -6,7 +6,9 @@ import torch
 from sslzoo import NNCLR, MoCoV2, MoCoV2Config, NNCLRConfig
 from sslzoo.parts import chunks
 from sslzoo.parts.decoupled import decoupled
+from sslzoo.parts.masked_siamese import assignment_cross_entropy
 from sslzoo.parts.nt_xent import nt_xent
+from sslzoo.parts.swapped_prediction import swapped_cross_entropy
 
 COUNT, WIDTH, QUEUE = 40, 6, 64
 
@@ -28,10 +30,25 @@ def nnclr(first, second):
     return method(NNCLR, NNCLRConfig)._contrast(first.detach(), second) + first.sum()
 
 
+PROTOTYPES = rows(2).detach().repeat(2, 1)[:QUEUE]
+TARGETS = (torch.stack((rows(3), rows(4)), dim=1).detach() @ PROTOTYPES.T).softmax(dim=2)
+
+
+def swapped(first, second):
+    """Two global views and a local one."""
+    embeddings = torch.stack((first, second, first * second), dim=1)
+    return swapped_cross_entropy(TARGETS, embeddings, lambda embeddings: embeddings @ PROTOTYPES.T / 0.3)
+
+
+def masked(first, second):
+    cross_entropy, mean = assignment_cross_entropy(torch.stack((first, second), dim=1), PROTOTYPES[:COUNT], PROTOTYPES, 0.3, 0.25)
+    return cross_entropy + mean.square().sum()
+
+
 LOSSES = {
     "nt_xent": lambda first, second: nt_xent(first, second, 0.2),
     "decoupled": lambda first, second: sum(values.mul(values.detach().cos()).sum() for values in decoupled(first, second, 0.2)),
-    "moco": moco, "nnclr": nnclr,
+    "moco": moco, "nnclr": nnclr, "swapped": swapped, "masked": masked,
 }  # fmt: skip
 
 
@@ -59,6 +76,18 @@ def test_chunks_give_the_loss_and_gradients_of_the_whole_and_keep_less(name, lim
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
     torch.testing.assert_close(gradients, expected_gradients, rtol=1e-10, atol=1e-13)
     assert kept < whole / 2, (kept, whole)
+
+
+@pytest.mark.parametrize("name", ["swapped", "masked"])
+def test_chunks_are_one_graph(name, monkeypatch):
+    monkeypatch.setattr(chunks, "_LOGITS", 1000)
+    pair = rows(0), rows(1)
+    torch._dynamo.reset()
+    compiled = torch.compile(LOSSES[name], backend="aot_eager", fullgraph=True)(*pair)
+    torch._dynamo.reset()
+    expected = LOSSES[name](*pair)
+    torch.testing.assert_close(compiled, expected)
+    torch.testing.assert_close(torch.autograd.grad(compiled, pair), torch.autograd.grad(expected, pair))
 
 
 def test_a_chunk_has_at_most_as_many_logits_as_the_limit(monkeypatch):

@@ -8,8 +8,11 @@ import torch
 from torch import nn
 from torch._dynamo.testing import CompileCounter
 
+from sslzoo import method_class
 from sslzoo.encoders import build_encoder, encoder_config, feature_width
-from sslzoo.method import MethodConfig
+from sslzoo.method import MethodConfig, Progress
+from sslzoo.methods import dino, vicregl
+from sslzoo.parts import masked_siamese
 from sslzoo.parts.networks import Branch, forward_apart, forward_views, mlp
 from sslzoo.parts.split_batch_norm import split_batch_norms
 
@@ -70,6 +73,50 @@ def test_views_apart_equal_one_forward_per_view(kind):
     torch.testing.assert_close(*gradients, rtol=1e-8, atol=1e-9)
     torch.testing.assert_close(network.state_dict(), single.state_dict(), rtol=1e-10, atol=1e-12)
     assert list(network.state_dict()) == names
+
+
+def test_networks_may_take_and_give_several_tensors_for_each_view():
+    """Views of one size whose other inputs differ in shape go through apart."""
+    shapes = []
+
+    def network(pixels, visible):
+        shapes.append((*pixels.shape, visible.shape[1]))
+        return pixels.sum(dim=(1, 2, 3)), visible + 1
+
+    visible = [rows(2, count, seed=count) for count in (3, 3, 5, 2)]
+    views = [VIEWS[0], VIEWS[1], VIEWS[3], VIEWS[2]]
+    outputs = forward_views(owner(nn.Identity(), True), network, views, visible)
+    assert shapes == [(4, 3, 4, 4, 3), (2, 3, 4, 4, 5), (2, 3, 2, 2, 2)]
+    for (total, shifted), view, its_visible in zip(outputs, views, visible, strict=True):
+        assert torch.equal(total, view.sum(dim=(1, 2, 3))) and torch.equal(shifted, its_visible + 1)
+
+
+@pytest.mark.parametrize(("name", "where"), [("dino", dino), ("vicregl", vicregl), ("msn", masked_siamese)])
+def test_methods_have_the_same_loss_and_gradients_with_views_apart_in_one_batch(name, where, monkeypatch):
+    """As on a GPU, in float64."""
+    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
+    torch.manual_seed(0)
+    config = method_class(name).config_class
+    small = {key: 32 for key, value in config.hyperparameters().items() if isinstance(value, int) and value > 256}
+    encoder = "vit-xs4" if name == "msn" else "res6"
+    method = method_class(name)(config(encoder=encoder, image_size=16, joint_views=False, **small)).double().train()
+    sizes = [view.size for view in method.views(16).values() for _ in range(view.count)]
+    views = [rows(4, 3, size, size, seed=index) for index, size in enumerate(sizes)]
+    crops = [torch.tensor([[0, 0, 10 + index, 12, 0, index % 2]]).repeat(4, 1) for index in range(len(views))]
+    progress = Progress(1, 10, 5, 0, torch.arange(4), lambda: crops)
+    twin, batches = copy.deepcopy(method), []
+    for module in twin.modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_pre_hook(lambda module, inputs: batches.append(len(inputs[0])))
+    expected = method(views, progress)["loss"]
+    monkeypatch.setattr(where, "forward_views", forward_apart)
+    found = twin(views, progress)["loss"]
+    assert max(batches) > 4, "views go through together"
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=0)
+    for each in (expected, found):
+        each.backward()
+    torch.testing.assert_close(*([weight.grad for weight in each.parameters() if weight.grad is not None] for each in (twin, method)))
+    torch.testing.assert_close(twin.state_dict(), method.state_dict())
 
 
 def test_a_batch_norm_is_as_before_afterwards_even_after_an_error():

@@ -190,7 +190,7 @@ class TestValues:
             ("temperature", 1e-300), ("view.both.count", 10**6), ("view.both.size", 10**6), ("view.both.brightness", 1e308),
             ("view.both.scale", [1e-320, 1.0]), ("view.both.blur_sigma", [1.0, 1e308]), ("view.both.ratio", [10**400, 10**400]),
             ("reference.knn_top1", 5), ("reference.knn_top1", -0.1), ("reference.knn_top1", True),
-            ("tracker", "wandb"), ("method", "simcl"), ("method", "a\nb"), ("method", 10**5000),
+            ("tracker", "wandbb"), ("method", "simcl"), ("method", "a\nb"), ("method", 10**5000),
             ("method", 5), ("method", None), ("dataset", [1]),
         ],
         ids=lambda value: ascii(value)[:40] if not isinstance(value, int) or abs(value) < 2**99 else "huge",

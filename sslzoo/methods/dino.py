@@ -85,14 +85,10 @@ class DINO(Method):
 
     def loss(self, views, progress):
         config = self.config
-        student_logits = forward_views(self, partial(self._logits, self.student), views)
-        with torch.no_grad():
-            teacher_logits = forward_views(self, partial(self._logits, self.teacher), views[:2])
-            teacher_probs = [((logits - self.center) / config.teacher_temperature).softmax(dim=1) for logits in teacher_logits]
-            teacher_mean = torch.stack(teacher_logits).mean(dim=(0, 1)).unsqueeze(0)
-        student_log_probs = [(logits / config.student_temperature).log_softmax(dim=1) for logits in student_logits]
-        loss = swapped_cross_entropy(teacher_probs, student_log_probs)
-        return {"loss": loss, "usage_entropy": usage_entropy(torch.cat(teacher_probs)), "teacher_mean": teacher_mean}
+        teacher_probs, teacher_mean = self._assign(views[:2])
+        embeddings = torch.stack(forward_views(self, partial(_embed, self.student), views), dim=1)
+        loss = swapped_cross_entropy(teacher_probs, embeddings, lambda rows: self.student["head"].logits(rows) / config.student_temperature)
+        return {"loss": loss, "usage_entropy": usage_entropy(teacher_probs.flatten(0, 1)), "teacher_mean": teacher_mean}
 
     def after_step(self, out, progress):
         config = self.config
@@ -104,9 +100,16 @@ class DINO(Method):
         prototypes = self.student["head"].prototypes
         return [*decay_groups(self, exclude=[prototypes]), ParameterGroup([prototypes], frozen_epochs=self.config.frozen_epochs)]
 
-    @staticmethod
-    def _logits(branch, pixels):
-        return branch["head"](features(branch["backbone"], pixels)).float()
+    @torch.no_grad()
+    def _assign(self, views):
+        """The teacher's probabilities of the prototypes, (n, views, prototypes), and the mean of its logits, (1, prototypes)."""
+        logits = self.teacher["head"].logits(torch.stack(forward_views(self, partial(_embed, self.teacher), views), dim=1))
+        probs = ((logits - self.center) / self.config.teacher_temperature).softmax(dim=2)
+        return probs, logits.mean(dim=(0, 1)).unsqueeze(0)
+
+
+def _embed(branch, pixels):
+    return branch["head"](features(branch["backbone"], pixels))
 
 
 class DINOHead(nn.Module):
@@ -124,4 +127,9 @@ class DINOHead(nn.Module):
         self.prototypes = nn.Parameter(nn.Linear(config.bottleneck_dim, config.prototypes, bias=False).weight.detach())
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        return F.linear(F.normalize(self.mlp(inputs), dim=1), F.normalize(self.prototypes, dim=1))
+        """The bottleneck's output, of unit length: (n, bottleneck_dim)."""
+        return F.normalize(self.mlp(inputs), dim=1)
+
+    def logits(self, embeddings: torch.Tensor) -> torch.Tensor:
+        """The cosines of embeddings (..., bottleneck_dim) to the prototypes: float32 (..., prototypes)."""
+        return F.linear(embeddings, F.normalize(self.prototypes, dim=1)).float()

@@ -50,7 +50,7 @@ class MSN(Method):
         return self.teacher.backbone
 
     def loss(self, views, progress):
-        cross_entropy, mean_assignment = predict_assignments(self.student, self.teacher, self.prototypes, views, progress.draw, self.config)
+        cross_entropy, mean_assignment = predict_assignments(self, self.student, self.teacher, self.prototypes, views, progress.draw)
         # Mean entropy maximisation: how far the entropy of the mean assignment is from the largest.
         missing_entropy = math.log(len(mean_assignment)) - torch.special.entr(mean_assignment).sum()
         return {"loss": cross_entropy + self.config.entropy_weight * missing_entropy, "usage_entropy": usage_entropy(mean_assignment[None])}

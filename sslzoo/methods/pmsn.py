@@ -49,7 +49,7 @@ class PMSN(Method):
         return self.teacher.backbone
 
     def loss(self, views, progress):
-        cross_entropy, mean_assignment = predict_assignments(self.student, self.teacher, self.prototypes, views, progress.draw, self.config)
+        cross_entropy, mean_assignment = predict_assignments(self, self.student, self.teacher, self.prototypes, views, progress.draw)
         # The divergence of the mean assignment from the prior, as in the paper; lightly takes that of the prior from the mean.
         ranks = torch.arange(1, len(mean_assignment) + 1, dtype=mean_assignment.dtype, device=mean_assignment.device)
         log_prior = (-self.config.prior_exponent * ranks.log()).log_softmax(dim=0)

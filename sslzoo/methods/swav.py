@@ -77,12 +77,11 @@ class SwAV(Method):
         with torch.no_grad():
             self.prototypes.weight.copy_(F.normalize(self.prototypes.weight, dim=1))
         embeddings = forward_views(self, self._embed, views)
-        with full_precision(embeddings[0].device):
-            logits = [self.prototypes(embedding) for embedding in embeddings]
-            assignments = [self._assign(logits[view], view, progress) for view in range(2)]
-        log_probs = [(view_logits / config.temperature).log_softmax(dim=1) for view_logits in logits]
-        loss = swapped_cross_entropy(assignments, log_probs)
-        usage = usage_entropy(torch.cat(log_probs[:2]).exp())
+        with torch.no_grad():
+            logits = [self._logits(embedding) for embedding in embeddings[:2]]
+            assignments = torch.stack([self._assign(view_logits, view, progress) for view, view_logits in enumerate(logits)], dim=1)
+            usage = usage_entropy((torch.cat(logits) / config.temperature).softmax(dim=1))
+        loss = swapped_cross_entropy(assignments, torch.stack(embeddings, dim=1), lambda rows: self._logits(rows) / config.temperature)
         return {"loss": loss, "usage_entropy": usage, "embeddings": torch.stack(embeddings[:2], dim=1)}
 
     def after_step(self, out, progress):
@@ -99,8 +98,12 @@ class SwAV(Method):
         config = self.config
         count = len(logits)
         if self.queues and progress.epoch >= config.queue_from_epoch:
-            logits = torch.cat((logits, self.prototypes(self.queues[view].local_rows())))
+            logits = torch.cat((logits, self._logits(self.queues[view].local_rows())))
         return sinkhorn(logits, config.sinkhorn_temperature, config.sinkhorn_iterations)[:count]
+
+    def _logits(self, embeddings):
+        with full_precision(embeddings.device):
+            return self.prototypes(embeddings)
 
     def _embed(self, pixels):
         return F.normalize(self.projector(features(self.backbone, pixels)).float(), dim=1)

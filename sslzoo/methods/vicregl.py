@@ -1,5 +1,6 @@
 """VICRegL: VICReg between whole images and, at the same time, between matching places of their feature maps."""
 
+from functools import partial
 from itertools import combinations, permutations
 
 import torch
@@ -58,9 +59,7 @@ class VICRegL(Method):
         return {"global": View(size, count=2, scale=(0.2, 1.0), blur=0.5, **{**BYOL_COLOR, "jitter": 1.0})}
 
     def loss(self, views, progress):
-        joint = self.config.joint_views
-        outputs = [features_and_map(self.backbone, pixels) for pixels in ([torch.cat(views)] if joint else views)]
-        pooled, maps = (torch.cat(parts).chunk(len(views)) for parts in zip(*outputs, strict=True))
+        pooled, maps = zip(*forward_views(self, partial(features_and_map, self.backbone), views), strict=True)
         embeddings = forward_views(self, self.projector, list(pooled))
         local = [self.local_projector(feature_map.flatten(2).mT).float() for feature_map in maps]
         positions = [centers(crop, *feature_map.shape[2:]) for crop, feature_map in zip(progress.crops(), maps, strict=False)]

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-_LOGITS = 2**27  # of a chunk: half a GiB in float32
+_LOGITS = 2**25  # of a chunk: 128 MiB in float32
 
 
 def in_chunks(function: Callable[..., Tensor], rows: Sequence[Tensor], columns: int) -> Tensor:
-    """function(*rows), in chunks of rows if there are more than 2**27 logits, which the backward pass then computes again chunk by chunk.
+    """function(*rows), in chunks of rows if there are more than 2**25 logits, which the backward pass then computes again chunk by chunk.
 
     function: one result per row, from logits (rows, columns) that do not depend on the other rows; without random numbers.
     rows: (n, ...) each. Gradients reach other tensors that the function uses as well.

@@ -1,9 +1,7 @@
 """Masked siamese networks (MSN, arXiv:2204.07141): all but the regulariser of the mean assignment, which is what MSN and PMSN differ in."""
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
-from itertools import groupby
 
 import torch
 import torch.nn.functional as F
@@ -12,10 +10,11 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from sslzoo.encoders import feature_width, pool_tokens, token_grid, tokens
 
+from .chunks import in_chunks
 from .gather import gather
 from .hyperparameters import dim, positive, rows, share
 from .masking import split_patches
-from .networks import mlp, norms_by_view
+from .networks import forward_views, mlp
 from .precision import full_precision
 from .sinkhorn import sinkhorn
 
@@ -54,20 +53,21 @@ class MaskedBranch(nn.Module):
 
 
 def predict_assignments(
-    student: MaskedBranch, teacher: MaskedBranch, prototypes: Tensor, views: Sequence[Tensor], draw: Callable[[int], Tensor],
-    config: MaskedSiameseConfig,
+    method: PreTrainedModel, student: MaskedBranch, teacher: MaskedBranch, prototypes: Tensor, views: Sequence[Tensor],
+    draw: Callable[[int], Tensor],
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """The student's cross entropy with the teacher's assignments to prototypes, and the student's mean assignment, (prototypes,).
 
-    prototypes: (prototypes, projection_dim). views: the target, for the teacher, then the anchor and the focal views, for the student.
+    method: whose parts they are, configured by `MaskedSiameseConfig`. prototypes: (prototypes, projection_dim).
+    views: the target, for the teacher, then the anchor and the focal views, for the student.
     draw: uniform numbers (n, columns), `Progress.draw`.
     """
-    target, *anchors = views
+    config, (target, *anchors) = method.config, views
     with torch.no_grad():
         targets = teacher(target)
     mask_ratios = [config.mask_ratio, *[config.focal_mask_ratio] * (len(anchors) - 1)]
     visible = visible_patches(anchors, token_grid(student.backbone)[1], mask_ratios, draw)
-    embeddings = forward_masked_views(student, anchors, visible, config.joint_views)
+    embeddings = torch.stack(forward_views(method, student, anchors, visible), dim=1)
     return assignment_cross_entropy(embeddings, targets, prototypes, config.temperature, config.sharpening)
 
 
@@ -78,35 +78,27 @@ def visible_patches(views: Sequence[Tensor], patch: int, mask_ratios: Sequence[f
     return [split_patches(view_noise, ratio)[0] for view_noise, ratio in zip(noise, mask_ratios, strict=True)]
 
 
-def forward_masked_views(branch: MaskedBranch, views: Sequence[Tensor], visible: Sequence[Tensor], joint: bool) -> Tensor:
-    """The embeddings of all views, (views * n, projection_dim), view by view.
-
-    Consecutive views of one size, with equally many visible patches, go through in one batch; `joint` is `joint_views` of `forward_views`.
-    """
-    if not joint and torch.compiler.is_compiling():  # which cannot trace `norms_by_view`
-        return torch.cat([branch(*pair) for pair in zip(views, visible, strict=True)])
-    embeddings = []
-    for _, group in groupby(zip(views, visible, strict=True), key=lambda pair: (pair[0].shape, pair[1].shape)):
-        pairs = list(group)
-        with nullcontext() if joint else norms_by_view(branch, len(pairs)):
-            embeddings.append(branch(*map(torch.cat, zip(*pairs, strict=True))))
-    return torch.cat(embeddings)
-
-
 def assignment_cross_entropy(
     embeddings: Tensor, targets: Tensor, prototypes: Tensor, temperature: float, sharpening: float
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """The cross entropy of the embeddings' assignments with those of their images' targets, and the embeddings' mean assignment (k,).
 
-    embeddings: (views * n, d), view by view. targets: (n, d), without gradient. prototypes: (k, d). All are normalised here.
+    embeddings: (n, views, d). targets: (n, d), without gradient. prototypes: (k, d). All are normalised here.
     sharpening: targets are raised to the power 1 / sharpening; then three rounds of Sinkhorn use all prototypes equally.
     Both results are means over the embeddings, the second over those of all devices.
     """
     with full_precision(embeddings.device):
         prototypes = F.normalize(prototypes.float(), dim=1)
-        student_log_probs = (F.normalize(embeddings.float(), dim=1) @ prototypes.T / temperature).log_softmax(dim=1)
         with torch.no_grad():
             cosines = F.normalize(targets.float(), dim=1) @ prototypes.T
             teacher_probs = sinkhorn((cosines / (temperature * sharpening)).log_softmax(dim=1), 1.0, iterations=3)
-    cross_entropy = -(teacher_probs * student_log_probs.unflatten(0, (-1, len(targets)))).sum(dim=2).mean()
-    return cross_entropy, gather(student_log_probs.exp().mean(dim=0, keepdim=True)).mean(dim=0)
+
+    def predict(teacher_probs: Tensor, embeddings: Tensor) -> Tensor:
+        """Each image's cross entropy, and behind it its views' mean assignment: (n, 1 + k)."""
+        with full_precision(embeddings.device):
+            log_probs = (F.normalize(embeddings.float(), dim=2) @ prototypes.T / temperature).log_softmax(dim=2)
+        cross_entropies = -(teacher_probs * log_probs.mean(dim=1)).sum(dim=1, keepdim=True)
+        return torch.cat((cross_entropies, log_probs.exp().mean(dim=1)), dim=1)
+
+    means = in_chunks(predict, (teacher_probs, embeddings), embeddings.shape[1] * len(prototypes)).mean(dim=0)
+    return means[0], gather(means[None, 1:]).mean(dim=0)

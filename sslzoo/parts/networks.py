@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from itertools import groupby
 from types import MethodType
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,8 @@ from torch.nn.modules.batchnorm import _NormBase
 from transformers import PreTrainedModel
 
 from sslzoo.encoders import features
+
+T = TypeVar("T", Tensor, tuple[Tensor, ...])
 
 
 def mlp(
@@ -47,38 +50,43 @@ class Branch(nn.Module):
         return self.projector(features(self.backbone, pixels))
 
 
-def forward_views(method: PreTrainedModel, network: Callable[[Tensor], Tensor], views: list[Tensor]) -> list[Tensor]:
-    """The output of the network, a part of the method, for every view: each (n, ...), in order.
+def forward_views(method: PreTrainedModel, network: Callable[..., T], *inputs: Sequence[Tensor]) -> list[T]:
+    """The output of the network, a part of the method, for every view, in order: one tensor (n, ...) or a tuple of several.
 
+    inputs: the views, then what else the network takes, one tensor (n, ...) per view.
     If `joint_views` is set in the method's configuration, consecutive views of one size go through in one batch, and batch norms see them
     together. Else batch norms see each view by itself, as if the views went through one by one.
     """
     if method.config.joint_views:
-        return _forward_batches(nullcontext, network, views)
-    # One batch saves launches, which cost a CPU less than the copies that batch norms make; `torch.compile` cannot trace `norms_by_view`.
-    if views[0].device.type == "cpu" or torch.compiler.is_compiling():
-        return [network(view) for view in views]
-    return forward_apart(method, network, views)
+        return _forward_batches(nullcontext, network, inputs)
+    # One batch saves launches, which cost a CPU less than the copies that batch norms make; `torch.compile` cannot trace `_norms_by_view`.
+    if inputs[0][0].device.type == "cpu" or torch.compiler.is_compiling():
+        return [network(*view) for view in zip(*inputs, strict=True)]
+    return forward_apart(method, network, *inputs)
 
 
-def forward_apart(method: nn.Module, network: Callable[[Tensor], Tensor], views: list[Tensor]) -> list[Tensor]:
-    """[network(view) for view in views], with consecutive views of one size in one batch: the same numbers, with fewer launches."""
-    return _forward_batches(partial(norms_by_view, method), network, views)
+def forward_apart(method: nn.Module, network: Callable[..., T], *inputs: Sequence[Tensor]) -> list[T]:
+    """[network(*view) for view in zip(*inputs)], with consecutive views of one size in one batch: the same numbers, with fewer launches."""
+    return _forward_batches(partial(_norms_by_view, method), network, inputs)
 
 
 def _forward_batches(
-    context: Callable[..., AbstractContextManager], network: Callable[[Tensor], Tensor], views: list[Tensor]
-) -> list[Tensor]:  # fmt: skip
-    outputs: list[Tensor] = []
-    for _, group in groupby(views, key=lambda view: view.shape):
+    context: Callable[[int], AbstractContextManager], network: Callable[..., T], inputs: Sequence[Sequence[Tensor]]
+) -> list[T]:  # fmt: skip
+    outputs: list[T] = []
+    for _, group in groupby(zip(*inputs, strict=True), key=lambda view: [part.shape for part in view]):
         batch = list(group)
         with context(len(batch)):
-            outputs.extend(network(torch.cat(batch)).chunk(len(batch)))
+            output = network(*map(torch.cat, zip(*batch, strict=True)))
+        if isinstance(output, tuple):
+            outputs.extend(zip(*(part.chunk(len(batch)) for part in output), strict=True))
+        else:
+            outputs.extend(output.chunk(len(batch)))
     return outputs
 
 
 @contextmanager
-def norms_by_view(network: nn.Module, views: int) -> Iterator[None]:
+def _norms_by_view(network: nn.Module, views: int) -> Iterator[None]:
     """During the block, batch norms in the network normalise each of the equal parts of their batch, one per view, by itself, in order.
 
     Outputs, gradients and running statistics are those of one call per view, of synchronised and split batch norms too.

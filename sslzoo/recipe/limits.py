@@ -1,5 +1,7 @@
 """Which values a recipe's keys may have."""
 
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS
+
 from sslzoo.encoders import ENCODERS
 from sslzoo.methods import method_names
 from sslzoo.optim import CLIPS, LR_SCALINGS, OPTIMIZERS, SCHEDULES
@@ -9,7 +11,7 @@ METRICS = ("knn_top1", "knn_top5", "linear_top1", "linear_top5", "finetune_top1"
 NESTED = ("hyperparameters", "views", "reference")  # fields whose entries are keys of the file
 CHOICES = {
     "method": method_names(), "encoder": ENCODERS, "optimizer": OPTIMIZERS, "lr_scaling": LR_SCALINGS, "schedule": SCHEDULES,
-    "clip": CLIPS, "precision": ("fp32", "bf16", "fp16"), "tracker": ("tensorboard", "trackio"),
+    "clip": CLIPS, "precision": ("fp32", "bf16", "fp16"), "tracker": tuple(LOGGER_TYPE_TO_CLASS),
 }  # fmt: skip
 RANGES = {
     "image_size": (1, LARGEST), "canvas": (1, 4 * LARGEST), "batch_size": (1, 2**24), "accumulate": (1, 2**24), "epochs": (1, 10**6),

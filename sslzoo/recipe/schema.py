@@ -63,7 +63,8 @@ class Recipe:
     seed: of the initial weights, the order of the images, the views and the loss.
     protocols: names in `sslzoo.evaluation.PROTOCOLS`, which `sslzoo evaluate` uses by default.
     knn_every: epochs between kNN evaluations during training (0: only after the last epoch).
-    log_every, checkpoint_every: optimiser steps. tracker: "tensorboard" or "trackio" in addition to metrics.jsonl.
+    log_every, checkpoint_every: optimiser steps. tracker: one of Accelerate's, such as "trackio", "wandb" or
+        "tensorboard", in addition to metrics.jsonl.
     hyperparameters: the method's own, by the names in its configuration.
     views: fields of views that differ from the method's, {"local": {"count": 8, "size": 0.5}}; in the file `view.local.count: 8`.
     reference_k: k of the reference's kNN numbers, whose temperature is 0.1.

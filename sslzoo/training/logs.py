@@ -21,6 +21,8 @@ from sslzoo.run import Run
 # On the tiny ResNet the collapse metrics take 0.24 % of the training time at the default log_every, 1.2 % at every 10 steps.
 _COLLAPSE_IMAGES = 256
 _PRINT_SECONDS = 60  # between two progress lines, if there is no terminal for a bar
+# Each tracker's own word for the name of a run inside a project.
+_RUN_NAMES = {"trackio": "name", "wandb": "name", "mlflow": "run_name", "swanlab": "experiment_name", "clearml": "task_name"}
 _log = logging.getLogger(__name__)
 
 
@@ -100,15 +102,29 @@ class Logs:
         print(f"step {step:,} of {steps:,}  loss {loss:.3f}  {speed}  {remaining} left", file=sys.stderr, flush=True)
 
     def start_trackers(self, step: int) -> None:
-        """Starts the tracker. Values that were logged after `step` before the run was interrupted are discarded if the tracker can."""
-        if self.recipe.tracker:
+        """Starts the tracker in its project "sslzoo"; one that cannot start costs a warning.
+
+        Values that were logged after `step` before the run was interrupted are discarded if the tracker can.
+        """
+        tracker, name = self.recipe.tracker, self.run.folder.name
+        if tracker:
+            arguments = {_RUN_NAMES[tracker]: name} if tracker in _RUN_NAMES else {}
+            arguments |= {"tensorboard": {"purge_step": step + 1}, "trackio": {"resume": "allow" if step else "never"}}.get(tracker, {})
             config = {key: str(value) for key, value in self.recipe.flat().items()}
-            self.accelerator.init_trackers("sslzoo", config=config, init_kwargs={"tensorboard": {"purge_step": step + 1}})
+            try:
+                self.accelerator.init_trackers("sslzoo", config=config, init_kwargs={tracker: arguments})
+            except Exception as error:
+                self.accelerator.trackers = []
+                self._warn_once(tracker, error)
 
     def end_trackers(self) -> None:
         """Lets the tracker flush and close."""
-        if self.recipe.tracker:
-            self.accelerator.end_training()
+        # Not Accelerate's end_training, which also disconnects the processes: an evaluation may follow.
+        for tracker in self.accelerator.trackers:
+            try:
+                tracker.finish()
+            except Exception as error:
+                self._warn_once(str(self.recipe.tracker), error)
 
     def _mean_over_processes(self, values: dict[str, Tensor]) -> dict[str, float]:
         """All values with one reduction and one device sync."""

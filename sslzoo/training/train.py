@@ -1,11 +1,11 @@
 """The entry point of `sslzoo train`: from a recipe to a finished run folder."""
 
 import dataclasses
-import importlib.util
 import os
 from pathlib import Path
 
 import torch
+from accelerate.tracking import get_available_trackers
 
 from sslzoo.accelerator import make_accelerator, on_cpu
 from sslzoo.data import EMBEDDED
@@ -34,8 +34,8 @@ def train(recipe: Recipe, folder: str | Path, *, resume: bool = False, cpu: bool
     if recipe.dataset != EMBEDDED and path.exists():
         # An absolute path: the same folder whatever the working directory is, and never mistaken for a Hub id.
         recipe = dataclasses.replace(recipe, dataset=str(path.absolute()))
-    if recipe.tracker and importlib.util.find_spec(recipe.tracker) is None:
-        raise InputError(f"the tracker '{recipe.tracker}' is not installed: pip install 'sslzoo[{recipe.tracker}]'")
+    if recipe.tracker and recipe.tracker not in map(str, get_available_trackers()):
+        raise InputError(f"the tracker '{recipe.tracker}' is not installed: pip install {recipe.tracker}")
     processes = int(os.environ.get("WORLD_SIZE", 1))
     device = torch.device("cpu") if on_cpu(cpu) else torch.accelerator.current_accelerator()
     if recipe.batch_size % (processes * recipe.accumulate) == 0:
