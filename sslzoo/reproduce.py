@@ -30,6 +30,7 @@ from sslzoo.processes import all_or_none, check_equal
 from sslzoo.provenance import identity
 from sslzoo.recipe import is_as_written
 from sslzoo.run import CARD, RECIPE, RESULTS, Run
+from sslzoo.training.knn_evaluation import knn_key
 
 EQUAL, WITHIN_TOLERANCE, DIFFERENT, NOT_REPEATABLE = "equal", "within tolerance", "different", "cannot be repeated"
 
@@ -176,8 +177,7 @@ def _check_best(run: Run, numbers: list[dict[str, Any]]) -> Iterator[Finding]:
     """The best epoch's numbers against what metrics.jsonl logged for that epoch."""
     lines = [line for line in checked_metrics(run) if "epoch" in line] if numbers else []  # the untrained encoder's line has no epoch
     for number in numbers:
-        arguments = number["arguments"]
-        key = f"{number['metric']} k={arguments.get('k')} T={arguments.get('temperature')}"
+        arguments, key = number["arguments"], knn_key(number)
         logged = [line[key] for line in lines if is_number(line.get(key)) and line.get("epoch") == arguments.get("epoch")]
         what = f"{metric_label(number)}, epoch {arguments.get('epoch')}, whose weights are not kept"
         same = bool(logged) and logged[-1] == number["value"] == max(line[key] for line in lines if is_number(line.get(key)))

@@ -10,7 +10,7 @@ from small_digits import small_digits
 from sslzoo.cli import main
 from sslzoo.encoders import ENCODERS
 from sslzoo.explain import explain, key_meanings
-from sslzoo.hub import cards_folder
+from sslzoo.hub import cards_folder, comparison
 from sslzoo.methods import method_names
 from sslzoo.recipe import read_recipe
 from sslzoo.run import Run
@@ -116,3 +116,11 @@ def test_the_folder_of_one_run_is_not_taken_for_several(capsys, tmp_path):
     assert "--output is the folder of one run" in capsys.readouterr().err
     assert main(["train", "nowhere/*"]) == 2
     assert "no recipe fits 'nowhere/*'" in capsys.readouterr().err
+
+
+def test_runs_are_compared_by_the_protocol_that_measured_all_of_them_most_often():
+    name, half = "knn_top1 k=20 T=0.1", "knn_top1 k=20 T=0.1 knn-instdisc-bf16-v2"
+    full = [{"step": 0, name: 0.1}, {"step": 5, name: 0.2}, {"step": 9, name: 0.3}]
+    mixed = [{"step": 0, name: 0.1}, *({"step": step, half: 0.2} for step in (3, 6, 9)), {"step": 9, name: 0.3}]
+    assert comparison._knn_key([full, full]) == comparison._knn_key([full, mixed]) == comparison._knn_key([[], full]) == name
+    assert comparison._knn_key([mixed, mixed]) == half

@@ -17,10 +17,11 @@ from torch.utils._pytree import tree_leaves
 from tqdm import tqdm
 from transformers import AutoImageProcessor, ResNetConfig, ResNetModel
 
+from sslzoo.accelerator import make_accelerator
 from sslzoo.data.images import Batch, ImageSet
 from sslzoo.encoders import build_encoder, encoder_config, to_plain
 from sslzoo.errors import InputError
-from sslzoo.evaluation import KNN_PROTOCOLS, Preprocessing, extract, knn_accuracy, make_data, measure, nearest, quiet_session
+from sslzoo.evaluation import KNN_PROTOCOLS, Preprocessing, extract, knn, knn_accuracy, make_data, measure, nearest, quiet_session
 from sslzoo.evaluation.knn import KNNProtocol
 
 
@@ -334,6 +335,21 @@ class TestMeasure:
             assert settings == {(20, 0.1), (20, 0.07), (200, 0.1), (200, 0.07)}
         assert {number.value for number in numbers} == {1.0}, "the test images are among those of the bank"
         assert len(numbers) == 8
+
+    def test_features_in_half_precision_are_searched_in_float32(self, monkeypatch):
+        searched = []
+        monkeypatch.setattr(knn, "knn_accuracy", lambda bank, labels, queries, *rest: searched.append((bank, queries)) or {})
+        data, encoder = make_data(Pictures(6), Pictures(4), Preprocessing(16, 16)), small_encoder().train()
+        for name in ("knn-instdisc-v2", "knn-instdisc-bf16-v2"):
+            accelerator = make_accelerator("bf16", cpu=True)
+            assert KNN_PROTOCOLS[name].precision_on(accelerator) == ("bf16" if "bf16" in name else "fp32")
+            KNN_PROTOCOLS[name].measure(encoder, data, quiet_session(accelerator, 0))
+        whole, half = searched
+        with torch.autocast("cpu", torch.bfloat16):
+            expected = [extract(encoder, images, data.preprocessing)[0] for images in (data.train, data.test)]
+        for full, found, by_hand in zip(whole, half, expected, strict=True):
+            assert found.dtype == torch.float32 and torch.equal(found, by_hand) and not torch.equal(found, full)
+            torch.testing.assert_close(found, full, rtol=0.05, atol=0.05)
 
     def test_labels_of_the_test_split_are_read_by_the_names_of_the_classes(self):
         train, test = Pictures(6), Pictures(6)

@@ -386,6 +386,9 @@ def test_curves_skip_what_is_not_a_number_and_are_bounded():
     assert curves["loss"][1] == [2.0] * len(curves["loss"][0]) and curves["k=20 T=0.1"][1][0] == 50
     figure = accuracy_figure({"a": {"k=20 T=0.1": ([1], [2]), "k=9": ([1], [3])}, "b": {"k=20 T=0.1": ([1], [4])}})
     assert [(line.name, line.y[0]) for line in figure.data] == [("a", 2), ("b", 4)], "two models in one and the same setting"
+    half = {"k=20 T=0.1": ([0, 9], [1, 2]), "k=20 T=0.1 knn-instdisc-bf16-v2": ([3, 6, 9], [1, 3, 4])}
+    figure = accuracy_figure({"a": half, "b": half})
+    assert [line.y for line in figure.data] == [(1, 3, 4), (1, 3, 4)], "the epochs of runs in half precision, not their ends"
 
 
 def test_uploads_are_upright_and_without_metadata(tmp_path):

@@ -21,9 +21,11 @@ import sslzoo
 from sslzoo import checkpoint as checkpoints
 from sslzoo.data.resident import ResidentImages
 from sslzoo.errors import InputError, TrainingError
-from sslzoo.evaluation import knn
+from sslzoo.evaluation import PROTOCOLS, knn
+from sslzoo.hub import metric_label, write_card
 from sslzoo.methods import shipped_names
 from sslzoo.recipe import read_recipe
+from sslzoo.reproduce import DIFFERENT, reproduce
 from sslzoo.run import Run
 from sslzoo.training import images, knn_evaluation, loop, results, run_folder
 from sslzoo.training import train as train_run
@@ -280,10 +282,49 @@ def test_bfloat16_trains_like_float32(tmp_path):
     for precision in ("fp32", "bf16"):
         # In batches of 16, larger steps magnify the rounding.
         run = train(short_recipe("simclr", precision=precision, epochs=2, lr=0.001), tmp_path / precision)
-        losses.append(run.metrics()[-2]["loss"])
+        losses.append([line["loss"] for line in run.metrics() if "loss" in line][-1])
         assert all(value.dtype != torch.bfloat16 for value in weights(run.folder).values())
     assert losses[0] != losses[1]
     assert losses[1] == pytest.approx(losses[0], rel=0.05)
+    numbers = run.results()["numbers"]
+    found = {(number["protocol"], number["when"], number["provenance"]["precision"]) for number in numbers}
+    assert found == {("knn-instdisc-v2", "last", "fp32"), ("knn-instdisc-bf16-v2", "best", "bf16")}
+    write_card(run.folder)
+    verdicts = {finding.what: finding.verdict for finding in reproduce(str(run.folder), cpu=True)}
+    assert DIFFERENT not in verdicts.values() and f"{metric_label(numbers[-1])}, epoch 1, whose weights are not kept" in verdicts, verdicts
+
+
+@pytest.mark.slow
+def test_epochs_are_measured_in_the_runs_precision_and_the_ends_in_float32(tmp_path, monkeypatch):
+    types, values = [], iter([0.95, 0.5, 0.4, 0.97])  # untrained, two epochs, and the final weights once more
+
+    def accuracy(bank, *rest):
+        types.append("bf16" if torch.equal(bank, bank.bfloat16().float()) else "fp32")
+        return {("top1", 20, 0.1): next(values)}
+
+    def no_step(self, epoch, batches):  # bfloat16 is slow on a CPU
+        self.logs.add([{"loss": torch.zeros(())}])
+        return [torch.rand(4, 3, 16, 16)]
+
+    monkeypatch.setattr(knn, "knn_accuracy", accuracy)
+    monkeypatch.setattr(loop.Training, "_train_step", no_step)
+    recipe = short_recipe("simclr", precision="bf16", epochs=2, knn_every=1, checkpoint_every=5)
+    train_until(7, recipe, tmp_path / "run", monkeypatch)
+    run = train(recipe, tmp_path / "run", resume=True)
+    assert types == ["fp32", "bf16", "bf16", "fp32"]
+    name, half = "knn_top1 k=20 T=0.1", "knn_top1 k=20 T=0.1 knn-instdisc-bf16-v2"
+    logged = [(line["step"], line.get("epoch"), line.get(name), line.get(half)) for line in run.metrics() if name in line or half in line]
+    assert logged == [(0, None, 0.95, None), (5, 0, None, 0.5), (10, 1, None, 0.4), (10, None, 0.97, None)]
+    found = [(number["protocol"], number["when"], number["value"], number["arguments"].get("epoch")) for number in run.results()["numbers"]]
+    assert found == [("knn-instdisc-v2", "last", 0.97, None), ("knn-instdisc-bf16-v2", "best", 0.5, 0)]
+
+
+def test_a_run_from_before_epochs_had_protocols_of_their_own_goes_on_as_it_began():
+    for precision, protocol in (("fp32", "knn-instdisc-v2"), ("bf16", "knn-instdisc-bf16-v2"), ("fp16", "knn-instdisc-fp16-v2")):
+        evaluation = knn_evaluation.KNNEvaluation(short_recipe("simclr", precision=precision), None, None, None, None)
+        assert evaluation.epoch_protocol == protocol and protocol in PROTOCOLS
+        evaluation.best = {"knn_top1 k=20 T=0.1": {"protocol": "knn-instdisc-v2"}}  # as a checkpoint holds it
+        assert evaluation.epoch_protocol == "knn-instdisc-v2"
 
 
 def test_each_step_takes_the_learning_rate_of_its_number(tmp_path, monkeypatch):

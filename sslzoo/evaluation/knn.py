@@ -1,8 +1,8 @@
 """The weighted kNN classifier of InstDisc (Wu and others, 2018, arXiv:1805.01978)."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from math import isqrt
 
 import torch
@@ -40,8 +40,9 @@ class KNNProtocol(Protocol):
     def measure(self, encoder: PreTrainedModel, data: Data, session: Session) -> list[Measured]:
         """ "knn_top1" and, from six classes on, "knn_top5", of each k and temperature. Raises `InputError` for features not finite."""
         session.bar.reset(total=len(data.train) + len(data.test))
-        bank, bank_labels = extract(encoder, data.train, data.preprocessing, done=session.bar.update)
-        queries, labels = extract(encoder, data.test, data.preprocessing, done=session.bar.update)
+        with nullcontext() if self.precision == "fp32" else session.accelerator.autocast():
+            bank, bank_labels = extract(encoder, data.train, data.preprocessing, done=session.bar.update)
+            queries, labels = extract(encoder, data.test, data.preprocessing, done=session.bar.update)
         labels = data.classes.of_test.to(labels.device)[labels]
         with all_or_none():
             accuracies = knn_accuracy(bank, bank_labels, queries, labels, self, data.classes.count)
@@ -51,7 +52,12 @@ class KNNProtocol(Protocol):
         ]
 
 
-KNN_PROTOCOLS = {"knn-instdisc-v2": KNNProtocol((20, 200), (0.1, 0.07), "exp(cosine / temperature)")}
+_INSTDISC = KNNProtocol((20, 200), (0.1, 0.07), "exp(cosine / temperature)")
+# The others make the features in half precision, in the epochs of a run that trains in it. All search in float32.
+KNN_PROTOCOLS = {
+    "knn-instdisc-v2": _INSTDISC,
+    **{f"knn-instdisc-{precision}-v2": replace(_INSTDISC, precision=precision) for precision in ("bf16", "fp16")},
+}
 
 
 @torch.no_grad()

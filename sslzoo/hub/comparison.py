@@ -1,5 +1,6 @@
 """Several runs next to each other: a table of their numbers, and their curves in one picture."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,9 @@ def draw_comparison(folders: list[Path], file: Path) -> Path:
     if len(runs) < len(folders):
         raise InputError("two of the folders have the same name: curves are told apart by it")
     lines = {name: checked_metrics(run) for name, run in runs.items()}
-    panels = {"kNN top-1, k = 20, in percent": (_KNN, 100.0), "effective rank of the features": ("feature_rank", 1.0)}
+    knn_key = _knn_key(list(lines.values()))
+    knn_title = f"kNN top-1, k = 20{knn_key.removeprefix(_KNN)}, in percent"
+    panels = {knn_title: (knn_key, 100.0), "effective rank of the features": ("feature_rank", 1.0)}
     if len({run.recipe.method for run in runs.values()}) == 1:
         panels["loss"] = ("loss", 1.0)
     figure = Figure(figsize=(WIDTH, 3.2), dpi=DPI, layout="constrained")
@@ -62,3 +65,10 @@ def draw_comparison(folders: list[Path], file: Path) -> Path:
         draw_panel(axes, title, {name: curve(logged, key, scale) for name, logged in lines.items()})
     figure.axes[0].legend(frameon=False, fontsize=7)
     return save_picture(figure, file)
+
+
+def _knn_key(logged: list[list[dict[str, Any]]]) -> str:
+    """The key of the protocol by which all runs were measured, and most often: the epochs of runs in half precision have their own."""
+    found = [Counter(key for line in lines for key in line if key == _KNN or key.startswith(f"{_KNN} ")) for lines in logged]
+    shared = [key for key in (found[0] if found else ()) if all(key in counts for counts in found)]
+    return max(shared, key=lambda key: sum(counts[key] for counts in found), default=_KNN)

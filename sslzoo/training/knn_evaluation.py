@@ -1,4 +1,8 @@
-"""kNN accuracy during training: of the untrained encoder, every few epochs, and of the final weights."""
+"""kNN accuracy during training: of the untrained encoder, every few epochs, and of the final weights.
+
+The epochs are measured in the run's own precision, by a protocol named after it; the untrained encoder and the final weights in float32.
+The best epoch is that of the epochs' own protocol: numbers of two protocols are never compared.
+"""
 
 from typing import Any
 
@@ -22,6 +26,13 @@ class KNNEvaluation:
         self.best: dict[str, dict[str, Any]] = {}
         self.measured_step = -1
 
+    @property
+    def epoch_protocol(self) -> str:
+        """By which the epochs are measured."""
+        for number in self.best.values():
+            return number["protocol"]  # a run goes on as it began, one from before epochs had protocols of their own too
+        return PROTOCOL if self.recipe.precision == "fp32" else f"knn-instdisc-{self.recipe.precision}-v2"
+
     def is_due(self, step: int, steps_per_epoch: int, steps: int) -> bool:
         """Before the first step and after every `knn_every` epochs, unless a resumed run already measured this step.
 
@@ -32,15 +43,23 @@ class KNNEvaluation:
 
     def measure(self, step: int, epoch: int | None) -> list[dict[str, Any]]:
         """Measures the current weights and logs the numbers. epoch: 0, 1, ..., or None for the untrained encoder, which is never best."""
-        self.broadcast_buffers()
-        numbers = measure(self.method.encoder, self.data, PROTOCOL, quiet_session(self.accelerator, self.recipe.seed))
-        line: dict[str, Any] = {"step": step} if epoch is None else {"step": step, "epoch": epoch}
-        for number in numbers:
+        numbers = self._measure(PROTOCOL if epoch is None else self.epoch_protocol, step, epoch)
+        for number in numbers if epoch is not None else ():
             key = knn_key(number)
-            line[key] = number["value"]
-            if epoch is not None and (key not in self.best or number["value"] > self.best[key]["value"]):
+            if key not in self.best or number["value"] > self.best[key]["value"]:
                 self.best[key] = {**number, "arguments": {**number["arguments"], "epoch": epoch}}
-        self.logs.write(line)
+        return numbers
+
+    def measure_final(self, step: int, epoch: int) -> list[dict[str, Any]]:
+        """Measures the final weights as the last epoch, and in float32 if that was not; logs both and returns the numbers in float32."""
+        numbers = self.measure(step, epoch)
+        return numbers if self.epoch_protocol == PROTOCOL else self._measure(PROTOCOL, step, None)
+
+    def _measure(self, protocol: str, step: int, epoch: int | None) -> list[dict[str, Any]]:
+        self.broadcast_buffers()
+        numbers = measure(self.method.encoder, self.data, protocol, quiet_session(self.accelerator, self.recipe.seed))
+        when = {"step": step} if epoch is None else {"step": step, "epoch": epoch}
+        self.logs.write(when | {knn_key(number): number["value"] for number in numbers})
         self.measured_step = step
         return numbers
 
@@ -52,5 +71,7 @@ class KNNEvaluation:
 
 
 def knn_key(number: dict[str, Any]) -> str:
-    """The number's key in metrics.jsonl, "knn_top1 k=20 T=0.1"."""
-    return f"{number['metric']} k={number['arguments']['k']} T={number['arguments']['temperature']}"
+    """The number's key in metrics.jsonl: "knn_top1 k=20 T=0.1", with the protocol behind it where that is not `PROTOCOL`."""
+    arguments = number["arguments"]
+    key = f"{number['metric']} k={arguments.get('k')} T={arguments.get('temperature')}"
+    return key if number["protocol"] == PROTOCOL else f"{key} {number['protocol']}"

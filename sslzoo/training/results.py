@@ -26,16 +26,20 @@ def finish(training: "Training") -> None:
     with all_or_none():
         if accelerator.is_main_process:
             _write(training, lambda: _save_model(training))
-    numbers = training.evaluation.measure(training.step, recipe.epochs - 1) if training.data is not None else []
-    facts = data_facts(training.data) | {"precision": protocol_named(PROTOCOL).precision_on(accelerator)} if numbers else {}
+    evaluation = training.evaluation
+    numbers = evaluation.measure_final(training.step, recipe.epochs - 1) if training.data is not None else []
+    facts = data_facts(training.data) if numbers else {}
     # In data set order with one process; with several, one process's images after the other's.
     skipped = list(dict.fromkeys(name for names in gather_objects(training.images.skipped) for name in names))
     training.logs.end_trackers()
     with all_or_none():
         if accelerator.is_main_process:
-            last = with_provenance(numbers, "last", run.weights_sha256, recipe.seed, accelerator.device, facts)
-            best = with_provenance(list(training.evaluation.best.values()), "best", None, recipe.seed, accelerator.device, facts)
-            results = {"training": _training_facts(training, skipped), "numbers": last + best}
+            groups = (("last", numbers, run.weights_sha256, PROTOCOL), ("best", evaluation.best.values(), None, evaluation.epoch_protocol))
+            measured = []
+            for when, group, weights, protocol in groups:
+                precision = {"precision": protocol_named(protocol).precision_on(accelerator)}
+                measured += with_provenance(list(group), when, weights, recipe.seed, accelerator.device, facts | precision)
+            results = {"training": _training_facts(training, skipped), "numbers": measured}
             _write(training, lambda: run.write_results(results))
             remove_checkpoints(run)
 
