@@ -36,7 +36,8 @@ def main(arguments: list[str] | None = None) -> None:
     preprocessing = Preprocessing.read(folder)
     resolution = required_resolution(preprocessing)
     train, test = (
-        load_images(options.data, split, resolution=resolution, device=accelerator.device) for split in ("train", options.test_split)
+        load_images(options.data, split, channels=preprocessing.channels, resolution=resolution, device=accelerator.device)
+        for split in ("train", options.test_split)
     )
     data = make_data(train, test, preprocessing)
     train = without_broken(data.train)

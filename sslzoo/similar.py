@@ -15,8 +15,12 @@ from transformers import PreTrainedModel
 
 from sslzoo.contact_sheet import Cell, draw_contact_sheet, thumbnail
 from sslzoo.data import ImageSet
-from sslzoo.data.decode import BrokenImage, decode
+from sslzoo.data.bands import decode_bands, read_header
+from sslzoo.data.decode import BrokenImage
+from sslzoo.data.memory import PixelSemaphore
 from sslzoo.data.names import utf8_path
+from sslzoo.data.pixel_format import PixelFormat, UnfitImage
+from sslzoo.data.visible import visible
 from sslzoo.encoders import features
 from sslzoo.errors import InputError
 from sslzoo.evaluation import Preprocessing, features_origin, nearest, read_origin, required_resolution
@@ -46,7 +50,7 @@ class Similarities(NamedTuple):
 
 
 class _Image(NamedTuple):
-    """One image: uint8 (height, width, 3), its name, and its position in the data set if it is in there."""
+    """One image: (height, width, channels), its name, and its position in the data set if it is in there."""
 
     pixels: np.ndarray
     name: str
@@ -93,7 +97,7 @@ def similar(
         about = f"the {len(pairs)} nearest of {len(rows)} images; {_spread(rows)}" if len(rows) > 1 else "the only image"
         heading = f"the {len(pairs)} nearest of {len(rows)} images, by cosine similarity"
         shown = [_cell(images, positions[row], f"{cosine:.{_DIGITS}f}") for row, cosine in neighbours[: _MOST_GROUPS * _MOST_IN_GROUP]]
-        cells = [[Cell(thumbnail(query.pixels), query.name, "the image"), *shown]]
+        cells = [[Cell(thumbnail(visible(query.pixels)), query.name, "the image"), *shown]]
     _write_pairs(output / PAIRS, pairs)
     draw_contact_sheet(output / SHEET, heading, cells)
     return Similarities(pairs, about)
@@ -160,13 +164,17 @@ def _find(image: str, images: ImageSet, preprocessing: Preprocessing) -> _Image:
     if not file.is_file():
         raise InputError(f"no file '{image}', and no image of this name in {images.source} ({images.split})")
     try:
-        return _Image(decode(file.read_bytes(), None, required_resolution(preprocessing)), file.name, None)
+        encoded, resolution = file.read_bytes(), required_resolution(preprocessing)
+        form = PixelFormat(preprocessing.channels, read_header(encoded, preprocessing.channels, None, resolution).dtype)
+        return _Image(decode_bands(encoded, form, None, resolution, PixelSemaphore()), file.name, None)
     except BrokenImage as error:
         raise InputError(f"cannot read the image '{image}': {error}") from error
+    except UnfitImage as error:
+        raise InputError(f"the image '{image}' {error}") from error
 
 
 def _pixels(images: ImageSet, position: int) -> np.ndarray:
-    """The image at a position, uint8 (height, width, 3). Raises `InputError` if it is broken."""
+    """The image at a position, (height, width, channels). Raises `InputError` if it is broken."""
     for _, batch in images.read(torch.tensor([position]), 1):
         height, width = batch.sizes[0].tolist()
         return batch.pixels[0, :, :height, :width].permute(1, 2, 0).cpu().numpy()
@@ -174,7 +182,7 @@ def _pixels(images: ImageSet, position: int) -> np.ndarray:
 
 
 def _cell(images: ImageSet, position: int, note: str) -> Cell:
-    return Cell(thumbnail(_pixels(images, position)), images.name(position), note)
+    return Cell(thumbnail(visible(_pixels(images, position))), images.name(position), note)
 
 
 def _groups(pairs: list[tuple[int, int, float]]) -> list[list[tuple[int, str]]]:

@@ -169,6 +169,10 @@ def test_the_readmes_commands_from_arrays_to_plain_transformers(arrays, tmp_path
     (exported,) = session.run(None, {"pixel_values": own[None].numpy()})
     torch.testing.assert_close(torch.from_numpy(exported[0]), expected, rtol=1e-3, atol=1e-4)
 
+    query = next(arrays.glob("test/a/*.npy"))
+    assert not main(["similar", "runs/fields", str(arrays), "--image", str(query), "--output", "near", "--cpu"])
+    assert (tmp_path / "near").is_dir() and len(list((tmp_path / "near").glob("*.png"))) == 1
+
     card = write_card(run.folder, with_images=True).read_text(encoding="utf-8")
     code = re.search(r"```python\n(.*?)```", card, re.DOTALL)[1].replace("sslzoo/fields", str(run.folder))
     namespace = {}

@@ -15,6 +15,7 @@ from data_sets import CPU, STREAMED, load, refused
 from PIL import Image
 
 from sslzoo.data import channel_statistics, load_images, statistics
+from sslzoo.data.visible import visible
 from sslzoo.views import Renderer, View, center_crop
 
 COUNT = 6
@@ -205,6 +206,14 @@ class TestTIFF:
             tifffile.imwrite(tmp_path / f"{number}.tif", image, photometric="minisblack", planarconfig="contig", compression="zlib")
         (tmp_path / "3.tif").write_bytes((tmp_path / "0.tif").read_bytes()[:400])
         assert load(tmp_path, channels=5, broken_share=1).skipped == ["3.tif"]
+
+
+def test_what_is_shown_of_other_channels_and_of_16_bits():
+    rgb = arrays(3, np.uint8)[0]
+    assert visible(rgb) is rgb
+    deep = np.array([[[1000, 0, 0, 0], [3000, 0, 0, 0], [2000, 9, 9, 9]]], np.uint16)
+    assert visible(deep).tolist() == [[[0] * 3, [255] * 3, [128] * 3]]
+    assert visible(np.full((1, 1, 1), 7, np.uint16)).tolist() == [[[0] * 3]]
 
 
 class TestStatistics:

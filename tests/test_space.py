@@ -419,6 +419,7 @@ def test_uploads_are_upright_and_without_metadata(tmp_path):
     ("config.json", {"hidden_sizes": [10**9, 10**9]}, "config.json of .* says hidden_sizes"),
     ("config.json", {"depths": [1, 10**6]}, "config.json of .* says depths"),
     ("config.json", {"model_type": "evil", "auto_map": {"AutoModel": "evil.Evil"}}, "config.json of .* says model_type: evil"),
+    ("config.json", {"num_channels": 5}, "takes images of 5 channels, and pictures, which this page takes, have 3"),
     ("preprocessor_config.json", {"crop_size": {"height": 10**6, "width": 10**6}}, "needs images of 1000000 px"),
     ("preprocessor_config.json", {"crop_pct": 1e-9}, "crops images to 1e-09 of their side"),
     ("preprocessor_config.json", {"image_mean": "x"}, "mean or standard deviation|cannot be loaded|cannot tell|image_std above 0"),

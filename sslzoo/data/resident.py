@@ -60,8 +60,11 @@ class ResidentImages(ImageSet):
             # Copies from pinned memory do not wait for the device.
             indices = (positions.pin_memory() if cuda else positions).to(self._pixels.device, non_blocking=True)
             labels = None if self._labels is None else self._labels.index_select(0, indices)
+            # As int16, since not every device gathers uint16.
+            deep = self._pixels.dtype == torch.uint16
+            pixels = (self._pixels.view(torch.int16) if deep else self._pixels).index_select(0, indices)
             yield Batch(
-                self._pixels.index_select(0, indices), self._sizes.index_select(0, indices), self._samples.index_select(0, indices), labels
+                pixels.view(self._pixels.dtype), self._sizes.index_select(0, indices), self._samples.index_select(0, indices), labels
             )
 
     def read(self, positions: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Batch]]:

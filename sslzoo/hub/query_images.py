@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from sslzoo.data import ImageSet, load_images
+from sslzoo.data.visible import visible
 from sslzoo.evaluation import required_resolution
 from sslzoo.recipe import Recipe
 
@@ -26,23 +27,15 @@ def query_indices(images: ImageSet) -> Tensor:
 
 
 def center_squares(images: ImageSet, indices: Tensor) -> list[Tensor]:
-    """The largest centred square of each image, uint8 (side, side, 3): of other than three channels the first, as grey."""
+    """The largest centred square of each image, uint8 (side, side, 3), as `visible` shows it."""
     squares = []
     for batch in images.batches([indices]):
         for pixels, (height, width) in zip(batch.pixels.cpu(), batch.sizes.tolist(), strict=True):
             side = min(height, width)
             top, left = (height - side) // 2, (width - side) // 2
-            pixels = pixels if len(pixels) == 3 else pixels[:1].expand(3, -1, -1)
             square = pixels[:, top : top + side, left : left + side].permute(1, 2, 0)
-            squares.append(square if square.dtype == torch.uint8 else _stretched(square))
+            squares.append(torch.from_numpy(visible(square.numpy())))
     return squares
-
-
-def _stretched(pixels: Tensor) -> Tensor:
-    """uint8 from uint16, over the range of the image: instruments seldom use that of the type."""
-    values = pixels.float()
-    low, high = values.min(), values.max()
-    return ((values - low) * (255 / (high - low).clamp(min=1))).round().byte()
 
 
 def _load(recipe: Recipe, split: str, device: torch.device) -> ImageSet:
