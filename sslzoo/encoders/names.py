@@ -16,8 +16,8 @@ _RESNETS = {
 }
 # name: patch in px, width, layers, heads
 _VITS = {
-    "vit-xs4": (4, 64, 4, 4), "vit-t16": (16, 192, 12, 3), "vit-s16": (16, 384, 12, 6), "vit-b16": (16, 768, 12, 12),
-    "vit-b32": (32, 768, 12, 12),
+    "vit-xs4": (4, 64, 4, 4), "vit-t16": (16, 192, 12, 3), "vit-s16": (16, 384, 12, 6),
+    "vit-s16-h12": (16, 384, 12, 12), "vit-b16": (16, 768, 12, 12), "vit-b32": (32, 768, 12, 12),
 }  # fmt: skip
 _DINOV2 = {"dinov2-xs4": (4, 64, 4, 4), "dinov2-s14": (14, 384, 12, 6), "dinov2-b14": (14, 768, 12, 12)}
 _CONVNEXTS = {"convnext-t": {"hidden_sizes": (96, 192, 384, 768), "depths": (3, 3, 9, 3), "layer_norm_eps": 1e-6}}
@@ -30,7 +30,7 @@ def encoder_config(name: str, image_size: int) -> PreTrainedConfig:
 
     ResNets have a small-image stem (3x3, stride 1, no pooling) up to 64 px and the usual one (7x7, stride 2, max pooling) above. ViTs have
     one position per patch of such an image, and a pooling layer that is the identity (see `plain.py`). DINOv2's are ViTs with LayerScale
-    that starts at 1e-5, as in its paper (arXiv:2304.07193).
+    that starts at 1e-5, as in its paper (arXiv:2304.07193). "-h12" is MoCo v3's ViT-S, which has 12 heads instead of 6 (arXiv:2104.02057).
     Raises `InputError`.
     """
     if name in _RESNETS:

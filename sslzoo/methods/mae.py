@@ -5,13 +5,14 @@ from huggingface_hub.dataclasses import strict
 from torch import nn
 from transformers import PreTrainedConfig, ViTConfig, ViTModel
 
-from sslzoo.encoders import embedding_parts, freeze_pooling, token_grid, tokens
+from sslzoo.encoders import freeze_pooling, token_grid, tokens
 from sslzoo.errors import InputError
 from sslzoo.method import Method, MethodConfig
 from sslzoo.paper import Paper, Reported
 from sslzoo.parts.hyperparameters import count, dim, layers, share
 from sslzoo.parts.masking import gather_tokens, patchify, scatter_tokens, split_patches
 from sslzoo.parts.positions import sincos_positions
+from sslzoo.parts.transformer_init import init_embeddings, xavier_linear
 from sslzoo.views.presets import masked_view
 
 
@@ -61,19 +62,9 @@ class MAE(Method):
         self.backbone = self.build_encoder()
         side, patch = token_grid(self.backbone, drops=True)
         freeze_pooling(self.backbone)
-        width = self.backbone.config.hidden_size
-        self.decoder = MAEDecoder(width, side, patch, config)
-        self.apply(_xavier)
-        parts = embedding_parts(self.backbone)
-        if parts.positions is not None:  # else they are rotary, and stay so
-            positions = sincos_positions(width, side)[:, parts.class_token is None :]
-            parts.positions.requires_grad_(False).copy_(positions.view_as(parts.positions))
-        # The patch projection is a convolution, but is initialised as the linear layer over flattened patches that it amounts to.
-        nn.init.xavier_uniform_(parts.projection.weight.flatten(1))
-        if parts.projection.bias is not None:
-            nn.init.zeros_(parts.projection.bias)
-        if parts.class_token is not None:
-            nn.init.normal_(parts.class_token, std=0.02)
+        self.decoder = MAEDecoder(self.backbone.config.hidden_size, side, patch, config)
+        self.apply(xavier_linear)
+        init_embeddings(self.backbone, class_token_std=0.02)
         self.post_init()
 
     @staticmethod
@@ -120,10 +111,3 @@ class MAEDecoder(nn.Module):
         for layer in self.layers:
             hidden = layer(hidden)
         return self.predict(self.norm(gather_tokens(hidden[:, -count:], masked)))
-
-
-def _xavier(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear):
-        nn.init.xavier_uniform_(module.weight)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)

@@ -268,6 +268,16 @@ def test_views_are_two_global_and_several_smaller_local_ones():
     assert [view.solarize for view in (first, second, local)] == [0.0, 0.2, 0.0]
 
 
+@pytest.mark.parametrize(("epoch", "temperature"), [(0, 0.04), (15, 0.055517), (29, 0.07), (30, 0.07), (99, 0.07)])
+def test_teacher_temperature_rises_in_the_first_epochs(epoch, temperature):
+    """As np.linspace(0.04, 0.07, 30), then 0.07 (METHODS_BEYOND.md, 15.1); by default it stays."""
+    warm = method(teacher_temperature=0.07, warmup_teacher_temperature_epochs=30)
+    found = warm(views(), progress(epoch=epoch))["loss"]
+    torch.testing.assert_close(found, method(teacher_temperature=temperature)(views(), progress())["loss"], rtol=1e-4, atol=0)
+    steady = method(teacher_temperature=0.07)
+    assert torch.equal(steady(views(), progress(epoch=epoch))["loss"], method(teacher_temperature=0.07)(views(), progress())["loss"])
+
+
 def test_defaults_are_the_papers():
     config = DINOConfig()
     assert (config.student_temperature, config.teacher_temperature, config.center_momentum) == (0.1, 0.04, 0.9)
