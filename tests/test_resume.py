@@ -6,9 +6,11 @@ import os
 import re
 import shutil
 import signal
+from pathlib import Path
 
 import pytest
 import torch
+from small_digits import small_digits
 from test_training import SHORT, killed, same_weights, short_recipe, train, train_until, uninterrupted  # noqa: F401 - the fixtures
 
 from sslzoo import inference
@@ -346,13 +348,13 @@ def test_a_run_prints_its_plan_progress_and_summary(tmp_path, monkeypatch, capsy
 
     clock = iter(range(0, 10**6, 31))
     monkeypatch.setattr(logs.time, "monotonic", lambda: next(clock))
-    changes = ["epochs=2", "batch_size=256", "log_every=1"]
+    changes = [f"dataset={small_digits()}", "epochs=2", "batch_size=16", "log_every=1"]
     assert main(["train", "digits/simclr", "--cpu", "--output", str(tmp_path / "run"), "--set", *changes]) == 0
     out, err = capsys.readouterr()
     assert out.strip() == str(tmp_path / "run")
     for said in (
-        "1,297 of digits (train), 10 classes; measured on 500 (test)", "2 x 16 px (both)", "10, 5 an epoch of 256 images", "fp32",
-        "% untrained, ",
+        f"85 of {Path(small_digits()).name} (train), 10 classes; measured on 80 (test)", "2 x 16 px (both)",
+        "10, 5 an epoch of 16 images", "fp32", "% untrained, ",
     ):  # fmt: skip
         assert said in err
     assert err.count(" left\n") >= 3 and "loss" in err and "images/s" in err

@@ -5,6 +5,7 @@ images come with scikit-learn (`load_digits`). Upright and centred they are too 
 Scattered it is about 66 %, an untrained network 45 %, and self-supervised training shows.
 """
 
+import functools
 import importlib.util
 import math
 from pathlib import Path
@@ -16,8 +17,9 @@ CANVAS = 16  # px
 TRAIN = 1297  # images; the other 500 are the test split
 
 
+@functools.cache
 def scattered_digits(split: str) -> tuple[np.ndarray, np.ndarray]:
-    """Images, uint8 (n, 16, 16, 3), and labels, int64 (n,), of "train" (1,297) or "test" (500): the same on every machine."""
+    """Images, uint8 (n, 16, 16, 3), and labels, int64 (n,), of "train" (1,297) or "test" (500): the same on every machine. Made once."""
     scans, labels = _scans()
     random = np.random.RandomState(0)
     order = random.permutation(len(scans))

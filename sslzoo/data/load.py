@@ -103,7 +103,7 @@ def _digits(split: str, image_column: str | None, label_column: str | None, chan
     if channels not in (1, 3):
         raise InputError(f"the images of {EMBEDDED} are grey, of 1 or 3 equal channels, and the recipe's `channels` is {channels}")
     images, labels = scattered_digits(split)
-    labels = torch.from_numpy(labels)
+    labels = torch.from_numpy(labels.copy())
     pixels = torch.from_numpy(images[..., :channels]).permute(0, 3, 1, 2).contiguous().to(device)
     samples = torch.arange(len(images))
     sizes = torch.tensor(images.shape[1:3]).repeat(len(images), 1)
