@@ -74,10 +74,10 @@ class Inspector:
             query = features(encoder, inputs)
         maps = feature_map(encoder, inputs)
         pictures = [("Features, three principal components as colours", enlarge(to_picture(pca_map(maps)[0]), given.size))]
-        if hasattr(encoder.config, "num_attention_heads"):
+        try:
             attention = class_attention(encoder, inputs)[0].mean(dim=0)
             pictures.append(("Attention of the class token, mean of the last layer's heads", heat_map(attention, given)))
-        else:
+        except InputError:  # no class token, or no attention
             pictures.append(("Length of the features", heat_map(maps[0].norm(dim=-1), given)))
         if isinstance(bank, str):
             return Inspection(given, pictures, [], bank)

@@ -175,6 +175,8 @@ class Method(PreTrainedModel):
     def init_encoders(self, pretrained: PreTrainedModel) -> None:
         """Gives every copy of the encoder the weights of a pretrained one of the same architecture. Raises `InputError`."""
         weights = without_pooler(pretrained)
+        if getattr(self.encoder, "head", None) is None:  # SigLIP's, which masked methods leave out
+            weights = {name: value for name, value in weights.items() if not name.startswith("head.")}
         for module in self.modules():
             if type(module) is type(self.encoder):
                 own = module.state_dict()

@@ -12,6 +12,8 @@ SCHEDULES = ("cosine_per_step", "cosine_per_epoch", "annealing_per_step", "annea
 LR_SCALINGS = ("none", "batch/128", "batch/256", "sqrt(batch)")
 CLIPS = ("global", "tensor", "network")
 OPTIMIZERS = ("sgd", "adam", "adamw", "lars")
+# Tokens, positions, and scales that are no norms of torch, by their names in transformers: weight decay would pull what they learned to 0.
+UNDECAYED = re.compile(r"token|position|class_embedding|probe|logit_scale|\.grn\.")
 _LAYER_SCALE = re.compile(r"(^|\.)(lambda_?[12]|gamma|layer_scale_parameter)$")  # the names in transformers
 
 

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from sslzoo.encoders import read_json
+from sslzoo.encoders import read_json, weights_digest
 from sslzoo.errors import InputError, first_line
 from sslzoo.files import atomic_write_text, sha256_of, sync
 from sslzoo.method import HEADS
@@ -48,16 +48,15 @@ class Run:
 
     @property
     def weights_sha256(self) -> str:
-        """The sha256 of model.safetensors in hex. In a folder of model_cards/, which has no weights, the one recorded after training.
+        """The `weights_digest` in hex. In a folder of model_cards/, which has no weights, the one recorded after training.
 
         Raises `InputError`.
         """
-        if (self.folder / WEIGHTS).is_file():
-            return sha256_of(self.folder / WEIGHTS)
-        files = self.results()["training"].get("files")
-        if not isinstance(files, dict) or not isinstance(files.get(WEIGHTS), str):
-            raise InputError(f"{self.folder} has no {WEIGHTS}: was the training finished?")
-        return files[WEIGHTS]
+        if not (self.folder / WEIGHTS).is_file():
+            files = self.results()["training"].get("files")
+            if isinstance(files, dict) and isinstance(files.get(WEIGHTS), str):
+                return files[WEIGHTS]
+        return weights_digest(self.folder)
 
     def digests(self) -> dict[str, str]:
         """SHA-256 in hex of each file that a training or an import writes, the recipe as it is published; missing files are left out."""

@@ -6,7 +6,7 @@
         done = server.run_python("from huggingface_hub import ...", home=tmp_path, token="hf_ada")
 
 The client reads HF_ENDPOINT, HF_HOME and HF_HUB_DISABLE_XET when it is imported, so it runs in a process of its own; give each server
-a fresh home. Not served: Xet, pull requests, discussions, Spaces' runtimes, gated repositories.
+a fresh home. Not served: Xet, pull requests, discussions, Spaces' runtimes. The files of a gated repository are for its owners alone.
 """
 
 import base64
@@ -461,6 +461,8 @@ class HubServer:
 
     @_route("GET|HEAD", "/{prefix}{name}/resolve/{revision}/{path}")
     async def _resolve(self, call: Call) -> Response:
+        if call.repository.gated and call.repository.namespace not in call.account:
+            raise Refused(403 if call.account else 401, f"Access to model {call.repository.name} is restricted.", "GatedRepo")
         commit = call.repository.at(call.revision)
         if call.path not in commit.files:
             raise _no_entry(call.path, commit)

@@ -4,6 +4,8 @@ Two joint-embedding methods and all masked ones take every family; the others ta
 attention pooling without a class token, and windows.
 """
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 import transformers
@@ -14,7 +16,9 @@ from transformers import AutoModel
 from sslzoo import method_class
 from sslzoo.encoders import build_encoder, feature_width, features, load_pretrained, to_plain, without_pooler
 from sslzoo.errors import InputError
+from sslzoo.evaluation.layer_decay import layer_groups
 from sslzoo.methods import shipped_names
+from sslzoo.training.setup import encoder_groups
 
 LEAVE_OUT, REPLACE = ("mae", "msn", "pmsn"), ("simmim",)
 REFUSED = {
@@ -26,6 +30,8 @@ CASES = [
     *((method, family) for method in ("simclr", "dino", *LEAVE_OUT, *REPLACE) for family in FAMILIES if (method, family) not in REFUSED),
     *((method, family) for method in JOINT if method not in ("simclr", "dino") for family in ("dinov3_vit", "siglip", "swin")),
 ]
+
+SAVED = [*(("simclr", family) for family in FAMILIES), ("msn", "siglip"), ("mae", "clip"), ("mae", "siglip"), ("simmim", "siglip")]
 
 
 def build(method, family):
@@ -59,7 +65,7 @@ def test_every_weight_that_requires_a_gradient_gets_one(method, family):
     step(build(method, family))
 
 
-@pytest.mark.parametrize(("method", "family"), [*(("simclr", family) for family in FAMILIES), ("msn", "siglip"), ("mae", "clip")])
+@pytest.mark.parametrize(("method", "family"), SAVED)
 def test_saved_and_loaded_is_the_same_and_plain_transformers_gives_its_features(method, family, tmp_path, caplog):
     built = build(method, family)
     step(built)
@@ -94,6 +100,36 @@ def test_features_of_a_swin_do_not_depend_on_the_images_before():
         own = encoder(pixels(SIZE)).pooler_output
         features(encoder, pixels(16))
         torch.testing.assert_close(features(encoder, pixels(SIZE)), own)
+
+
+@pytest.mark.parametrize("method", ["mae", "simmim"])
+def test_a_pooling_that_masked_methods_do_not_train_is_left_out(method, tmp_path):
+    """SigLIP's attention pooling would stay random, and its features with it."""
+    built, published = build(method, "siglip"), random_encoder("siglip")
+    built.init_encoders(published)
+    built.save_pretrained(tmp_path)
+    plain = AutoModel.from_pretrained(tmp_path)
+    with torch.no_grad():
+        patches, out = published(pixels()).last_hidden_state, plain(pixels())
+        assert out.pooler_output is None and torch.equal(out.last_hidden_state, patches)
+        torch.testing.assert_close(features(plain, pixels()), patches.mean(1))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_weight_decay_is_for_the_weights_of_layers_alone_in_continued_training(family):
+    """Not for tokens, positions, probes, scales and norms, whatever a family calls them."""
+    built = build("simclr", family)
+    recipe = SimpleNamespace(
+        init_from="base", encoder_lr_factor=0.1, layer_decay=1, patch_lr_factor=1, encoder_frozen_epochs=0, clip="global"
+    )  # fmt: skip
+    groups = [encoder_groups(built, recipe)] + ([] if family in OTHERS else [layer_groups(built.encoder, 0.5)])
+    layers = (torch.nn.Linear, torch.nn.Conv2d)
+    weights = {id(module.weight) for module in built.modules() if isinstance(module, layers)}
+    weights |= {id(module.in_proj_weight) for module in built.modules() if isinstance(module, torch.nn.MultiheadAttention)}
+    names = {id(parameter): name for name, parameter in built.named_parameters()}
+    for found in groups:
+        decayed = {id(parameter) for group in found if group.decay for parameter in group.parameters}
+        assert not [names[each] for each in decayed - weights] and len(decayed) > 4
 
 
 @pytest.mark.parametrize("family", ["beit", "data2vec, shared bias"])

@@ -12,7 +12,7 @@ from PIL import Image
 
 from sslzoo import similar as module
 from sslzoo.cli import main
-from sslzoo.encoders import build_encoder, encoder_config, to_plain
+from sslzoo.encoders import build_encoder, encoder_config, fit_channels, to_plain
 from sslzoo.errors import InputError
 from sslzoo.evaluation import Preprocessing
 from sslzoo.similar import near_duplicates, similar
@@ -127,6 +127,27 @@ def test_more_duplicates_than_neighbours_are_said_to_be_there(model, tmp_path, c
 def test_json_is_one_object_a_pair(model, photos, tmp_path, capsys):
     main(["similar", model, str(photos), "--image", "a/2.png", "--k", "1", "--output", str(tmp_path), "--json", "--cpu"])
     assert json.loads(capsys.readouterr().out) == {"image": "a/2.png", "similar": "b/copy.png", "cosine": 1.0}
+
+
+def test_images_of_five_channels_and_16_bits(tmp_path):
+    torch.manual_seed(0)
+    to_plain(fit_channels(build_encoder(encoder_config("res6", 16)), 5)).save_pretrained(tmp_path / "model")
+    Preprocessing(16, 16, mean=(0.1,) * 5, std=(0.2,) * 5).write(tmp_path / "model")
+    (tmp_path / "scans").mkdir()
+    rng = np.random.default_rng(0)
+    scans = [*rng.integers(0, 60_000, (3, 16, 16, 5), np.uint16)]
+    for name, scan in zip("abcd", [*scans, scans[2]], strict=True):
+        np.save(tmp_path / "scans" / f"{name}.npy", scan)
+    (tmp_path / "x.npy").write_bytes((tmp_path / "scans" / "a.npy").read_bytes())
+    assert similar(str(tmp_path / "model"), str(tmp_path / "scans"), tmp_path / "out", cpu=True).pairs[0] == ("c.npy", "d.npy", 1)
+    for image in ("a.npy", str(tmp_path / "x.npy")):
+        found = similar(str(tmp_path / "model"), str(tmp_path / "scans"), tmp_path / "out", image=image, cpu=True).pairs
+        assert [pair.cosine == 1 for pair in found] == [image != "a.npy"] + [False] * (len(found) - 1)
+    file = tmp_path / "patches.parquet"
+    assert main(["embed", str(tmp_path / "model"), str(tmp_path / "scans"), "--output", str(file), "--patches", "--cpu"]) == 0
+    Image.new("RGB", (16, 16)).save(tmp_path / "rgb.png")
+    with pytest.raises(InputError, match="rgb.png"):
+        similar(str(tmp_path / "model"), str(tmp_path / "scans"), tmp_path / "out", image=str(tmp_path / "rgb.png"), cpu=True)
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,14 @@ def pool_tokens(encoder: PreTrainedModel, tokens: Tensor) -> Tensor:
 
 
 def freeze_pooling(encoder: PreTrainedModel) -> None:
-    """Freezes the weights that only pool tokens, for a loss of the tokens alone: distributed training would wait for their gradients."""
+    """For a loss of the tokens alone, which trains nothing that pools them: distributed training would wait for its gradients.
+
+    BEiT's norm of the mean is frozen. SigLIP's attention pooling is left out, and the features are the mean of the patches from then on, so
+    that what is evaluated and published has been trained.
+    """
+    if getattr(encoder.config, "vision_use_head", False):
+        encoder.config.vision_use_head = encoder.use_head = False
+        encoder.head = None
     head = _pooling_head(encoder)
     if head is not None:
         head.requires_grad_(False)

@@ -28,6 +28,7 @@ def model_folder(
 ) -> Path:  # fmt: skip
     """The local folder of a model: `name` if it is one, otherwise the downloaded configuration and weights of the Hub repository.
 
+    name: a folder, or a Hub id, which may name a revision: "id@revision".
     Raises `InputError` if there is neither, and says what to do.
     """
     folder = Path(name).expanduser()
@@ -35,10 +36,12 @@ def model_folder(
         return folder
     if str(name).startswith((".", "/", "~")):
         raise InputError(f"no folder '{name}'{_near(folder.parent, folder.name)}")
+    name, _, own_revision = str(name).partition("@")
+    revision = revision or own_revision or None
     try:
         return Path(
             snapshot_download(
-                str(name), revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only,
+                name, revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only,
                 allow_patterns=["*.json", "*.jsonl", "*.safetensors", "recipe.yaml", "README.md"],
                 ignore_patterns=["*/*"],  # subfolders hold other models, or checkpoints of the same one
             )

@@ -50,7 +50,8 @@ def write_features(
     device = next(encoder.parameters()).device
     shape: tuple[int, ...] = (feature_width(encoder),)
     if patches:
-        shape = feature_map(encoder, torch.zeros(1, 3, preprocessing.crop, preprocessing.crop, device=device)).shape[1:]
+        image = torch.zeros(1, preprocessing.channels, preprocessing.crop, preprocessing.crop, device=device)
+        shape = feature_map(encoder, image).shape[1:]
     per_part = min(batch_size * _BATCHES, max(1, _PART_BYTES // (4 * math.prod(shape))))
     chunks = torch.arange(len(images)).split(per_part)
     origin = features_origin(encoder, images, preprocessing, patches)

@@ -3,7 +3,7 @@
 from transformers import PreTrainedModel
 
 from sslzoo.encoders import blocks, depths
-from sslzoo.optim import ParameterGroup
+from sslzoo.optim import UNDECAYED, ParameterGroup
 
 
 def layer_groups(encoder: PreTrainedModel, decay: float) -> list[ParameterGroup]:
@@ -15,7 +15,7 @@ def layer_groups(encoder: PreTrainedModel, decay: float) -> list[ParameterGroup]
     groups: dict[tuple[int, bool], ParameterGroup] = {}
     for name, parameter in encoder.named_parameters():
         if parameter.requires_grad:
-            has_decay = parameter.ndim > 1 and "token" not in name and "position" not in name
+            has_decay = parameter.ndim > 1 and not UNDECAYED.search(name)
             new = ParameterGroup([], decay=has_decay, lr_factor=decay ** (last - depth[name]))
             groups.setdefault((depth[name], has_decay), new).parameters.append(parameter)
     return list(groups.values())

@@ -2,7 +2,6 @@
 
 import gc
 import logging
-import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from sslzoo.compilation import compiled
 from sslzoo.encoders import depths, embedding_parts, fit_channels, fit_image_size, load_pretrained
 from sslzoo.errors import InputError
 from sslzoo.method import Method
-from sslzoo.optim import ParameterGroup, make_optimizer, peak_lr
+from sslzoo.optim import UNDECAYED, ParameterGroup, make_optimizer, peak_lr
 from sslzoo.parts.drop_path import add_drop_path
 from sslzoo.processes import rank
 from sslzoo.recipe import Recipe, starting_folder
@@ -89,7 +88,7 @@ def encoder_groups(method: Method, recipe: Recipe) -> list[ParameterGroup]:
             factors[id(parameter)] = recipe.encoder_lr_factor * recipe.layer_decay ** (max(depth.values(), default=0) - depth.get(name, 0))
             if id(parameter) in patches:
                 factors[id(parameter)] *= recipe.patch_lr_factor
-            if recipe.init_from is not None and re.search("token|position", name):
+            if recipe.init_from is not None and UNDECAYED.search(name):
                 exempt.add(id(parameter))
     groups: list[ParameterGroup] = []
     for group in method.parameter_groups():
