@@ -115,6 +115,7 @@ class TestRecipe:
 class TestStartingWeights:
     def test_three_channels_are_adapted_and_said_so(self, tmp_path):
         to_plain(random_encoder("vit")).save_pretrained(tmp_path / "vit")
+        Preprocessing(32, 32, mean=(0.5,) * 3, std=(0.5,) * 3).write(tmp_path / "vit")
         recipe = read_recipe("digits/simclr", {"channels": 5, "image_size": 32, "init_from": str(tmp_path / "vit")})
         assert recipe.mean is None
         assert recipe.adaptation == "adapted from 3 to 5 channels: each has the sum of the weights over the 3, / 5"

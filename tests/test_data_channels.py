@@ -97,6 +97,10 @@ class TestArrays:
         equal(values(load(tmp_path, channels=5)), [image] * 3)
         equal(values(load(one_file(tmp_path / "grey", "1.npy", image[..., 0].astype(dtype)), channels=1)), [image[..., :1]])
 
+    def test_last_axis_holds_the_channels_where_the_first_might_too(self, tmp_path):
+        image = arrays()[0][:5]
+        equal(values(load(one_file(tmp_path, "1.npy", image), channels=5)), [image])
+
     def test_signed_values_are_shifted_by_half_of_their_range(self, tmp_path):
         image = np.array([[[-32768, 0, 32767]]], np.int16)
         assert values(load(one_file(tmp_path, "1.npy", image), channels=3))[0].tolist() == [[[0, 32768, 65535]]]
@@ -270,6 +274,14 @@ class TestViews:
         assert (one - other).abs().max() < (1e-3 if size == 20 else 1.01)  # images of 8 bits are rounded where they are large
         seen = [center_crop(image, sizes, 16, 12, interpolation, **level) for image in (pixels, deep)]
         torch.testing.assert_close(*seen, rtol=0, atol=1e-3)
+
+    @pytest.mark.parametrize("size", [20, 90])
+    def test_bicubic_weights_do_not_leave_the_range(self, size):
+        edges = np.kron(np.eye(2, dtype=np.uint16), np.full((1, 1, size // 2, size // 2), 65535, np.uint16))
+        (view,) = Renderer([View(64, interpolation="bicubic")], 0, mean=(0.0,), std=(1.0,))(
+            torch.from_numpy(edges), torch.tensor([[size, size]]), torch.arange(1), 0
+        )
+        assert view.min() >= 0 and view.max() <= 1 + 1e-6
 
     def test_less_than_a_grey_level_is_seen(self):
         deep = torch.full((1, 1, 90, 90), 1000, dtype=torch.uint16)
