@@ -20,7 +20,7 @@ from sslzoo.evaluation.layer_decay import layer_groups
 from sslzoo.methods import shipped_names
 from sslzoo.training.setup import encoder_groups
 
-LEAVE_OUT, REPLACE = ("mae", "msn", "pmsn"), ("simmim",)
+LEAVE_OUT, REPLACE = ("mae", "msn", "pmsn"), ("simmim", "ibot")
 REFUSED = {
     **{(method, family): "needs a ViT encoder, not" for method in (*LEAVE_OUT, *REPLACE) for family in OTHERS},
     **{(method, family): "leaves tokens out, and" for method in LEAVE_OUT for family in WITH_BIAS},

@@ -4,7 +4,6 @@ from dataclasses import replace
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from huggingface_hub.dataclasses import strict
 from torch import nn
 
@@ -12,10 +11,11 @@ from sslzoo.encoders import feature_width, features
 from sslzoo.method import Method, MethodConfig
 from sslzoo.optim import ParameterGroup, decay_groups
 from sslzoo.paper import Paper, Reported
+from sslzoo.parts.dino_head import DINOHead
 from sslzoo.parts.ema import ema_update, frozen_copy, momentum_schedule
 from sslzoo.parts.gather import gather
 from sslzoo.parts.hyperparameters import count_or_none, dim, layers, positive, rows, share
-from sslzoo.parts.networks import forward_views, mlp
+from sslzoo.parts.networks import forward_views
 from sslzoo.parts.swapped_prediction import swapped_cross_entropy
 from sslzoo.parts.temperature import warmed_up
 from sslzoo.parts.usage import usage_entropy
@@ -70,7 +70,10 @@ class DINO(Method):
     def __init__(self, config: DINOConfig):
         super().__init__(config)
         backbone = self.build_encoder()
-        self.student = nn.ModuleDict({"backbone": backbone, "head": DINOHead(feature_width(backbone), config)})
+        head = DINOHead(
+            feature_width(backbone), config.hidden_dim, config.hidden_layers, config.bottleneck_dim, config.prototypes, config.head_norm
+        )
+        self.student = nn.ModuleDict({"backbone": backbone, "head": head})
         self.teacher = frozen_copy(self.student)
         self.register_buffer("center", torch.zeros(1, config.prototypes))
         self.post_init()
@@ -118,26 +121,3 @@ class DINO(Method):
 
 def _embed(branch, pixels):
     return branch["head"](features(branch["backbone"], pixels))
-
-
-class DINOHead(nn.Module):
-    """A GELU MLP to a bottleneck, then cosines to prototypes: the paper's weight-normalised last layer with its gain fixed to 1."""
-
-    def __init__(self, width: int, config: DINOConfig):
-        super().__init__()
-        widths = (width, *[config.hidden_dim] * config.hidden_layers, config.bottleneck_dim)
-        self.mlp = mlp(widths, norm=nn.BatchNorm1d if config.head_norm else None, activation=nn.GELU)
-        for layer in self.mlp:
-            if isinstance(layer, nn.Linear):
-                nn.init.trunc_normal_(layer.weight, std=0.02)
-                if layer.bias is not None:
-                    nn.init.zeros_(layer.bias)
-        self.prototypes = nn.Parameter(nn.Linear(config.bottleneck_dim, config.prototypes, bias=False).weight.detach())
-
-    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """The bottleneck's output, of unit length: (n, bottleneck_dim)."""
-        return F.normalize(self.mlp(inputs), dim=1)
-
-    def logits(self, embeddings: torch.Tensor) -> torch.Tensor:
-        """The cosines of embeddings (..., bottleneck_dim) to the prototypes: float32 (..., prototypes)."""
-        return F.linear(embeddings, F.normalize(self.prototypes, dim=1)).float()
