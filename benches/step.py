@@ -1,20 +1,24 @@
 """One training step of each method: where its time goes, and how many operations it dispatches.
 
-python benches/step.py                          the digits recipes, tiny encoders
-python benches/step.py --recipes cifar10/simclr --batch 64
+python benches/step.py                          the digits recipes that need no teacher, tiny encoders
+python benches/step.py --recipes cifar10/simclr --set batch_size=64
 """
 
 import argparse
 import statistics
 import time
+from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from sslzoo.accelerator import make_accelerator
 from sslzoo.method import Progress
-from sslzoo.methods import method_names
+from sslzoo.methods import method_class, method_names
 from sslzoo.optim import make_optimizer, set_learning_rates
-from sslzoo.recipe import read_recipe
+from sslzoo.parts.distillation import DistillationMixin
+from sslzoo.recipe import parse_changes, read_recipe
+from sslzoo.training.setup import make_training_method
 from sslzoo.views import Renderer
 
 PARTS = ("views", "forward", "backward", "optimiser", "after_step")
@@ -35,9 +39,9 @@ class Count(TorchDispatchMode):
 class Step:
     """A method in training on random images."""
 
-    def __init__(self, name: str, batch: int | None):
-        self.recipe = read_recipe(name, {"batch_size": batch} if batch else {})
-        self.method = self.recipe.make_method().train()
+    def __init__(self, name: str, changes: dict[str, Any]):
+        self.recipe = read_recipe(name, changes)
+        self.method = make_training_method(self.recipe, make_accelerator("fp32", cpu=True))
         recipe = self.recipe
         self.optimizer = make_optimizer(
             self.method.parameter_groups(), recipe.optimizer, recipe.weight_decay, recipe.momentum, recipe.betas, recipe.decay_norm_and_bias
@@ -69,14 +73,15 @@ class Step:
 
 
 def main() -> None:
+    taught = [name for name in method_names() if issubclass(method_class(name), DistillationMixin)]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--recipes", nargs="+", default=[f"digits/{name}" for name in method_names()])
-    parser.add_argument("--batch", type=int)
+    parser.add_argument("--recipes", nargs="+", default=[f"digits/{name}" for name in method_names() if name not in taught])
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="changes to all of the recipes")
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    steps = {name: Step(name, options.batch) for name in options.recipes}
+    steps = {name: Step(name, parse_changes(options.set)) for name in options.recipes}
     seconds = {name: [] for name in steps}
     operations = {}
     for name, step in steps.items():

@@ -138,6 +138,7 @@ class Method(PreTrainedModel):
     paper: Paper
     reported: tuple[Reported, ...] = ()
     varied_views: tuple[str, ...] = ()
+    unpublished: tuple[str, ...] = ()  # how the names of states begin that are in checkpoints alone, and not made by `__init__`
 
     @staticmethod
     def views(size: int) -> dict[str, View]:
@@ -198,8 +199,8 @@ class Method(PreTrainedModel):
         plain.config.sslzoo = {"model_type": self.config.model_type, "image_size": self.config.image_size} | {
             key: getattr(self.config, key) for key in self.config.hyperparameters()
         }
-        prefix = self._encoder_prefix()
-        rest = {name: value.cpu().contiguous() for name, value in self.state_dict().items() if not name.startswith(prefix)}
+        others = (self._encoder_prefix(), *self.unpublished)
+        rest = {name: value.cpu().contiguous() for name, value in self.state_dict().items() if not name.startswith(others)}
         with atomic_update(folder) as temporary:
             plain.save_pretrained(temporary, max_shard_size=max_shard_size)
             save_file(rest, temporary / HEADS, metadata={"format": "pt"})

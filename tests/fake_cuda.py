@@ -89,7 +89,8 @@ class Types(TorchFunctionMode):
 
 def to_device(method: nn.Module) -> nn.Module:
     """Gives the method tensors of the same shapes on the device: those that have been made outside of the fake mode are real."""
-    for module in method.modules():
+    teacher = getattr(method, "teacher", None)  # of distillation, none of the method's modules
+    for module in (*method.modules(), *(teacher.modules() if teacher is not None else ())):
         for name, value in module.named_parameters(recurse=False):
             empty = torch.empty(value.shape, dtype=value.dtype, device="cuda")
             module._parameters[name] = nn.Parameter(empty, value.requires_grad)

@@ -1,7 +1,10 @@
 """What training on the embedded digits does for an encoder; each method's facts test states the margin it must reach."""
 
+import atexit
 import functools
 import io
+import shutil
+import tempfile
 from pathlib import Path
 
 import torch
@@ -36,6 +39,15 @@ def untrained_read_out(encoder: bytes) -> float:
 @functools.cache
 def digits() -> list:
     return [load_images("digits", split, device=torch.device("cpu")) for split in ("train", "test")]
+
+
+@functools.cache
+def digits_teacher() -> str:
+    """The folder of a SimCLR that has learned for an epoch, for the methods that learn from a trained encoder."""
+    folder = Path(tempfile.mkdtemp(prefix="digits-teacher-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    changes = {"epochs": 1, "batch_size": 32, "warmup_epochs": 0, "test_split": None}
+    return str(train(read_recipe("digits/simclr", changes), folder / "simclr", cpu=True).folder)
 
 
 def read_out(encoder) -> float:

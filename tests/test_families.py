@@ -11,6 +11,7 @@ import torch
 import transformers
 from families import FAMILIES, OTHERS, SIZE, TRANSFORMER, WINDOWS, WITH_BIAS, pixels, random_encoder
 from test_contract import optimizer_of, progress, small, without_scalars
+from tiny_teacher import give_teacher
 from transformers import AutoModel
 
 from sslzoo import method_class
@@ -38,7 +39,7 @@ def build(method, family):
     torch.manual_seed(0)
     config = method_class(method).config_class
     values = {key: small(value) for key, value in config.hyperparameters().items()}
-    return method_class(method)(config(encoder=FAMILIES[family], image_size=SIZE, **values)).train()
+    return give_teacher(method_class(method)(config(encoder=FAMILIES[family], image_size=SIZE, **values))).train()
 
 
 def views_of(method):

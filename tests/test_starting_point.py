@@ -17,7 +17,7 @@ from sslzoo.errors import InputError
 from sslzoo.evaluation import Preprocessing
 from sslzoo.hub import write_card
 from sslzoo.optim import set_learning_rates
-from sslzoo.recipe import load_recipe, parse_changes, read_recipe, starting_folder, write_recipe
+from sslzoo.recipe import load_recipe, parse_changes, pinned_folder, read_recipe, write_recipe
 from sslzoo.run import Run
 from sslzoo.training import setup, train
 from sslzoo.views import IMAGENET_MEAN
@@ -176,7 +176,7 @@ class TestStart:
         folder = tmp_path / "tiny-dinov2"
         shutil.copytree(base, folder)
         recipe = recipe_from(folder)
-        assert starting_folder(recipe.init_from, recipe.init_sha256) == folder
+        assert pinned_folder("init_from", recipe.init_from, recipe.init_sha256) == folder
         torch.manual_seed(1)
         save(folder, Dinov2Model(Dinov2Config(**TINY)))
         refused(lambda: with_weights(recipe), "have changed", str(folder))
@@ -248,7 +248,7 @@ class TestRun:
             with pytest.raises(Killed):
                 train(recipe, tmp_path / "run", cpu=True)
             patch.setattr("sslzoo.encoders.folder.snapshot_download", killed)
-        monkeypatch.setattr(setup, "starting_folder", killed)
+        monkeypatch.setattr(setup, "pinned_folder", killed)
         earlier = yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text())
         monkeypatch.setattr("sslzoo.recipe.starting_point._from_weights", killed)
         changes = {"init_from": str(base), "epochs": 1, "checkpoint_every": 3, "encoder_lr_factor": 0.02}

@@ -16,6 +16,7 @@ from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from small_digits import TEST_IMAGES, TRAIN_IMAGES, small_digits
+from tiny_teacher import teacher_changes
 
 import sslzoo
 from sslzoo import checkpoint as checkpoints
@@ -39,7 +40,7 @@ SHORT = {
 
 
 def short_recipe(method: str, **changes):
-    return read_recipe(f"digits/{method}", {**SHORT, **changes})
+    return read_recipe(f"digits/{method}", {**SHORT, **teacher_changes(method), **changes})
 
 
 def train(recipe, folder, **options) -> Run:

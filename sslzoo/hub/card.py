@@ -173,6 +173,7 @@ def _details(run: Run, recipe: Recipe, training: dict[str, Any]) -> dict[str, st
         "Encoder": f"{recipe.encoder_name} for {recipe.image_size} px" + (f", {recipe.channels} channels" if recipe.channels != 3 else ""),
         **initialisation,
         **_start(run, recipe),
+        **_teacher(recipe),
         "Method's settings": ", ".join(f"{key}={value}" for key, value in recipe.hyperparameters.items()) or "those of its configuration",
         "Epochs": f"{recipe.epochs}",
         **resumed,
@@ -200,6 +201,13 @@ def _start(run: Run, recipe: Recipe) -> dict[str, str]:
         gain = {"kNN top-1 (k=20, T=0.1)": f"before {100 * measured[0][1]:.1f} %, after {100 * measured[-1][1]:.1f} %"}
     adapted = {"First convolution": recipe.adaptation} if recipe.adaptation else {}
     return {"Starts from": f"{source_name(recipe.init_from)}, SHA-256 {recipe.init_sha256}", **adapted, **gain}
+
+
+def _teacher(recipe: Recipe) -> dict[str, str]:
+    if recipe.teacher is None:
+        return {}
+    license = recipe.teacher_license or "not stated"
+    return {"Teacher": f"{source_name(recipe.teacher)}, SHA-256 {recipe.teacher_sha256}, licence {license}"}
 
 
 def _duration(seconds: float) -> str:

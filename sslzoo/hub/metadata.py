@@ -6,7 +6,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from sslzoo.data import hub_id, source_name
 from sslzoo.methods import method_class
-from sslzoo.recipe import OWN_LICENSE, Recipe
+from sslzoo.recipe import Recipe, run_license
 
 from .markdown import one_line
 from .results_table import metric_label
@@ -22,17 +22,12 @@ def card_metadata(
     """
     dataset, paper = hub_id(recipe.dataset), method_class(recipe.method).paper
     return ModelCardData(
-        model_name=recipe.name, library_name="transformers", pipeline_tag="image-feature-extraction", license=_license(recipe),
+        model_name=recipe.name, library_name="transformers", pipeline_tag="image-feature-extraction", license=run_license(vars(recipe)),
         **_base_model(recipe),
         datasets=[dataset[0]] if dataset else None, eval_results=eval_results(numbers) or None,
         tags=["sslzoo", "self-supervised-learning", recipe.method, *([f"arxiv:{paper.arxiv}"] if paper.arxiv else [])],
         sslzoo={"repository": repository, **_block(recipe, training, numbers), "weights_sha256": weights_sha256},
     )  # fmt: skip
-
-
-def _license(recipe: Recipe) -> str:
-    """That of the weights it started from; "other" where their card names none."""
-    return OWN_LICENSE if recipe.init_from is None else recipe.init_license or "other"
 
 
 def _base_model(recipe: Recipe) -> dict[str, str]:
@@ -49,7 +44,8 @@ def eval_results(numbers: list[dict[str, Any]]) -> list[EvalResult]:
 def _block(recipe: Recipe, training: dict[str, Any], numbers: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "method": recipe.method, "encoder": recipe.encoder_name, "dataset": clean(source_name(recipe.dataset)),
-        **({} if recipe.init_from is None else {"init_from": clean(source_name(recipe.init_from))}), "image_size": recipe.image_size,
+        **{key: clean(source_name(value)) for key in ("init_from", "teacher") if (value := getattr(recipe, key)) is not None},
+        "image_size": recipe.image_size,
         "epochs": recipe.epochs, "batch_size": recipe.batch_size, "precision": recipe.precision, "seed": recipe.seed,
         "images": training["images"], "seconds": training["seconds"], "images_per_second": training["images_per_second"],
         "peak_memory_bytes": training["peak_memory_bytes"], "processes": training["processes"],

@@ -13,10 +13,13 @@ HUB_NAME = re.compile(r"(?!.*(--|\.\.|\.git$))[A-Za-z0-9]([A-Za-z0-9._-]{0,94}[A
 _TAGS = {"batch_size": "b{}", "epochs": "e{}", "image_size": "{}px"}  # in the order of names such as simclr-res18-cifar10-b512-e800
 
 
-def derived_name(method: str, encoder: str | dict[str, Any], dataset: str, init_from: str | None = None) -> str:
-    """The default name: method-encoder-dataset, or method-from-start-dataset."""
-    start = "" if init_from is None else _slug(PurePath(init_from.partition("@")[0]).name)
-    return _shortened(f"{method}-{f'from-{start}' if start else encoder_name(encoder)}-{_dataset_name(dataset)}")
+def derived_name(
+    method: str, encoder: str | dict[str, Any], dataset: str, init_from: str | None = None, teacher: str | None = None
+) -> str:  # fmt: skip
+    """The default name: method-encoder-dataset, or method-from-start-dataset; with "by-teacher" before the data set where there is one."""
+    start, by = _model_name(init_from), _model_name(teacher)
+    student = f"from-{start}" if start else encoder_name(encoder)
+    return _shortened(f"{method}-{student}{f'-by-{by}' if by else ''}-{_dataset_name(dataset)}")
 
 
 def encoder_name(encoder: str | dict[str, Any]) -> str:
@@ -30,10 +33,10 @@ def changed_name(before: dict[str, Any], after: dict[str, Any], changed: list[st
     Method, encoder and data set are replaced in the name. Batch size, epochs and image size are appended as tags, all other changes as
     six hexadecimal digits of a hash.
     """
-    parts = ("method", "encoder", "dataset", "init_from")
+    parts = ("method", "encoder", "dataset", "init_from", "teacher")
     own, name = (derived_name(*(recipe.get(part) for part in parts)) for recipe in (before, after))
     without_configuration = derived_name(
-        before["method"], before["encoder"], before["dataset"].partition("@")[0], before.get("init_from")
+        before["method"], before["encoder"], before["dataset"].partition("@")[0], before.get("init_from"), before.get("teacher")
     )
     if not set(parts) & set(changed):
         name = before["name"]
@@ -49,6 +52,10 @@ def changed_name(before: dict[str, Any], after: dict[str, Any], changed: list[st
 def with_digits(name: str, content: Any) -> str:
     """The name with six hexadecimal digits of a hash of `content`."""
     return _shortened(f"{name}-{_digits(repr(content))}")
+
+
+def _model_name(source: str | None) -> str:
+    return "" if source is None else _slug(PurePath(source.partition("@")[0]).name)
 
 
 def _dataset_name(dataset: str) -> str:

@@ -16,10 +16,11 @@ from sslzoo.method import Method
 from sslzoo.methods import method_class, method_names
 from sslzoo.views import View
 
-from .limits import METRICS, NESTED
+from .limits import METRICS, NESTED, PATHS
 from .names import changed_name, with_digits
 from .schema import Recipe
 from .starting_point import with_encoder
+from .teacher import with_teacher
 from .values import shown, typed
 from .view_sizes import COLOURS
 from .yaml_files import StrictLoader, find_recipe, read_values, shipped_run_names
@@ -32,7 +33,6 @@ _NOT_IDENTITY = {
 }  # fmt: skip
 _SIZES = re.compile(r"eval_crop|eval_resize|canvas|view\.\w+\.size")
 _COLOURS = re.compile(rf"view\.\w+\.({'|'.join(COLOURS)})")
-_PATHS = ("dataset", "init_from")  # keys that may hold local paths
 _MISSING = object()
 
 
@@ -49,10 +49,10 @@ def read_recipe(source: str | Path, changes: dict[str, Any] | None = None, earli
     computed or logged (precision, compile, seed, protocols, knn_every, log_every, checkpoint_every, tracker) do not count. An edited copy
     of a shipped recipe that still has its name is treated like a change. Sizes in px keep their ratio to a changed image_size.
     Changes of colours in the file are left out where `changes` asks for other than three channels.
-    An encoder from elsewhere is looked up (see `starting_point.resolve_encoder`, also for `earlier`).
+    An encoder from elsewhere is looked up (see `starting_point.resolve_encoder`, also for `earlier`), and so is a teacher.
     """
     file = find_recipe(source)
-    file_values, changes = with_encoder(read_values(file), changes or {}, earlier)
+    file_values, changes = with_teacher(*with_encoder(read_values(file), changes or {}, earlier), earlier)
     if changes.get("channels", file_values.get("channels", 3)) != file_values.get("channels", 3):
         # What belongs to the channels that are replaced.
         file_values = {key: value for key, value in file_values.items() if key not in ("mean", "std") and not _COLOURS.fullmatch(str(key))}
@@ -126,7 +126,7 @@ def published_text(file: Path) -> str:
     From the keys that the file has, so that it stays the same when later versions have more. Raises `InputError`.
     """
     values = read_values(file)
-    return _text({key: source_name(value) if key in _PATHS and isinstance(value, str) else value for key, value in values.items()})
+    return _text({key: source_name(value) if key in PATHS and isinstance(value, str) else value for key, value in values.items()})
 
 
 def is_as_written(file: Path) -> bool:

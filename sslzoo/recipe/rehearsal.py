@@ -14,10 +14,12 @@ from sslzoo.data.memory import default_budget
 from sslzoo.errors import InputError, first_line
 from sslzoo.method import Progress
 from sslzoo.methods import method_class
+from sslzoo.parts.distillation import FrozenTeacher
 from sslzoo.parts.drop_path import add_drop_path
 from sslzoo.views import Renderer
 
 from .schema import Recipe
+from .teacher import load_teacher
 
 
 def rehearse(recipe: Recipe, images: int, device: torch.device) -> None:
@@ -26,7 +28,7 @@ def rehearse(recipe: Recipe, images: int, device: torch.device) -> None:
     images: in a micro-batch of one process. device: whose memory the step must fit into. Call it before processes are connected. Raises
     `InputError`, which names the key at fault if another value of it would do.
     """
-    method, views = method_class(recipe.method), recipe.make_views()
+    method, views, teacher = method_class(recipe.method), recipe.make_views(), load_teacher(recipe)
     for name, default in method.views(recipe.image_size).items():
         if name not in method.varied_views and views[name].count != default.count:
             raise InputError(f"view.{name}.count is {views[name].count}: {recipe.method} needs {default.count}")
@@ -36,9 +38,9 @@ def rehearse(recipe: Recipe, images: int, device: torch.device) -> None:
     free = 4 * default_budget(device)
     _check_memory(recipe, images, 4 * recipe.channels * images * sum(view.count * view.size**2 for view in views.values()), free)
     try:
-        saved_bytes = _step(recipe, images)
+        saved_bytes = _step(recipe, images, teacher)
     except Exception as error:  # from whichever layer an invalid value reaches
-        raise InputError(_with_key_at_fault(recipe, images, first_line(error))) from error
+        raise InputError(_with_key_at_fault(recipe, images, teacher, first_line(error))) from error
     _check_memory(recipe, images, saved_bytes // (1 if recipe.precision == "fp32" else 2), free)
 
 
@@ -49,9 +51,9 @@ def _check_memory(recipe: Recipe, images: int, needed: int, free: int) -> None:
         raise InputError(f"{sizes}: a step with {images} images takes {needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB of memory are free")
 
 
-def _step(recipe: Recipe, images: int) -> int:
+def _step(recipe: Recipe, images: int, teacher: FrozenTeacher | None = None) -> int:
     """Takes the step and returns the bytes that autograd saves for the backward pass, in float32. Raises any error of the method."""
-    method = recipe.method_on_meta().train()
+    method = recipe.method_on_meta(teacher).train()
     if recipe.drop_path:
         add_drop_path(method, recipe.drop_path, recipe.seed, is_uniform=recipe.drop_path_uniform)
     views, saved = list(recipe.make_views().values()), {}
@@ -71,11 +73,11 @@ def _step(recipe: Recipe, images: int) -> int:
     return sum(saved.values())
 
 
-def _with_key_at_fault(recipe: Recipe, images: int, reason: str) -> str:
+def _with_key_at_fault(recipe: Recipe, images: int, teacher: FrozenTeacher | None, reason: str) -> str:
     """The reason and the key at fault: the one whose default value lets the step succeed."""
     for key, value, other in _with_one_default(recipe):
         with suppress(Exception):
-            _step(other, images)
+            _step(other, images, teacher)
             return reason if key in reason else f"{key} is {value}: {reason}"
     return f"recipe '{recipe.name}' cannot be trained: {reason}"
 

@@ -13,11 +13,13 @@ from sslzoo.errors import InputError, first_line, unknown
 from sslzoo.evaluation import Preprocessing, protocol_named
 from sslzoo.method import Method, MethodConfig
 from sslzoo.methods import method_class
+from sslzoo.parts.distillation import DistillationMixin, FrozenTeacher
 from sslzoo.views import IMAGENET_MEAN, IMAGENET_STD, View
 
-from .limits import CHOICES, NESTED, RANGES
+from .encoder_keys import check_encoders
+from .limits import CHOICES, NESTED, PATHS, RANGES
 from .names import HUB_NAME, MAX_LENGTH, derived_name, encoder_name
-from .values import check_range, pixels, shown
+from .values import check_range, pixels
 from .view_sizes import patch_size, views_of
 
 
@@ -40,6 +42,9 @@ class Recipe:
     eval_resize, eval_crop: px, short side and centre crop in evaluation; None: eval_crop, and image_size.
     init_from: the weights that training starts from, "id@commit" or a folder; init_sha256: their digest; init_license: the licence that
         their card names. In a file "id", "id@revision" or a folder; the rest, and an encoder that is left out, follow (`starting_point`).
+    teacher: of a distillation method, "id@commit" or a folder; teacher_sha256, teacher_license: as those of init_from, and so is how all of
+        these follow from "id", "id@revision" or a folder. teacher_mean, teacher_std: what its images are normalised with. teacher_size: px,
+        to which its crops are resized, by default of transformers alone; None: as they are.
     mean, std: of the channels (0 to 1), which views and evaluation are normalised with; None: to be measured on the training images before
         the first step, and kept in the run's recipe.
     batch_size: images per optimiser step, over all devices and micro-batches. accumulate: micro-batches per step. Losses that compare
@@ -92,6 +97,12 @@ class Recipe:
     init_from: str | None = None
     init_sha256: str | None = None
     init_license: str | None = None
+    teacher: str | None = None
+    teacher_sha256: str | None = None
+    teacher_license: str | None = None
+    teacher_mean: tuple[float, float, float] | None = None
+    teacher_std: tuple[float, float, float] | None = None
+    teacher_size: int | None = None
     mean: tuple[float, ...] | None = IMAGENET_MEAN
     std: tuple[float, ...] | None = IMAGENET_STD
     broken_share: float = 0.01
@@ -131,7 +142,7 @@ class Recipe:
             value = getattr(self, key)
             if isinstance(value, str) and value not in choices:
                 raise unknown(key, value, choices)
-        for key in ("dataset", "train_split", "test_split", "image_column", "label_column", "init_from"):
+        for key in ("dataset", "train_split", "test_split", "image_column", "label_column", "init_from", "teacher"):
             if getattr(self, key) is not None and not getattr(self, key).strip():
                 raise InputError(f"{key} is blank: name one, or leave the key out")
         for key, (low, high) in RANGES.items():
@@ -147,7 +158,8 @@ class Recipe:
         if self.name is not None and not HUB_NAME.fullmatch(self.name):
             allowed = f"letters, digits, '_', and single '-' and '.' between them, {MAX_LENGTH} at most"
             raise InputError(f"name '{self.name}' is not a name for a Hub repository: {allowed}")
-        object.__setattr__(self, "name", self.name or derived_name(self.method, self.encoder, self.dataset, self.init_from))
+        name = self.name or derived_name(self.method, self.encoder, self.dataset, self.init_from, self.teacher)
+        object.__setattr__(self, "name", name)
         if self.channels != 3 and (self.mean, self.std) == (IMAGENET_MEAN, IMAGENET_STD):
             object.__setattr__(self, "mean", None)
             object.__setattr__(self, "std", None)
@@ -155,7 +167,7 @@ class Recipe:
         for key, default in (("eval_crop", "image_size"), ("eval_resize", "eval_crop")):
             size = getattr(self, key)
             object.__setattr__(self, key, getattr(self, default) if size is None else pixels(key, size, self.image_size, patch))
-        self._check_start()
+        check_encoders(self)
         for protocol in self.protocols:
             protocol_named(protocol)
         self.make_views()
@@ -179,20 +191,6 @@ class Recipe:
         mean, std = self.mean or (0.0,) * self.channels, self.std or (1.0,) * self.channels
         return Preprocessing(self.eval_resize, self.eval_crop, mean=mean, std=std)
 
-    def _check_start(self) -> None:
-        if isinstance(self.encoder, dict) and not HUB_NAME.fullmatch(str(self.encoder.get("name"))):
-            raise InputError(f"the encoder's name is {shown(self.encoder.get('name'))}: must be letters, digits, '_', '-' and '.'")
-        if (self.init_from is None) != (self.init_sha256 is None):
-            raise InputError("init_from and init_sha256 belong together: give init_from alone on the command line, or neither")
-        if (self.mean is None) != (self.std is None):
-            raise InputError("mean and std belong together: give both, or neither, and they are measured")
-        for key in ("mean", "std"):
-            values = getattr(self, key) or ()
-            if values and len(values) != self.channels:
-                raise InputError(f"{key} is of {len(values)} channels, and channels is {self.channels}")
-            for value in values:
-                check_range(key, value, 0 if key == "mean" else 1e-6, 1)
-
     def method_config(self) -> MethodConfig:
         """The method's configuration. Raises `InputError`."""
         try:
@@ -211,11 +209,13 @@ class Recipe:
         self.method_on_meta()
         return method_class(self.method)(self.method_config())
 
-    def method_on_meta(self) -> Method:
-        """The method on the meta device. Raises `InputError` if it cannot be built or would not fit into memory."""
+    def method_on_meta(self, teacher: FrozenTeacher | None = None) -> Method:
+        """The method on the meta device, with its teacher. Raises `InputError` if it cannot be built or would not fit into memory."""
         try:
             with torch.device("meta"):
                 method = method_class(self.method)(self.method_config())
+                if teacher is not None and isinstance(method, DistillationMixin):
+                    method.set_teacher(teacher)
         except InputError:
             raise
         except Exception as error:  # from whichever layer an invalid value reaches
@@ -234,9 +234,7 @@ class Recipe:
 
     def public(self) -> "Recipe":
         """The recipe as it is published: only the last part of local paths."""
-        return dataclasses.replace(
-            self, dataset=source_name(self.dataset), init_from=None if self.init_from is None else source_name(self.init_from)
-        )
+        return dataclasses.replace(self, **{key: source_name(path) for key in PATHS if (path := getattr(self, key)) is not None})
 
     def flat(self) -> dict[str, Any]:
         """All keys and values as in `recipe.yaml`, including the defaults of the method and its views."""

@@ -2,7 +2,8 @@
 
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -65,23 +66,32 @@ def resolve_encoder(values: dict[str, Any], given: Iterable[str], earlier: dict[
     if isinstance(source, str):
         return _known(source, chosen, earlier) or _from_weights(source, encoder, size, channels) | _chosen_normalization(chosen)
     if isinstance(encoder, str) and encoder not in ENCODERS and ("/" in encoder or Path(encoder).expanduser().is_dir()):
-        folder, pinned = _locate(encoder)
+        folder, pinned = locate(encoder)
         config = _fitted(_image_half(from_description(read_config(folder))), size)
-        return {"encoder": describe(config, _name(pinned)), **_normalization(folder, channels)} | _chosen_normalization(chosen)
+        return {"encoder": describe(config, _name(pinned)), **normalization_of(folder, channels)} | _chosen_normalization(chosen)
     return {}
 
 
-def starting_folder(init_from: str, sha256: str) -> Path:
-    """The folder of the pinned weights. Raises `InputError`, also if they are no longer those of the recipe."""
-    folder, _ = _locate(init_from)
+def pinned_folder(key: str, source: str, sha256: str) -> Path:
+    """The folder of the weights that the recipe's `key` pins. The Hub is asked only if its client's cache lacks them.
+
+    Raises `InputError`, also if they are no longer those of the recipe.
+    """
+    name, _, commit = source.partition("@")
+    if _COMMIT.fullmatch(commit):
+        with suppress(InputError):
+            folder = model_folder(name, revision=commit, local_files_only=True)
+            if weights_digest(folder) == sha256:
+                return folder
+    folder, _ = locate(source)
     found = weights_digest(folder)
     if found != sha256:
-        raise InputError(f"init_from {init_from}: its weights have changed, their SHA-256 is {found[:12]}... and not {sha256[:12]}...")
+        raise InputError(f"{key} {source}: its weights have changed, their SHA-256 is {found[:12]}... and not {sha256[:12]}...")
     return folder
 
 
 def _from_weights(source: str, encoder: Any, size: int, channels: int) -> dict[str, Any]:
-    folder, pinned = _locate(source)
+    folder, pinned = locate(source)
     plain = load_pretrained(folder)
     config = fit_image_size(plain, size).config
     if config.num_channels not in (3, channels):
@@ -93,22 +103,28 @@ def _from_weights(source: str, encoder: Any, size: int, channels: int) -> dict[s
         if _architecture(wanted) != _architecture(config):
             raise InputError(f"init_from {source} holds a '{_label(described)}', not the encoder '{_label(encoder)}': leave `encoder` out")
     return {
-        "encoder": described, "init_from": pinned, "init_sha256": weights_digest(folder), "init_license": _license(folder),
-        **_normalization(folder, channels),
+        "encoder": described, "init_from": pinned, "init_sha256": weights_digest(folder), "init_license": license_of(folder),
+        **normalization_of(folder, channels),
     }  # fmt: skip
 
 
 def _known(source: str, chosen: dict[str, Any], earlier: dict[str, Any] | None) -> dict[str, Any]:
     """The values of the run that is resumed, if it started from the same source."""
     pinned = (earlier or {}).get("init_from")
-    if earlier is None or not isinstance(pinned, str) or not earlier.get("init_sha256"):
+    if earlier is None or not earlier.get("init_sha256") or not is_pinned(source, pinned):
         return {}
+    return {key: earlier[key] for key in KEYS if key in earlier and key not in chosen} | {"init_from": pinned}
+
+
+def is_pinned(source: str, pinned: Any) -> bool:
+    """Whether `pinned`, of the recipe of the run that is resumed, is what `source` was resolved to, a branch included."""
+    if not isinstance(pinned, str):
+        return False
     (name, _, revision), (pinned_name, _, commit) = source.partition("@"), pinned.partition("@")
-    same = str(Path(source).expanduser().absolute()) == pinned or name == pinned_name and revision in ("", commit)
-    return {key: earlier[key] for key in KEYS if key in earlier and key not in chosen} | {"init_from": pinned} if same else {}
+    return str(Path(source).expanduser().absolute()) == pinned or name == pinned_name and revision in ("", commit)
 
 
-def _locate(source: str) -> tuple[Path, str]:
+def locate(source: str) -> tuple[Path, str]:
     """The folder, and "id@commit" or the absolute path. Raises `InputError`."""
     if Path(source).expanduser().is_dir():
         folder = Path(source).expanduser().absolute()
@@ -137,7 +153,7 @@ def _short_name(config: PreTrainedConfig, size: int) -> str | None:
 
 def _named(encoder: Any, size: int) -> PreTrainedConfig:
     if isinstance(encoder, str) and encoder not in ENCODERS:
-        return _fitted(_image_half(from_description(read_config(_locate(encoder)[0]))), size)
+        return _fitted(_image_half(from_description(read_config(locate(encoder)[0]))), size)
     return encoder_config(encoder, size)
 
 
@@ -165,7 +181,7 @@ def _fitted(config: PreTrainedConfig, size: int) -> PreTrainedConfig:
         raise InputError(f"cannot build a '{config.model_type}' from its configuration: {first_line(error)}") from error
 
 
-def _normalization(folder: Path, channels: int) -> dict[str, Any]:
+def normalization_of(folder: Path, channels: int) -> dict[str, Any]:
     """The mean and std that the encoder was trained with; None, to be measured, where they are of other channels."""
     found = read_normalization(folder)
     if channels != len(found[0] if found else IMAGENET_MEAN):
@@ -180,12 +196,21 @@ def _chosen_normalization(chosen: dict[str, Any]) -> dict[str, Any]:
     return {key: chosen[key] for key in ("mean", "std") if key in chosen}
 
 
-def _license(folder: Path) -> str | None:
+def license_of(folder: Path) -> str | None:
     """The licence in the front matter of the folder's card. A run folder gets its card last: until then, what it is going to name."""
     card, recipe = folder / "README.md", folder / "recipe.yaml"
     text = card.read_text(encoding="utf-8", errors="replace")[:200_000] if card.is_file() else ""
     match = re.match(r"---\n.*?^license: *([A-Za-z0-9.+_-]+) *$", text.partition("\n---")[0], re.DOTALL | re.MULTILINE)
     if match is None and recipe.is_file():
-        values = read_values(recipe)
-        return values.get("init_license") if values.get("init_from") else OWN_LICENSE
+        return run_license(read_values(recipe))
     return match[1] if match else None
+
+
+def run_license(values: Mapping[str, Any]) -> str:
+    """The licence of what a run makes: that of the weights it starts from and of its teacher, "other" if they differ or name none.
+
+    values: of its recipe.
+    """
+    sources = (("init_from", "init_license"), ("teacher", "teacher_license"))
+    found = {values.get(license) or "other" for source, license in sources if values.get(source)} or {OWN_LICENSE}
+    return found.pop() if len(found) == 1 else "other"

@@ -42,6 +42,8 @@ def print_plan(training: "Training") -> None:
         lines["channels"] = (
             f"{recipe.channels}, normalised with their own mean and std; colour jitter, greyscale and solarisation are left out"
         )
+    if recipe.teacher is not None:
+        lines["teacher"] = f"{recipe.teacher}, licence {recipe.teacher_license or 'not stated'}"
     if recipe.accumulate > 1:
         size = recipe.batch_size // recipe.accumulate
         lines["accumulate"] = f"{recipe.accumulate} micro-batches of {size}: the loss compares images within one, lr_scaling counts all"

@@ -19,7 +19,7 @@ from sslzoo.method import Method
 from sslzoo.optim import UNDECAYED, ParameterGroup, make_optimizer, peak_lr
 from sslzoo.parts.drop_path import add_drop_path
 from sslzoo.processes import rank
-from sslzoo.recipe import Recipe, starting_folder
+from sslzoo.recipe import Recipe, load_teacher, pinned_folder
 
 # Peak learning rates above these are taken for ones of training from scratch: a rule of thumb, not measured.
 _HIGHEST_CONTINUED_LR = {"adamw": 2e-4, "adam": 2e-4, "sgd": 0.02, "lars": 0.5}
@@ -37,9 +37,16 @@ def divide_batch(recipe: Recipe, images: int, processes: int) -> tuple[int, int]
 
 
 def make_training_method(recipe: Recipe, accelerator: Accelerator) -> Method:
-    """A freshly initialised method on the accelerator's device, in training mode; its weights follow from the recipe's seed."""
+    """A freshly initialised method on the accelerator's device, in training mode; its weights follow from the recipe's seed.
+
+    With its teacher, if it learns from one. Raises `InputError`.
+    """
+    teacher = load_teacher(recipe)
     torch.manual_seed(recipe.seed)
-    method = recipe.make_method().to(accelerator.device)
+    method = recipe.make_method()
+    if teacher is not None:
+        method.set_teacher(teacher)
+    method = method.to(accelerator.device)
     if accelerator.device.type == "cuda":
         torch.set_float32_matmul_precision("high")
         torch.backends.cudnn.benchmark = True  # every step has the same shapes
@@ -67,7 +74,8 @@ def load_starting_weights(method: Method, recipe: Recipe) -> None:
                 "the encoder's learning rate is %g at its peak, one for training from scratch, which soon overwrites what was learned: "
                 "encoder_lr_factor=%g is usual for continued pretraining", peak, _HIGHEST_CONTINUED_LR[recipe.optimizer] / peak,
             )  # fmt: skip
-        encoder = fit_channels(load_pretrained(starting_folder(recipe.init_from, recipe.init_sha256)), recipe.channels)
+        folder = pinned_folder("init_from", recipe.init_from, recipe.init_sha256)
+        encoder = fit_channels(load_pretrained(folder), recipe.channels)
         method.init_encoders(fit_image_size(encoder, recipe.image_size))
 
 
