@@ -168,7 +168,10 @@ def lars(encoder: str, device: str) -> Pair:
 
 
 def memory_of(run: Callable[[], Result], device: torch.device) -> float:
-    """The bytes that running it takes at most, beside what is there already; NaN where only the peak since the process began is known."""
+    """The bytes that running it takes at most, beside what is there already; NaN where only the peak since the process began is known.
+
+    On a CPU of tensors above 32 MiB: of smaller ones malloc keeps the memory, which then counts as there already.
+    """
     reset = Path("/proc/self/clear_refs")
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
