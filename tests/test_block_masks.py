@@ -78,7 +78,7 @@ def plain_target(u, side):
 @pytest.mark.parametrize("side", [14, 16, 8, 4])
 def test_jepas_targets_are_blocks_and_its_context_is_outside_them(side):
     numbers, count = noise(2000, jepa_columns(side)), side * side // 4
-    context, targets, inside = jepa_masks(numbers, side, count)
+    context, targets, inside = jepa_masks(numbers, side, count, most_targets(side))
     assert context.shape == (2000, count) and targets.shape == inside.shape == (2000, 4, most_targets(side))
     for index in range(0, 2000, 40):
         height, width = plain_target(numbers[index, 0].item(), side)
@@ -98,14 +98,14 @@ def test_jepas_targets_are_blocks_and_its_context_is_outside_them(side):
 @pytest.mark.parametrize(("side", "mean"), [(14, 33), (16, 44)])
 def test_jepas_targets_have_the_sizes_of_its_code(side, mean):
     """The means are known to whole patches, from 150 batches with one size each."""
-    _, _, inside = jepa_masks(noise(IMAGES, jepa_columns(side)), side, 8)
+    _, _, inside = jepa_masks(noise(IMAGES, jepa_columns(side)), side, 8, most_targets(side))
     assert inside.sum(dim=2).float().mean() == pytest.approx(mean, rel=0.015)
     if side == 14:
         assert {plain_target(u / 1000, 14) for u in range(1001)} == {(5, 6), (6, 5), (6, 6), (7, 5), (8, 5)}
 
 
 def test_jepas_context_is_most_of_the_block_before_it_is_drawn_and_reaches_every_patch():
-    context, targets, inside = jepa_masks(noise(IMAGES, jepa_columns(14)), 14, 49)
+    context, targets, inside = jepa_masks(noise(IMAGES, jepa_columns(14)), 14, 49, 40)
     share = torch.zeros(196).scatter_add(0, context.flatten(), torch.ones(context.numel())) / IMAGES
     assert share.min() > 0.05 and share.sum() == pytest.approx(49, rel=1e-4)
     hit = torch.zeros(196).scatter_add(0, targets.flatten(), inside.flatten().float()) / IMAGES
@@ -115,7 +115,7 @@ def test_jepas_context_is_most_of_the_block_before_it_is_drawn_and_reaches_every
 def test_masks_depend_on_their_own_image_alone():
     def masks(first, last):
         blocks = block_masks(noise(6, BLOCK_COLUMNS)[first:last], 14, (0.1, 0.5), 0.5, 16)
-        return blocks, *jepa_masks(noise(6, jepa_columns(14))[first:last], 14, 49)
+        return blocks, *jepa_masks(noise(6, jepa_columns(14))[first:last], 14, 49, 40)
 
     for alone, together in zip(masks(2, 4), masks(0, 6), strict=True):
         assert torch.equal(alone, together[2:4])
@@ -125,11 +125,11 @@ def test_masks_are_one_graph_without_shapes_that_depend_on_numbers():
     torch._dynamo.reset()
     counter = CompileCounter()
     ours = torch.compile(lambda rows: masked_patches(block_masks(rows, 14, (0.1, 0.5), 0.5, 16), 98), backend=counter, fullgraph=True)
-    theirs = torch.compile(lambda rows: jepa_masks(rows, 14, 49), backend=counter, fullgraph=True)
+    theirs = torch.compile(lambda rows: jepa_masks(rows, 14, 49, 40), backend=counter, fullgraph=True)
     for seed in range(2):
         ours(noise(4, BLOCK_COLUMNS, seed)), theirs(noise(4, jepa_columns(14), seed))
     assert counter.frame_count == 2
     torch._dynamo.reset()
     blocks = block_masks(noise(4, BLOCK_COLUMNS).to("meta"), 14, (0.1, 0.5), 0.5, 16)
-    for mask in (blocks, *jepa_masks(noise(4, jepa_columns(14)).to("meta"), 14, 49)):
+    for mask in (blocks, *jepa_masks(noise(4, jepa_columns(14)).to("meta"), 14, 49, 40)):
         assert mask.device.type == "meta" and len(mask) == 4

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import transformers
-from families import FAMILIES, OTHERS, SIZE, TRANSFORMER, WINDOWS, WITH_BIAS, pixels, random_encoder
+from families import FAMILIES, OTHERS, PLAIN_TRANSFORMERS, SIZE, TRANSFORMER, WINDOWS, WITH_BIAS, pixels, random_encoder
 from test_contract import optimizer_of, progress, small, without_scalars
 from tiny_teacher import give_teacher
 from transformers import AutoModel
@@ -21,10 +21,11 @@ from sslzoo.evaluation.layer_decay import layer_groups
 from sslzoo.methods import shipped_names
 from sslzoo.training.setup import encoder_groups
 
-LEAVE_OUT, REPLACE = ("mae", "msn", "pmsn"), ("simmim", "ibot")
+LEAVE_OUT, REPLACE = ("mae", "msn", "pmsn", "ijepa"), ("simmim", "ibot")
 REFUSED = {
     **{(method, family): "needs a ViT encoder, not" for method in (*LEAVE_OUT, *REPLACE) for family in OTHERS},
     **{(method, family): "leaves tokens out, and" for method in LEAVE_OUT for family in WITH_BIAS},
+    **{("ijepa", family): "without a class token" for family in PLAIN_TRANSFORMERS if family not in ("ijepa", "siglip")},
 }
 JOINT = [method for method in shipped_names() if method not in (*LEAVE_OUT, *REPLACE)]
 CASES = [

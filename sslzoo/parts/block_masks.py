@@ -57,7 +57,7 @@ def jepa_columns(side: int) -> int:
     return 2 + 2 * (_TARGETS + 1) + side * side
 
 
-def jepa_masks(noise: Tensor, side: int, context: int) -> tuple[Tensor, Tensor, Tensor]:
+def jepa_masks(noise: Tensor, side: int, context: int, most: int) -> tuple[Tensor, Tensor, Tensor]:
     """I-JEPA's context and targets: int64 (n, context), int64 (n, 4, most), and which of the targets' places are such, bool.
 
     The four targets of an image are blocks of one size, 15 to 20 % of its patches with a height of 0.75 to 1.5 widths; they may overlap.
@@ -69,7 +69,7 @@ def jepa_masks(noise: Tensor, side: int, context: int) -> tuple[Tensor, Tensor, 
     blocks never reach the last row and column. Here an image has the same masks whatever batch it is in, sizes are its own, contexts
     are equally large without a cut, and every patch takes part.
 
-    noise: uniform (n, jepa_columns(side)). No shape depends on it.
+    noise: uniform (n, jepa_columns(side)). No shape depends on it. most: `most_targets(side)`.
     """
     sizes, corners, order = noise.split((2, 2 * (_TARGETS + 1), side * side), dim=1)
     height, width = (length.expand(-1, _TARGETS) for length in _target_sides(sizes[:, :1], side))
@@ -84,14 +84,14 @@ def jepa_masks(noise: Tensor, side: int, context: int) -> tuple[Tensor, Tensor, 
     chosen = order.gather(1, torch.arange(context, device=noise.device) % free).sort(dim=1).values
 
     top, left, height, width = (values.long()[..., None] for values in (top, left, height, width))
-    place = torch.arange(most_targets(side), device=noise.device)
+    place = torch.arange(most, device=noise.device)
     inside = place < height * width
     rows, columns = top + place // width, left + place % width
     return chosen, torch.where(inside, rows * side + columns, 0), inside
 
 
 def most_targets(side: int) -> int:
-    """How many patches the largest of I-JEPA's targets has."""
+    """How many patches the largest of I-JEPA's targets has. Computed on the CPU, once: not for a compiled graph."""
     height, width = _target_sides(torch.linspace(0, 1, 10001, device="cpu"), side)
     return int((height * width).max())
 
