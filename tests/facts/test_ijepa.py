@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from learning import gain
 from torch import nn
 
 from sslzoo import IJEPA, IJEPAConfig
@@ -147,3 +148,8 @@ def test_defaults_and_recipe_are_the_papers():
     recipe = read_recipe("imagenet1k/ijepa")
     assert (recipe.lr, recipe.warmup_lr, recipe.final_lr, recipe.weight_decay, recipe.weight_decay_end) == (0.001, 0.2, 0.001, 0.04, 0.4)
     assert recipe.clip_norm is None and recipe.batch_size == 2048
+
+
+@pytest.mark.slow
+def test_training_beats_the_untrained_encoder(tmp_path):
+    assert gain("digits/ijepa", tmp_path / "run", epochs=4, batch_size=32, warmup_epochs=0) > 0.02
