@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+from pathlib import Path
 
 import datasets
 import numpy as np
@@ -198,6 +199,24 @@ def test_plain_pipeline_gives_the_same_features(name, size, tmp_path):
         expected = features(load_pretrained(tmp_path), Preprocessing.read(tmp_path)(pixels, torch.full((3, 2), size)))
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
     assert (expected[0] - expected[1]).abs().max() > 1e-2
+
+
+def test_a_pipeline_gives_the_features_of_an_encoder_without_a_pooler_by_the_card_s_line(tmp_path, monkeypatch):
+    """That encoder's pipelines refuse to pool."""
+    card = Path(__file__).parents[1] / "model_cards/ijepa-ijepa-xs4-digits/README.md"
+    lines = card.read_text().split("```python\n")[1].split("```")[0].splitlines()[:5]
+    torch.manual_seed(0)
+    to_plain(build_encoder(encoder_config("ijepa-xs4", 16))).save_pretrained(tmp_path / "sslzoo/ijepa-ijepa-xs4-digits")
+    Preprocessing(16, 16).write(tmp_path / "sslzoo/ijepa-ijepa-xs4-digits")
+    pixels = torch.randint(0, 256, (1, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    Image.fromarray(pixels[0].permute(1, 2, 0).numpy()).save(tmp_path / "photo.png")
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec("\n".join(lines).replace("photo.jpg", "photo.png"), names)
+    with torch.no_grad():
+        folder = tmp_path / "sslzoo/ijepa-ijepa-xs4-digits"
+        expected = features(load_pretrained(folder), Preprocessing.read(folder)(pixels, torch.full((1, 2), 16)))
+    torch.testing.assert_close(torch.tensor(names["features"]).float(), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_name_is_the_path_whatever_is_in_it_and_classes_have_their_names(tmp_path):

@@ -11,6 +11,7 @@ from .features import (
     features,
     features_and_map,
     freeze_pooling,
+    has_pooler,
     output_grid,
     pool_tokens,
 )
@@ -23,9 +24,9 @@ from .pretrained import check_finite, load_pretrained, weights_digest
 from .tokens import token_grid, tokens
 
 __all__ = [
-    "ENCODERS", "SMALL_IMAGE", "ConvertedEncoder", "ResidualBranch", "blocks", "build_encoder", "check_finite", "convert_weights", "depths",
-    "describe", "drop_path", "embedding_parts", "encoder_config", "encoder_outputs", "feature_map", "feature_width", "features",
-    "features_and_map", "fit_channels", "fit_image_size", "freeze_pooling", "from_description", "limit_size", "load_pretrained",
-    "model_folder", "output_grid", "pool_tokens", "read_config", "read_json", "residual_branches", "to_plain", "token_grid", "tokens",
-    "weights_digest", "without_pooler",
+    "ENCODERS", "SMALL_IMAGE", "ConvertedEncoder", "ResidualBranch", "blocks", "build_encoder", "check_finite", "convert_weights",
+    "depths", "describe", "drop_path", "embedding_parts", "encoder_config", "encoder_outputs", "feature_map", "feature_width",
+    "features", "features_and_map", "fit_channels", "fit_image_size", "freeze_pooling", "from_description", "has_pooler", "limit_size",
+    "load_pretrained", "model_folder", "output_grid", "pool_tokens", "read_config", "read_json", "residual_branches", "to_plain",
+    "token_grid", "tokens", "weights_digest", "without_pooler",
 ]  # fmt: skip

@@ -85,6 +85,11 @@ def pool_tokens(encoder: PreTrainedModel, tokens: Tensor) -> Tensor:
     return tokens[:, 1:].mean(1) if getattr(encoder.config, "use_mean_pooling", False) else tokens[:, 0]
 
 
+def has_pooler(config: dict[str, Any]) -> bool:
+    """Whether the encoder of a config.json gives `pooler_output` in transformers; `features` are the mean of the patches where not."""
+    return config.get("model_type") != "ijepa" and config.get("vision_use_head") is not False
+
+
 def freeze_pooling(encoder: PreTrainedModel) -> None:
     """For a loss of the tokens alone, which trains nothing that pools them: distributed training would wait for its gradients.
 

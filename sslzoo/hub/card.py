@@ -11,6 +11,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from sslzoo.data import EMBEDDED, hub_id, source_name
+from sslzoo.encoders import has_pooler, read_config
 from sslzoo.errors import InputError, first_line
 from sslzoo.files import atomic_write_text
 from sslzoo.method import read_block
@@ -140,7 +141,7 @@ def _values(run: Run, recipe: Recipe, repository: str, training: dict[str, Any],
         "paper": method.paper, "encoder": recipe.encoder_name,
         "dataset": source_name(recipe.dataset), "dataset_id": dataset[0] if dataset else None,
         "embedded": recipe.dataset == EMBEDDED, "local": dataset is None and recipe.dataset != EMBEDDED,
-        "small_stem": has_small_stem(run.folder),
+        "small_stem": has_small_stem(run.folder), "pooler": has_pooler(read_config(run.folder)),
         "image_size": recipe.image_size, "channels": recipe.channels, "preprocessing": recipe.preprocessing,
         "curves": CURVES, "neighbours": NEIGHBOURS, "maps": MAPS,
         "images": format_count(training["images"]),
