@@ -29,6 +29,7 @@ from torch.utils.data import DataLoader
 from sslzoo.data import streamed
 from sslzoo.data.broken import BrokenImages
 from sslzoo.data.decode import decode
+from sslzoo.data.pixel_format import RGB8
 from sslzoo.data.rows import TableRows
 
 _WINDOW = 0.5  # seconds that one decoder runs before the next one's turn
@@ -105,7 +106,7 @@ def measure_batches(files: list[bytes], workers: int, rounds: int) -> None:
     """Prints images/s of whole epochs of batches, by CPU and by wall."""
     rows = TableRows(arrow.chunked_array([[files[index % len(files)] for index in range(_BATCH * _BATCHES)]]))
     broken = BrokenImages("bench", "train", len(rows), 0.0)
-    images = streamed.StreamedImages("bench", "train", None, "", rows, None, None, None, broken, torch.device("cpu"))
+    images = streamed.StreamedImages("bench", "train", None, "", rows, None, RGB8, None, None, broken, torch.device("cpu"))
     loader = DataLoader(PillowImages(files), _BATCH, num_workers=workers)
     order = torch.arange(len(rows)).split(_BATCH)
     makers: dict[str, Callable[[], Iterable]] = {"DataLoader": lambda: loader, "sslzoo": lambda: images.batches(order)}

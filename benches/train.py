@@ -56,7 +56,7 @@ class Steps:
         if not self._left:
             positions = training._positions(epoch)
             self._left, self._batches = len(positions), training.images.batches(positions.flatten(0, 1).unbind())
-        training._schedule_lr(epoch)
+        training._set_schedules(epoch)
         training._train_step(epoch, self)
         training.step += 1
         self._left -= 1

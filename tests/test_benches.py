@@ -91,8 +91,8 @@ def test_memory_of_losses_is_what_they_allocate_at_most_at_once():
         ("knn", ["--rows", 400, "--width", 16, "--rounds", 1], "top-1 of all settings is the same"),
         ("linear", ["--images", 60, "--width", 8, "--epochs", 1, "--rounds", 1], "x"),
         ("listing", ["--files", 20, "--classes", 2], "most memory"),
-        ("losses", ["--encoder", "res6", "--rounds", 1, "--prototypes", 64], "peak memory"),
-        ("step", ["--recipes", "digits/simclr", "--batch", 8, "--rounds", 1], "digits/simclr"),
+        ("losses", ["--encoder", "res6", "--rounds", 1, "--prototypes", 16384], "peak memory"),
+        ("step", ["--recipes", "digits/simclr", "--set", "batch_size=8", "--rounds", 1], "digits/simclr"),
         ("views", ["2x32", "--rounds", 1], "x Pillow"),
     ],
 )

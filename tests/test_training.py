@@ -402,8 +402,8 @@ def test_the_best_epoch_is_kept_next_to_the_last(tmp_path, monkeypatch):
 
     def measured(*arguments):
         arguments = {"k": 1, "temperature": 1}
-        number = {"protocol": "p", "dataset": "d", "split": "s", "metric": "knn_top1", "arguments": arguments, "data": {}}
-        return [{**number, "value": next(values)}]
+        number = {"protocol": knn_evaluation.PROTOCOL, "dataset": "d", "split": "s", "metric": "knn_top1", "data": {}}
+        return [{**number, "arguments": arguments, "value": next(values)}]
 
     monkeypatch.setattr(knn_evaluation, "measure", measured)
     numbers = train(short_recipe("simclr", knn_every=1), tmp_path / "run").results()["numbers"]
