@@ -87,7 +87,7 @@ def pool_tokens(encoder: PreTrainedModel, tokens: Tensor) -> Tensor:
 
 def has_pooler(config: dict[str, Any]) -> bool:
     """Whether the encoder of a config.json gives `pooler_output` in transformers; `features` are the mean of the patches where not."""
-    return config.get("model_type") != "ijepa" and config.get("vision_use_head") is not False
+    return "IJepaModel" not in (config.get("architectures") or ()) and config.get("vision_use_head") is not False
 
 
 def freeze_pooling(encoder: PreTrainedModel) -> None:
