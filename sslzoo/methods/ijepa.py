@@ -111,9 +111,9 @@ def block_loss(predictions: Tensor, targets: Tensor, valid: Tensor) -> Tensor:
 
 
 class Predictor(nn.Module):
-    """A narrow transformer: the context's features and the places of a block to the features there, each block by itself.
+    """A narrow transformer that predicts the features at the places of a target block from the features of the context.
 
-    Blocks are padded to one length; attention leaves the padding out.
+    Each block is a sequence of its own. Blocks are padded to one length, and attention leaves the padding out.
     """
 
     def __init__(self, width: int, side: int, heads: int, config: IJEPAConfig):

@@ -106,7 +106,7 @@ class Logs:
 
         Values that were logged after `step` before the run was interrupted are discarded if the tracker can.
         """
-        tracker, name = self.recipe.tracker, self.run.folder.name
+        tracker, name = self.recipe.tracker, self.run.folder.absolute().name
         if tracker:
             arguments = {_RUN_NAMES[tracker]: name} if tracker in _RUN_NAMES else {}
             arguments |= {"tensorboard": {"purge_step": step + 1}, "trackio": {"resume": "allow" if step else "never"}}.get(tracker, {})
