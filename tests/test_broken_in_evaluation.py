@@ -8,10 +8,10 @@ import numpy as np
 import pyarrow
 import pytest
 import torch
-from accelerate import Accelerator
 from PIL import Image
 from pyarrow import parquet
 
+from sslzoo.accelerator import make_accelerator
 from sslzoo.data import load_images, streamed
 from sslzoo.data.decode_row import decode_row
 from sslzoo.encoders import build_encoder, encoder_config
@@ -83,7 +83,7 @@ SHORT = {"knn-instdisc-v2": {}, "linear-features-v1": {"epochs": 3}, "linear-sim
 def test_numbers_of_resident_and_streamed_sets_are_equal(folder, name):
     protocol, found = dataclasses.replace(PROTOCOLS[name], **SHORT[name]), []
     for budget in (RESIDENT, STREAMED):
-        found.append(protocol.measure(small_encoder(), data_in(folder, budget), quiet_session(Accelerator(cpu=True), 0)))
+        found.append(protocol.measure(small_encoder(), data_in(folder, budget), quiet_session(make_accelerator("fp32", cpu=True), 0)))
     assert found[0] == found[1]
     assert all(abs(number.value * 58 - round(number.value * 58)) < 1e-5 for number in found[0]), "shares of 58 images"
 
@@ -94,7 +94,7 @@ def test_facts_decode_nothing_that_was_read_before(folder, name, monkeypatch):
     protocol, data = dataclasses.replace(PROTOCOLS[name], **SHORT[name]), data_in(folder, STREAMED)
     decoded = []
     monkeypatch.setattr(streamed, "decode_row", lambda *how: decoded.append(0) or decode_row(*how))
-    protocol.measure(small_encoder(), data, quiet_session(Accelerator(cpu=True), 0))
+    protocol.measure(small_encoder(), data, quiet_session(make_accelerator("fp32", cpu=True), 0))
     if name in ("knn-instdisc-v2", "linear-features-v1"):
         assert len(decoded) == len(data.train) + len(data.test)
     decoded.clear()

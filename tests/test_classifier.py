@@ -11,10 +11,10 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 import torch.distributed as distributed
-from accelerate import Accelerator
 from tqdm import tqdm
 from transformers import ViTConfig, ViTModel
 
+from sslzoo.accelerator import make_accelerator
 from sslzoo.data import load_images
 from sslzoo.data.resident import ResidentImages
 from sslzoo.encoders import build_encoder, encoder_config, features, to_plain
@@ -60,7 +60,7 @@ def encoder_named(name, seed=0):
 
 
 def session(seed=3, **changes):
-    return quiet_session(Accelerator(cpu=True), seed)._replace(**changes)
+    return quiet_session(make_accelerator("fp32", cpu=True), seed)._replace(**changes)
 
 
 def trained(protocol, encoder, data, seed=3):
@@ -437,7 +437,7 @@ class TestResuming:
 
     def test_restores_the_gradient_scaler(self, tmp_path, monkeypatch):
         def measure(state):
-            accelerator = Accelerator(cpu=True)
+            accelerator = make_accelerator("fp32", cpu=True)
             accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=2.0, growth_interval=2)
             one = Session(accelerator, 3, tqdm(disable=True), state)
             training = ClassifierTraining(replace(SHORT, epochs=2), encoder_named("vit-xs4"), digits(18, 5), one)

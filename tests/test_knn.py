@@ -9,7 +9,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
 from PIL import Image
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -320,7 +319,7 @@ class TestExtract:
 
 
 def session():
-    return quiet_session(Accelerator(cpu=True), 0)
+    return quiet_session(make_accelerator("fp32", cpu=True), 0)
 
 
 class TestMeasure:

@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from accelerate import Accelerator
 from sklearn.linear_model import LogisticRegression
 from tqdm import tqdm
 
+from sslzoo.accelerator import make_accelerator
 from sslzoo.data.images import Batch, ImageSet
 from sslzoo.encoders import build_encoder, encoder_config
 from sslzoo.errors import InputError
@@ -217,7 +217,7 @@ def data_of(labels, test_labels, classes=3, of_test=None):
 
 
 def session(state=None, seed=0):
-    return Session(Accelerator(cpu=True), seed, tqdm(disable=True), state)
+    return Session(make_accelerator("fp32", cpu=True), seed, tqdm(disable=True), state)
 
 
 def embedded(monkeypatch, train, test, fail=None):
