@@ -6,8 +6,10 @@ import pytest
 import torch
 from small_digits import small_digits
 
+from sslzoo.errors import StoppedError
 from sslzoo.evaluation import collapse_metrics, collapse_warning
 from sslzoo.recipe import read_recipe
+from sslzoo.stopping import TimeLimit
 from sslzoo.training import logs, train
 
 SHORT = {"dataset": small_digits(), "epochs": 1, "batch_size": 16, "test_split": None}  # 5 steps
@@ -21,7 +23,7 @@ def test_features_uniform_on_the_sphere_have_std_1_and_full_rank():
     features = torch.randn(4096, 32, generator=torch.Generator().manual_seed(0))
     found = metrics(features)
     assert found["feature_std"] == pytest.approx(1, abs=0.02) and found["feature_rank"] == pytest.approx(32, rel=0.02)
-    assert collapse_warning(found) is None
+    assert collapse_warning(found, found) is None
 
 
 def test_rank_is_the_exponential_of_the_entropy_of_the_singular_values():
@@ -38,13 +40,21 @@ def test_equal_features_are_detected():
     one = torch.randn(1, 16, generator=torch.Generator().manual_seed(0)).repeat(64, 1)
     found = metrics(one + 1e-4 * torch.randn(64, 16))
     assert found["feature_std"] < 0.01 and found["feature_rank"] < 1.1
-    assert "nearly the same features" in collapse_warning(found)
+    assert "nearly the same features" in collapse_warning(found, found)
 
 
 def test_features_on_a_line_are_detected():
     direction = torch.randn(1, 16, generator=torch.Generator().manual_seed(0))
     found = metrics(torch.randn(64, 1, generator=torch.Generator().manual_seed(1)) * direction)
-    assert found["feature_std"] > 0.5 and "one dimension" in collapse_warning(found)
+    assert found["feature_std"] > 0.5 and "one dimension" in collapse_warning(found, found)
+
+
+def test_features_that_become_alike_during_the_run_are_detected():
+    """I-JEPA's on digits: neither limit alone sees that they lost 85 % of their deviation."""
+    start, end = {"feature_std": 0.059, "feature_rank": 2.0}, {"feature_std": 0.009, "feature_rank": 1.2}
+    assert "become alike (feature_std 0.0090, 0.0590 at the start)" in collapse_warning(end, start)
+    assert collapse_warning(end, end) is None, "what a small encoder begins with is no collapse"
+    assert collapse_warning({"feature_std": 0.0316, "feature_rank": 1.43}, {"feature_std": 0.129, "feature_rank": 3.27}) is None, "PMSN's"
 
 
 def test_zeros_and_identical_features_are_defined():
@@ -62,6 +72,16 @@ def test_a_run_logs_the_metrics_and_warns_once_of_a_collapse(tmp_path, capsys, m
     said = capsys.readouterr().err
     assert said.count("has likely collapsed") == 1
     assert f"{recipe.name} has likely collapsed by step 2: all images get nearly the same features" in said
+
+
+def test_a_resumed_run_compares_with_its_first_line(tmp_path, capsys, monkeypatch):
+    recipe = read_recipe("digits/simclr", {**SHORT, "log_every": 1})
+    monkeypatch.setattr(logs, "features", lambda encoder, pixels: torch.eye(len(pixels), 8) + 4)
+    with pytest.raises(StoppedError):
+        train(recipe, tmp_path / "run", cpu=True, limit=TimeLimit(0.0))
+    monkeypatch.setattr(logs, "features", lambda encoder, pixels: torch.eye(len(pixels), 8) + 80)
+    run = train(recipe, tmp_path / "run", cpu=True, resume=True)
+    assert "features of different images become alike" in capsys.readouterr().err and len(run.metrics()) > 2
 
 
 def test_collapse_metrics_change_no_weights(tmp_path):

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from sslzoo.encoders import features
-from sslzoo.errors import TrainingError, first_line
+from sslzoo.errors import InputError, TrainingError, first_line
 from sslzoo.evaluation import collapse_metrics, collapse_warning
 from sslzoo.recipe import Recipe
 from sslzoo.run import Run
@@ -30,7 +30,7 @@ class Logs:
     """One process's logged values.
 
     sums: of the scalars that `loss` returned since the last line, on the device. summed_steps: how many steps they cover.
-    collapse: the last `collapse_warning`, None while there is none.
+    collapse: the last `collapse_warning` in the main process, None while there is none.
     """
 
     def __init__(self, recipe: Recipe, run: Run, accelerator: Accelerator):
@@ -38,6 +38,7 @@ class Logs:
         self.sums: dict[str, Tensor] = {}
         self.summed_steps = 0
         self.collapse: str | None = None
+        self._at_start: dict[str, float] | None = None  # the run's first collapse metrics
         self._warned: set[str] = set()  # sources and kinds of warnings that were already given
         self._last_print = self._first_print = time.monotonic()
         self._first_step: int | None = None
@@ -135,8 +136,15 @@ class Logs:
 
     def _warn_of_collapse(self, values: dict[str, float], step: int) -> None:
         """Warns once if the published encoder has likely collapsed."""
-        self.collapse = collapse_warning(values)
-        if self.collapse and "collapse" not in self._warned and self.accelerator.is_main_process:
+        if not self.accelerator.is_main_process:
+            return
+        if self._at_start is None:
+            try:
+                self._at_start = next((line for line in self.run.metrics() if "feature_std" in line), values)
+            except InputError:  # nothing was logged yet, or it cannot be read
+                self._at_start = values
+        self.collapse = collapse_warning(values, self._at_start)
+        if self.collapse and "collapse" not in self._warned:
             self._warned.add("collapse")
             tqdm.write(f"warning: {self.recipe.name} has likely collapsed by step {step}: {self.collapse}", file=sys.stderr)
 
