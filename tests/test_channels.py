@@ -22,7 +22,7 @@ from sslzoo.recipe import parse_recipe, read_recipe, rehearse, write_recipe
 from sslzoo.run import RECIPE, Run
 from sslzoo.training.run_folder import recipe_to_train
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[1] / "docs/other-than-rgb.md").read_text(encoding="utf-8")
 CPU = torch.device("cpu")
 FIVE = {"channels": 5, "mean": [0.1] * 5, "std": [0.2] * 5}
 
@@ -131,21 +131,21 @@ class TestStartingWeights:
             read_recipe("digits/simclr", changes)
 
 
-def commands(section):
-    """The lines of the first block of code of a section of the README, without comments."""
-    block = re.search(rf"^### {section}$.*?^```bash\n(.*?)^```", README, re.DOTALL | re.MULTILINE)[1]
+def commands():
+    """The lines of the page's first block of commands, without comments."""
+    block = re.search(r"^```bash\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)[1]
     return [shlex.split(line, comments=True) for line in block.splitlines()]
 
 
 @pytest.mark.slow
-def test_the_readmes_commands_from_arrays_to_plain_transformers(arrays, tmp_path, monkeypatch, capfd):
+def test_the_pages_commands_from_arrays_to_plain_transformers(arrays, tmp_path, monkeypatch, capfd):
     """Training, evaluation, features, ONNX, the card, and the encoder in plain transformers."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "path" / "to").mkdir(parents=True)
     (tmp_path / "path" / "to" / "arrays").symlink_to(arrays)
     small = ["--set", "encoder=vit-xs4", "image_size=16", "batch_size=20", "epochs=2", "lr=0.01"]
     more = {"train": [*small, "--cpu"], "evaluate": ["--cpu"], "embed": ["--cpu"], "export": []}
-    for _, name, *options in commands("Other than RGB"):
+    for _, name, *options in commands():
         assert main([name, *options, *more[name]]) in (0, None), name
     err = capfd.readouterr().err
     assert "channels           5, normalised with their own mean and std; colour jitter, greyscale and solarisation are left out" in err
