@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from curves_once import draw_curves_once
 from hub_server import HubServer
 from huggingface_hub import ModelCard
 from matplotlib.figure import Figure
@@ -35,7 +36,10 @@ CODE = {"configuration_sslzoo_resnet.py", "modeling_sslzoo_resnet.py"}
 # One process publishes for all the tests, as the client is slow to import: arguments and answers are JSON lines.
 CLIENT = """
 import contextlib, io, json, sys, time, traceback
+import sslzoo.hub.card
+from curves_once import draw_curves_once
 from sslzoo.hub import publish
+sslzoo.hub.card.draw_curves = draw_curves_once
 slept = []
 time.sleep = slept.append  # skips the delays between two attempts
 print("ready", flush=True)
@@ -51,6 +55,13 @@ for line in sys.stdin:
 """
 
 
+@pytest.fixture(scope="module", autouse=True)
+def curves_once():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sslzoo.hub.card.draw_curves", draw_curves_once)
+        yield
+
+
 @pytest.fixture(scope="module")
 def server():
     with HubServer({ADA: ("ada", "sslzoo"), EVE: "eve"}) as server:
@@ -61,9 +72,10 @@ def server():
 def client(server, tmp_path_factory):
     """Publishes a folder and returns the outcome. No token is in it, nor in what the process printed."""
     home = tmp_path_factory.mktemp("home")
+    environment = server.environment(home, ADA) | {"PYTHONPATH": os.pathsep.join(sys.path)}
     with open(home / "stderr", "w") as errors:
         process = subprocess.Popen(
-            [sys.executable, "-c", CLIENT], env=server.environment(home, ADA), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors,
+            [sys.executable, "-c", CLIENT], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors,
             text=True,
         )  # fmt: skip
     assert process.stdout.readline() == "ready\n", (home / "stderr").read_text()
