@@ -8,7 +8,7 @@ from typing import Any
 from sslzoo.encoders import read_json, weights_digest
 from sslzoo.errors import InputError, first_line
 from sslzoo.files import atomic_write_text, sha256_of, sync
-from sslzoo.method import HEADS
+from sslzoo.method_files import HEADS
 from sslzoo.provenance import identity
 from sslzoo.recipe import Recipe, load_recipe, published_text
 

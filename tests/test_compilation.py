@@ -1,10 +1,13 @@
 """torch.compile: what a recipe says of it, a compiler that fails, and what a run then gives."""
 
+import copy
 import functools
 import gc
 
 import pytest
 import torch
+from test_contract import progress
+from test_families import build, views_of
 from test_training import short_recipe, train, train_until, weights
 from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.testing import CompileCounter
@@ -105,3 +108,14 @@ def test_a_run_without_a_compiler_ends_like_an_eager_one(backend, tmp_path, monk
     found, expected = weights(run.folder), weights(eager.folder)
     assert all(torch.equal(found[key], expected[key]) for key in expected)
     assert Run(run.folder).results()["training"]["resumed"] == ["step 4: compile False -> True"]
+
+
+@pytest.mark.slow
+def test_a_compiled_method_with_gradient_checkpointing_has_the_gradients_of_an_eager_one():
+    method = build("simclr", "vit")
+    other = copy.deepcopy(method)
+    other.gradient_checkpointing_enable()
+    for call in (method, torch.compile(other, backend="aot_eager", fullgraph=True)):
+        call(views_of(method), progress())["loss"].backward()
+    for (name, expected), found in zip(method.named_parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(found.grad, expected.grad, msg=name)

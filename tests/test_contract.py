@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from tiny_teacher import give_teacher
 from torch._dynamo.testing import CompileCounter
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
-from transformers import AutoModel
+from transformers import AutoConfig, AutoModel
 from transformers.core_model_loading import rename_source_key
 
 import sslzoo
@@ -54,6 +54,11 @@ def build(name, seed=0, **changes):
     values = {key: small(value) for key, value in config.hyperparameters().items()}
     values["encoder"] = SMALL_VITS.get(config().encoder.model_type, "res6")
     return give_teacher(method_class(name)(config(image_size=SIZE, **{**values, **changes}))).train()
+
+
+def transformer(name):
+    """The short name of a tiny transformer that the method takes."""
+    return "ijepa-xs4" if method_class(name).config_class().encoder.model_type == "ijepa" else "vit-xs4"
 
 
 def random_views(name, count=BATCH, seed=1, dtype=torch.float32):
@@ -302,14 +307,17 @@ class TestGraph:
         counters = CompileCounter(), CompileCounter()
         loss, after_step = (
             torch.compile(function, backend=counter, fullgraph=True)
-            for function, counter in zip((method.loss, method.after_step), counters, strict=True)
+            for function, counter in zip((method, method.after_step), counters, strict=True)
         )
         graphs = []
         for step in range(4):
             samples, epoch = torch.arange(BATCH) + step, LATE + step // 2
             crops = functools.partial(renderer.crops, sizes, samples, renderer.words(epoch))
             now = Progress(step, 100, epoch, 0, samples, crops)
-            out = loss(random_views(name, seed=step), now)
+            eager = None if step else copy.deepcopy(method)(random_views(name), now)["loss"]
+            out = loss(random_views(name, seed=step or 1), now)
+            if eager is not None:
+                torch.testing.assert_close(out["loss"], eager)
             with torch.no_grad():
                 after_step(without_scalars(out), now)
             graphs.append([counter.frame_count for counter in counters])
@@ -433,7 +441,7 @@ class TestSaved:
         def full(*_, **__):
             raise SafetensorError("No space left on device")
 
-        monkeypatch.setattr("sslzoo.method.save_file", full)
+        monkeypatch.setattr("sslzoo.method_files.save_file", full)
         with torch.no_grad():
             next(method.encoder.parameters()).add_(1)
         with pytest.raises(OSError, match="No space left on device"):
@@ -496,6 +504,169 @@ class TestSaved:
         for state in (build(name).state_dict(), build(name, joint_views=False).state_dict()):
             assert all(rename_source_key(key, [], [], method_class(name).base_model_prefix, state)[0] == key for key in state)
         assert method_class(name).base_model_prefix
+
+
+class TestPreTrainedModel:
+    """What transformers tests of all of its models (tests/test_modeling_common.py there), in so far as a method has it."""
+
+    @every_method
+    def test_auto_classes_know_it(self, name, saved):
+        method, config_class = build(name), method_class(name).config_class
+        assert type(AutoConfig.for_model(f"sslzoo-{name}", image_size=SIZE, encoder="res6")) is config_class
+        made = AutoModel.from_config(method.config)
+        assert type(made) is type(method) and made.config_class is config_class
+        shapes = [{key: value.shape for key, value in published(one).items()} for one in (made, method)]
+        assert shapes[0] == shapes[1]
+        plain = AutoConfig.from_pretrained(saved(name))
+        assert plain.model_type == method.config.encoder.model_type, "what is published is an encoder"
+
+    @every_method
+    def test_configuration_round_trips(self, name, saved, tmp_path):
+        config = trained(name).config
+        config.save_pretrained(tmp_path)
+        own = config.to_dict()
+        for loaded in (type(config).from_pretrained(tmp_path), type(config).from_pretrained(saved(name))):
+            assert own == {**loaded.to_dict(), "_name_or_path": own["_name_or_path"]}
+            assert loaded.to_diff_dict().keys() == config.to_diff_dict().keys()
+        assert json.loads(config.to_json_string())["encoder"]["model_type"] == config.encoder.model_type
+        assert type(config)(**json.loads(config.to_json_string())).to_dict() == own
+        loaded = method_class(name).from_pretrained(saved(name))
+        assert own == {**loaded.config.to_dict(), "_name_or_path": own["_name_or_path"]} and loaded.name_or_path == str(saved(name))
+
+    @every_method
+    def test_loads_in_another_precision_and_on_a_device(self, name, saved):
+        load, method = method_class(name).from_pretrained, trained(name)
+        exact, report = load(saved(name).parent, subfolder="run", dtype="float64", device_map={"": "cpu"}, output_loading_info=True)
+        assert not any(report.values()) and exact.dtype == torch.float64 and exact.device.type == "cpu"
+        states = {key for key, _ in own_buffers(method)}
+        for key, value in exact.state_dict().items():
+            own = method.state_dict()[key]
+            cast = own.is_floating_point() and key not in states  # which add up in small steps
+            assert value.dtype == (torch.float64 if cast else own.dtype) and torch.equal(value, own.to(value.dtype)), key
+        half = give_teacher(load(saved(name), dtype=torch.bfloat16))
+        loss = half(random_views(name, dtype=torch.bfloat16), progress())["loss"]
+        assert half.dtype == torch.bfloat16 and loss.isfinite()
+        assert {value.device.type for value in every_tensor(load(saved(name), device_map="meta")).values()} == {"meta"}
+
+    @every_method
+    def test_shards_load_bit_for_bit_and_are_replaced(self, name, tmp_path):
+        method = trained(name)
+        method.save_pretrained(tmp_path, max_shard_size=5_000)
+        for file in WEIGHTS:
+            assert not (tmp_path / file).exists() and (tmp_path / f"{file}.index.json").exists()
+        state = published(method)
+        for loaded in (sslzoo.load(tmp_path), AutoModel.from_pretrained(tmp_path)):
+            own = method.encoder.state_dict() if loaded.config.model_type != f"sslzoo-{name}" else state
+            assert all(torch.equal(value, loaded.state_dict()[key]) for key, value in own.items())
+        method.save_pretrained(tmp_path)
+        assert {file.name for file in tmp_path.glob("*.safetensors*")} == set(WEIGHTS)
+        assert all(torch.equal(value, state[key]) for key, value in sslzoo.load(tmp_path).state_dict().items())
+
+    @every_method
+    def test_weights_beyond_the_methods_own_are_an_error(self, name, damaged):
+        folder = damaged(name)
+        for file in WEIGHTS:
+            weights = load_file(folder / file)
+            for changed in (weights | {"left.over": torch.zeros(1)}, weights | {next(iter(weights)): torch.zeros(3, 5, 7)}):
+                save_file(changed, folder / file, metadata={"format": "pt"})
+                refused(lambda: sslzoo.load(folder), "do not fit", folder)
+            save_file(weights, folder / file, metadata={"format": "pt"})
+
+    @every_method
+    def test_copies_and_pickles_give_the_same_loss(self, name):
+        method, views = build(name), random_views(name)
+        state = {key: value.clone() for key, value in every_tensor(method).items()}
+        copies = [copy.deepcopy(method), pickle.loads(pickle.dumps(method))]
+        loss = method(views, progress())["loss"]
+        for other in copies:
+            assert all(torch.equal(value, state[key]) for key, value in every_tensor(other).items())
+            assert torch.equal(other(views, progress())["loss"], loss) and other.config.to_dict() == method.config.to_dict()
+
+    @every_method
+    def test_gradients_are_the_same_with_gradient_checkpointing(self, name, monkeypatch):
+        to_float = torch.Tensor.float  # meant for half precision
+        monkeypatch.setattr(torch.Tensor, "float", lambda tensor: tensor if tensor.dtype == torch.float64 else to_float(tensor))
+        method, views = build(name, encoder=transformer(name)).double(), random_views(name, dtype=torch.float64)
+        method(views, progress())  # the caches of the first step
+        plain, config = copy.deepcopy(method), method.config.to_dict()
+        method.gradient_checkpointing_enable()
+        assert method.is_gradient_checkpointing and method.config.to_dict() == config
+        sizes = []
+        for one in (plain, method):
+            saved = {}
+
+            def keep(tensor, saved=saved):
+                saved[tensor.untyped_storage()._cdata] = tensor.untyped_storage().nbytes()
+                return tensor
+
+            with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+                one(views, progress())["loss"].backward()
+            sizes.append(sum(saved.values()))
+        assert sizes[1] < 0.8 * sizes[0], "activations are not kept"
+        for (key, parameter), other in zip(plain.named_parameters(), method.parameters(), strict=True):
+            if parameter.requires_grad:
+                torch.testing.assert_close(other.grad, parameter.grad, rtol=1e-10, atol=1e-12, msg=key)
+        method.gradient_checkpointing_disable()
+        assert not method.is_gradient_checkpointing
+        method.activation_checkpointing_enable()  # as transformers calls it since 5.23
+        assert method.is_gradient_checkpointing
+        method.activation_checkpointing_disable()
+        assert not method.is_gradient_checkpointing
+
+    @every_method
+    def test_attention_is_chosen_for_every_copy_of_the_encoder_and_in_no_file(self, name, tmp_path):
+        method, views = build(name, encoder=transformer(name)), random_views(name)
+        method.save_pretrained(tmp_path / "before")
+        losses = []
+        for implementation in ("eager", "sdpa"):
+            loaded = give_teacher(type(method).from_pretrained(tmp_path / "before", attn_implementation=implementation))
+            loaded.load_state_dict(method.state_dict())  # with what is not published
+            assert {encoder.config._attn_implementation for encoder in loaded.encoders()} == {implementation}
+            losses.append(loaded(views, progress())["loss"])
+            loaded.save_pretrained(tmp_path / implementation)
+            configs = [json.loads((tmp_path / folder / "config.json").read_text()) for folder in ("before", implementation)]
+            assert configs[0] == configs[1]
+        torch.testing.assert_close(*losses)
+        method.set_attn_implementation("eager")
+        with torch.no_grad():
+            maps = method.encoder(pixel_values=views[0], output_attentions=True).attentions
+        assert len(maps) == method.encoder.config.num_hidden_layers
+        torch.testing.assert_close(maps[0].sum(-1), torch.ones(maps[0].shape[:-1]))
+
+    @every_method
+    def test_says_what_a_model_says(self, name):
+        method, vit = build(name), build(name, encoder=transformer(name))
+        assert method.dtype == torch.float32 and method.device == torch.device("cpu") and not method.all_tied_weights_keys
+        assert method.num_parameters() == sum(parameter.numel() for parameter in method.parameters())
+        assert method.num_parameters(only_trainable=True) == sum(p.numel() for p in method.parameters() if p.requires_grad)
+        assert len({value.data_ptr() for value in method.state_dict().values()}) == len(method.state_dict()), "safetensors saves no views"
+        assert vit.get_input_embeddings() is vit.encoder.embeddings.patch_embeddings and not method.can_generate()
+
+    def test_what_no_method_can_do_is_refused_with_its_reason(self, saved, tmp_path):
+        name = next(name for name in method_names() if method_class(name).config_class().encoder.model_type == "resnet")
+        load, method = method_class(name).from_pretrained, build(name)
+        refused(lambda: load(saved(name), device_map={"backbone": 0, "projector": "cpu"}), "device_map", "one device")
+        refused(lambda: load(saved(name), device_map="sequential"), "device_map", "sequential")
+        refused(lambda: load(saved(name), dtype="int8"), "dtype", "int8")
+        refused(lambda: load(saved(name), subfolder="other"), "other")
+        refused(lambda: load(saved(name), attn_implementation="sdpa"), "no attention")
+        refused(lambda: load(saved(name), attn_implementation="kernels-community/x"), "kernels-community/x", "eager")
+        refused(method.gradient_checkpointing_enable, "gradient_checkpointing", method.encoder.config.model_type)
+        refused(lambda: method.save_pretrained(tmp_path / "new", push_to_hub=True), "sslzoo publish")
+        refused(lambda: method.save_pretrained(tmp_path / "new", safe_serialization=False), "safetensors")
+        refused(lambda: method.save_pretrained(tmp_path / "new", variant="fp16"), "fp16")
+        refused(lambda: method.push_to_hub("ada/mine"), "sslzoo publish")
+        for call in (lambda: load(saved(name), trust_remote_code=True), lambda: method.save_pretrained(tmp_path / "new", state_dict={})):
+            with pytest.raises(TypeError, match="unexpected keyword argument"):
+                call()
+        assert not (tmp_path / "new").exists()
+
+    def test_a_method_is_no_encoder(self, damaged):
+        name = method_names()[0]
+        folder = damaged(name)
+        values = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**values, "model_type": f"sslzoo-{name}"}))
+        refused(lambda: sslzoo.load(folder), f"sslzoo-{name}")
 
 
 WEIGHTS = ("model.safetensors", "ssl_heads.safetensors")

@@ -4,6 +4,7 @@ Two joint-embedding methods and all masked ones take every family; the others ta
 attention pooling without a class token, and windows.
 """
 
+import copy
 from types import SimpleNamespace
 
 import pytest
@@ -21,6 +22,7 @@ from sslzoo.evaluation.layer_decay import layer_groups
 from sslzoo.methods import shipped_names
 from sslzoo.training.setup import encoder_groups
 
+CONVOLUTIONS = ("resnet", "convnext", "convnextv2", "dinov3_convnext")
 LEAVE_OUT, REPLACE = ("mae", "msn", "pmsn", "ijepa"), ("simmim", "ibot")
 REFUSED = {
     **{(method, family): "needs a ViT encoder, not" for method in (*LEAVE_OUT, *REPLACE) for family in OTHERS},
@@ -132,6 +134,31 @@ def test_weight_decay_is_for_the_weights_of_layers_alone_in_continued_training(f
     for found in groups:
         decayed = {id(parameter) for group in found if group.decay for parameter in group.parameters}
         assert not [names[each] for each in decayed - weights] and len(decayed) > 4
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_gradient_checkpointing_and_attention_change_nothing_or_are_refused(family):
+    """Views of two sizes, as positions are interpolated, and whatever a block is given must be there when it is computed again."""
+    plain = build("dino", family)
+    checkpointed, losses = copy.deepcopy(plain), []
+    if family in ("swin", *CONVOLUTIONS):
+        with pytest.raises(InputError, match="gradient_checkpointing needs the blocks of a transformer"):
+            checkpointed.gradient_checkpointing_enable()
+    else:
+        checkpointed.gradient_checkpointing_enable()
+        for method in (plain, checkpointed):
+            method(views_of(method), progress())["loss"].backward()
+        for (name, expected), found in zip(plain.named_parameters(), checkpointed.parameters(), strict=True):
+            assert (expected.grad is None) == (found.grad is None) and (found.grad is None or torch.equal(found.grad, expected.grad)), name
+    for implementation in ("eager", "sdpa"):
+        method = build("dino", family)
+        if family in CONVOLUTIONS or (family, implementation) == ("swinv2", "sdpa"):
+            with pytest.raises(InputError, match="has no attention|'eager' attention alone"):
+                method.set_attn_implementation(implementation)
+        else:
+            method.set_attn_implementation(implementation)
+            losses.append(method(views_of(method), progress())["loss"])
+    assert all(torch.allclose(loss, losses[0]) for loss in losses)
 
 
 @pytest.mark.parametrize("family", ["beit", "data2vec, shared bias"])

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from curves_once import draw_curves_once
 from hub_server import HubServer
 from huggingface_hub import ModelCard
@@ -19,6 +20,7 @@ from PIL.PngImagePlugin import PngInfo
 from safetensors.torch import load_file, save_file
 from test_card import FOREVER, change, make_run
 
+import sslzoo
 from sslzoo.cli import main
 from sslzoo.encoders import build_encoder, encoder_config, to_plain
 from sslzoo.errors import InputError
@@ -48,7 +50,12 @@ for line in sys.stdin:
     slept.clear()
     try:
         with contextlib.redirect_stdout(out):
-            answer["url"] = publish(**json.loads(line))
+            arguments = json.loads(line)
+            repository = arguments.pop("push_to_hub", None)
+            if repository is None:
+                answer["url"] = publish(**arguments)
+            else:
+                answer["url"] = sslzoo.load(arguments["folder"]).push_to_hub(repository)
     except Exception as error:
         answer |= {"error": type(error).__name__, "message": str(error), "traceback": traceback.format_exc()}
     print(json.dumps({**answer, "output": out.getvalue(), "slept": sum(slept)}), flush=True)
@@ -576,6 +583,31 @@ def test_the_error_of_an_unknown_namespace_names_the_nearest(server, client, run
     server.fail("POST", "/repos/create", 404, message="Organization not found")
     answer = client(folder, namespace="adda")
     assert "does not find it (404" in answer["message"] and "did you mean 'ada'?" in answer["message"]
+
+
+def test_a_loaded_method_pushes_what_publish_publishes(server, client, run):
+    folder, repository = run()
+    answer = client(folder, push_to_hub=repository)
+    assert answer.get("url") == f"{server.url}/{repository}", answer
+    files = published(server, repository)
+    assert files.keys() == FILES | CODE and b"model-index" in files["README.md"]
+    assert files == {name: (folder / name).read_bytes() for name in files}
+    assert "error" not in client(folder) and commits(server, repository) == 1 and published(server, repository) == files
+
+
+def test_a_method_is_pushed_only_as_the_run_that_it_is(run, tmp_path):
+    folder, repository = run()
+    method = sslzoo.load(folder)
+    for name in ("sslzoo/mine", repository.partition("/")[2]):
+        with pytest.raises(InputError, match="is called by its recipe: push_to_hub"):
+            method.push_to_hub(name)
+    with torch.no_grad():
+        next(method.projector.parameters()).add_(1)
+    with pytest.raises(InputError, match="the method was changed and is not the one in"):
+        method.push_to_hub(repository)
+    method.save_pretrained(tmp_path / "weights")
+    with pytest.raises(InputError, match="no run folder"):
+        sslzoo.load(tmp_path / "weights").push_to_hub(repository)
 
 
 def imported(folder: Path) -> Run:

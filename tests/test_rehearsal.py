@@ -110,3 +110,13 @@ class TestHyperparameters:
             for value in (low - 1, high + 1, float("nan")):
                 with pytest.raises(ValueError, match=f"must be from {low} to {high}"):
                     check(value)
+
+
+def test_gradient_checkpointing_and_attention_are_checked_with_the_encoder():
+    assert "encoder is res6: gradient_checkpointing needs the blocks of a transformer" in error_of("simclr", gradient_checkpointing=True)
+    assert "encoder is res6: attn_implementation is 'sdpa', and a" in error_of("simclr", attn_implementation="sdpa")
+    assert "unknown attn_implementation 'flash'" in error_of("mae", attn_implementation="flash")
+    assert "gradient_checkpointing and drop_path" in error_of("dino", encoder="vit-xs4", gradient_checkpointing=True, drop_path=0.1)
+    recipe = read_recipe("digits/mae", {"batch_size": 8, "gradient_checkpointing": True, "attn_implementation": "eager"})
+    rehearse(recipe, 8, CPU)
+    assert _step(recipe, 8) < _step(dataclasses.replace(recipe, gradient_checkpointing=False), 8)

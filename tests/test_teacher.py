@@ -95,7 +95,7 @@ class TestRecipe:
         refused(lambda: load_teacher(recipe), "teacher", str(folder), "have changed")
 
     def test_a_queue_that_does_not_fit_into_memory_is_refused(self, monkeypatch):
-        monkeypatch.setattr("sslzoo.recipe.schema.default_budget", lambda device: 2**28)
+        monkeypatch.setattr("sslzoo.recipe.method_memory.default_budget", lambda device: 2**28)
         refused(lambda: rehearse(recipe_with(teacher_folder(), queue_length=2**24), 16, CPU), "queue_length is 16777216", "2.0 GiB")
 
     def test_a_pinned_commit_is_taken_from_the_cache_without_asking_the_hub(self, folder, monkeypatch):

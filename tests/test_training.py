@@ -1,5 +1,6 @@
 """The training loop: run folders, resuming, several processes, precision, and what is refused."""
 
+import dataclasses
 import itertools
 import json
 import os
@@ -565,3 +566,15 @@ def test_parameters_frozen_for_one_epoch_move_in_the_next(tmp_path):
         moved[epochs] = {name in frozen for name, value in end.items() if not torch.equal(value, start[name])}
         assert frozen
     assert moved == {1: {False}, 2: {False, True}}
+
+
+@pytest.mark.slow
+def test_gradient_checkpointing_trains_the_same_weights_bit_for_bit(tmp_path):
+    """It is in no file but the recipe, and may be switched on while a run is resumed."""
+    recipe = short_recipe("mae", epochs=1, batch_size=40)
+    plain, checkpointed = (
+        train(dataclasses.replace(recipe, gradient_checkpointing=value), tmp_path / str(value)).folder for value in (False, True)
+    )
+    assert same_weights(plain, checkpointed)
+    assert (plain / "config.json").read_bytes() == (checkpointed / "config.json").read_bytes()
+    assert "gradient_checkpointing" in run_folder._CHANGEABLE

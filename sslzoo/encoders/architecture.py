@@ -18,6 +18,7 @@ _IGNORED = {field.name for field in dataclasses.fields(PreTrainedConfig)} | {
     "output_attentions", "per_layer_config", "pruned_heads", "torch_dtype", "torchscript", "tp_plan", "transformers_weights",
     "trust_remote_code", "use_bfloat16", "use_kernels", "use_return_dict",
 }  # fmt: skip
+_METHODS = "sslzoo-"  # the methods' configurations, which transformers knows once a method is imported; none is an encoder
 _OTHER_LIBRARIES = ("timm_wrapper", "timm_backbone")  # which build models that are defined elsewhere
 _LAYERS = ("depths", "num_hidden_layers", "num_layers", "encoder_layers", "decoder_num_hidden_layers")
 _SLACK = 1 << 24  # elements (64 MiB) for buffers and for parameters that the weights lack
@@ -37,6 +38,8 @@ def _configuration(values: dict[str, Any], most: int, layers: int) -> PreTrained
     model_type = values.get("model_type")
     if not isinstance(model_type, str) or model_type not in CONFIG_MAPPING:
         raise InputError(f"its configuration has the model_type {model_type!r}, which transformers does not know")
+    if model_type.startswith(_METHODS):
+        raise InputError(f"its configuration is that of a method, '{model_type}', and an encoder is needed")
     if model_type in _OTHER_LIBRARIES:
         raise InputError(
             f"'{model_type}' is built by timm, which cannot be imported without torchvision: `sslzoo import` converts its ResNets and ViTs"

@@ -23,31 +23,36 @@ _RUNS = Path("runs")  # where training writes by default
 
 
 def model_folder(
-    name: str | Path, *, revision: str | None = None, token: str | bool | None = None, cache_dir: str | None = None,
+    name: str | Path, *, revision: str | None = None, subfolder: str = "", token: str | bool | None = None, cache_dir: str | None = None,
     local_files_only: bool = False,
 ) -> Path:  # fmt: skip
     """The local folder of a model: `name` if it is one, otherwise the downloaded configuration and weights of the Hub repository.
 
-    name: a folder, or a Hub id, which may name a revision: "id@revision".
+    name: a folder, or a Hub id, which may name a revision: "id@revision". subfolder: of either, where the
+        model lies in one.
     Raises `InputError` if there is neither, and says what to do.
     """
     folder = Path(name).expanduser()
     if _is_folder(folder):
-        return folder
+        if not _is_folder(folder / subfolder):
+            raise InputError(f"no folder '{subfolder}' in '{name}'")
+        return folder / subfolder
     if str(name).startswith((".", "/", "~")):
         raise InputError(f"no folder '{name}'{_near(folder.parent, folder.name)}")
     name, _, own_revision = str(name).partition("@")
     revision = revision or own_revision or None
     try:
-        return Path(
-            snapshot_download(
-                name, revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only,
-                allow_patterns=["*.json", "*.jsonl", "*.safetensors", "recipe.yaml", "README.md"],
-                ignore_patterns=["*/*"],  # subfolders hold other models, or checkpoints of the same one
-            )
+        inside = f"{subfolder.strip('/')}/" if subfolder else ""
+        snapshot = snapshot_download(
+            name, revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only,
+            allow_patterns=[inside + files for files in ("*.json", "*.jsonl", "*.safetensors", "recipe.yaml", "README.md")],
+            ignore_patterns=[f"{inside}*/*"],  # subfolders hold other models, or checkpoints of the same one
         )  # fmt: skip
     except Exception as error:  # the client, its HTTP library and the file system each raise their own
         raise InputError(_reason(name, revision, error)) from error
+    if not _is_folder(Path(snapshot) / subfolder):
+        raise InputError(f"the model '{name}' has no folder '{subfolder}' on the Hub")
+    return Path(snapshot) / subfolder
 
 
 def _reason(name: str | Path, revision: str | None, error: Exception) -> str:

@@ -17,17 +17,20 @@ from .architecture import architecture, limit_size
 from .folder import CONFIG, read_config, read_json
 from .plain import build_encoder
 
-_WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
+_WEIGHTS = "model.safetensors"
+_INDEX = ".index.json"  # behind the name of a file that is split into shards
 _ADAPTER = "adapter_config.json"  # PEFT's
 _UNSUPPORTED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".gguf", ".h5", ".msgpack", ".onnx")
 
 
-def load_pretrained(folder: Path) -> PreTrainedModel:
+def load_pretrained(folder: Path, *, strict: bool = False) -> PreTrainedModel:
     """The encoder in `folder` as plain transformers loads it, in float32 and evaluation mode.
 
     config.json decides the architecture alone; its attention kernels, remote code, precision and outputs are ignored. Of a model of images
     and texts (CLIP, SigLIP), the image encoder is returned. A masked autoencoder is returned as a ViT, as its own class masks three of four
     patches at random even in evaluation.
+
+    strict: every tensor of the encoder must be there, and no other; else those that `features` do not need may be missing or left over.
     Raises `InputError`, also for weights that are not finite, and if config.json describes another or a far larger model.
     """
     weights = _weights(folder)
@@ -35,14 +38,15 @@ def load_pretrained(folder: Path) -> PreTrainedModel:
         config = architecture(read_config(folder), weights)
         with limit_size(weights):
             encoder, report = MODEL_MAPPING[type(config)].from_pretrained(
-                None, config=config, state_dict=weights, dtype=torch.float32, output_loading_info=True
-            )
+                None, config=config, state_dict=weights, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True
+            )  # fmt: skip
     except Exception as error:  # any layer may raise its own for a value of config.json
         reason = error if isinstance(error, InputError) else f"{type(error).__name__}: {first_line(error.__cause__ or error)}"
         raise InputError(f"cannot load the encoder in {folder}: {reason}") from error
-    # Not needed for features, and missing from most files.
-    missing = sorted(name for name in report["missing_keys"] if not name.startswith("pooler.dense.") and not name.endswith("mask_token"))
-    wrong = missing + sorted(str(name) for name in report["mismatched_keys"])
+    missing = sorted(report["missing_keys"])
+    if not strict:  # not needed for features, and missing from most files
+        missing = [name for name in missing if not name.startswith("pooler.dense.") and not name.endswith("mask_token")]
+    wrong = missing + sorted(key[0] for key in report["mismatched_keys"]) + sorted(report["unexpected_keys"] if strict else ())
     if wrong:
         raise InputError(f"the weights in {folder} do not fit its config.json: {len(wrong)} tensors, the first is '{wrong[0]}'")
     check_finite(encoder.state_dict(), folder / _WEIGHTS)
@@ -59,6 +63,18 @@ def weights_digest(folder: Path) -> str:
     """SHA-256 in hex of the folder's weights: of the file, or of the digests of several. Raises `InputError`."""
     digests = [sha256_of(folder / name) for name in _weights_files(folder)]
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+def shard_names(folder: Path, file: str) -> list[str]:
+    """The files that hold the tensors of `file`: itself, or the shards in its index; [] without either. Raises `InputError`."""
+    index = folder / f"{file}{_INDEX}"
+    if (folder / file).exists() or not index.exists():
+        return [file] if (folder / file).exists() else []
+    shards = read_json(index).get("weight_map")
+    names = sorted({str(name) for name in shards.values()}) if isinstance(shards, dict) else []
+    if not names or any(Path(name).name != name or not name.endswith(".safetensors") for name in names):
+        raise InputError(f"cannot read {folder / file}: {index.name} names no files in its folder")
+    return names
 
 
 def check_finite(tensors: dict[str, Tensor], file: Path) -> None:
@@ -82,13 +98,8 @@ def _weights(folder: Path) -> dict[str, Tensor]:
 def _weights_files(folder: Path) -> list[str]:
     if (folder / _ADAPTER).exists():
         raise InputError(f"{folder} holds an adapter of PEFT's ({_ADAPTER}): merge it into its model (merge_and_unload) and save that")
-    files = [_WEIGHTS]
-    if not (folder / _WEIGHTS).exists() and (folder / _INDEX).exists():
-        shards = read_json(folder / _INDEX).get("weight_map")
-        files = sorted({str(name) for name in shards.values()}) if isinstance(shards, dict) else []
-        if not files or any(Path(name).name != name or not name.endswith(".safetensors") for name in files):
-            raise InputError(f"cannot load the encoder in {folder}: {_INDEX} names no files in its folder")
-    elif not (folder / _WEIGHTS).exists():
+    files = shard_names(folder, _WEIGHTS)
+    if not files:
         raise InputError(f"cannot load the encoder in {folder}: {_without_weights(folder)}")
     return files
 

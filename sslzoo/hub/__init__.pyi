@@ -7,12 +7,12 @@ from .leaderboard import Quarantined, read_entries
 from .leaderboard_table import markdown_table
 from .lightly_checkpoints import known_checkpoints
 from .listing import ListedModel, card_models, cards_folder, hub_models
-from .publishing import publish, publish_all
+from .publishing import publish, publish_all, publish_method
 from .recipe_list import catalogue
 from .results_table import metric_label
 
 __all__ = [
     "KNN_PROTOCOL", "KNN_SETTING", "Entry", "ListedModel", "Measurement", "Quarantined", "card_models", "cards_folder", "catalogue",
     "check_card", "comparison_table", "draw_comparison", "hub_models", "import_weights", "known_checkpoints", "markdown_table",
-    "metric_label", "publish", "publish_all", "read_entries", "write_card",
+    "metric_label", "publish", "publish_all", "publish_method", "read_entries", "write_card",
 ]  # fmt: skip

@@ -14,7 +14,7 @@ from sslzoo.data import EMBEDDED, hub_id, source_name
 from sslzoo.encoders import has_pooler, read_config
 from sslzoo.errors import InputError, first_line
 from sslzoo.files import atomic_write_text
-from sslzoo.method import read_block
+from sslzoo.method_files import read_block
 from sslzoo.methods import method_class
 from sslzoo.optim import peak_lr
 from sslzoo.paper import Reported

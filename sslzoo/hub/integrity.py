@@ -10,7 +10,7 @@ from sslzoo.encoders import read_config
 from sslzoo.encoders.small_resnet import SmallResNetConfig, SmallResNetForImageClassification, SmallResNetModel
 from sslzoo.errors import InputError, first_line
 from sslzoo.files import sha256_of
-from sslzoo.method import BLOCK, HEADS
+from sslzoo.method_files import BLOCK, HEADS
 from sslzoo.run import CARD, CONFIG, METRICS, PREPROCESSOR, RECIPE, RESULTS, WEIGHTS, Run
 
 from .pictures import CURVES, MAPS, NEIGHBOURS

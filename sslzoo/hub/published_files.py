@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from sslzoo.data import source_name
 from sslzoo.errors import InputError
-from sslzoo.method import HEADS
+from sslzoo.method_files import HEADS
 from sslzoo.recipe import published_text
 from sslzoo.run import CARD, CONFIG, METRICS, PREPROCESSOR, RECIPE, RESULTS, WEIGHTS, Run
 

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -11,7 +12,9 @@ from tqdm import tqdm
 
 from sslzoo.data import EMBEDDED, hub_id, source_name
 from sslzoo.errors import InputError, PublishError, first_line
-from sslzoo.method import HEADS
+from sslzoo.files import sha256_of
+from sslzoo.method import Method
+from sslzoo.method_files import HEADS
 from sslzoo.run import RECIPE, RESULTS, WEIGHTS, Run
 
 from .card import checked_repo_id, repository_id, write_card
@@ -68,6 +71,27 @@ def publish(
         _print_dry_run(run, repository, files, dataset_id is not None and not with_images)
         return f"{api.endpoint}/{repository}"
     return request(lambda: upload(api, repository, files, private))
+
+
+def publish_method(method: Method, repository: str, *, private: bool = False, token: str | None = None) -> str:
+    """Publishes the run folder that the method was loaded from; returns the repository's address.
+
+    Raises `InputError`, before the Hub is contacted, for a method that is not in a run folder or was changed since, and `PublishError`.
+    """
+    if not method.name_or_path or not Path(method.name_or_path).is_dir():
+        raise InputError(
+            "the Hub gets a run with its recipe, curves and results, and this method was not loaded from a run folder: "
+            "train a recipe, then `sslzoo publish RUN --to NAME` (save_pretrained writes the weights alone)"
+        )
+    run, namespace = Run(method.name_or_path), repository.rpartition("/")[0]
+    own = repository_id(run, namespace or "NAME")
+    if repository != own:
+        raise InputError(f"'{repository}' cannot be the repository of {run.folder}, which is called by its recipe: push_to_hub('{own}')")
+    with tempfile.TemporaryDirectory() as folder:
+        method.save_pretrained(folder)
+        if any(sha256_of(Path(folder) / name) != sha256_of(run.folder / name) for name in (WEIGHTS, HEADS)):
+            raise InputError(f"the method was changed and is not the one in {run.folder}, which is what `sslzoo publish` publishes")
+    return publish(run.folder, namespace, private=private, token=token)
 
 
 def publish_all(

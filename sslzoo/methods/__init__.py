@@ -8,7 +8,8 @@ from pathlib import Path
 
 from sslzoo.encoders import model_folder
 from sslzoo.errors import InputError, first_line, unknown
-from sslzoo.method import Method, read_block
+from sslzoo.method import Method
+from sslzoo.method_files import read_block
 
 ENTRY_POINTS = "sslzoo.methods"
 

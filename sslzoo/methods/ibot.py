@@ -128,7 +128,7 @@ class IBOT(Method):
             logits = teacher.logits(torch.stack(targets, dim=1))
             teacher_probs = ((logits - self.center) / temperature).softmax(dim=2)
             # The logits are linear in the embeddings, so that the mean over all patches needs no logits of those that are not masked.
-            patch_mean = teacher.logits(torch.cat(patch_means).mean(dim=0, keepdim=True))
+            patch_mean = teacher.logits(torch.cat(patch_means).mean(dim=0, keepdim=True).to(targets[0].dtype))
         embeddings, patches = zip(*forward_views(self, self._predict, views[:2], masks, masked), strict=True)
         local = forward_views(self, lambda pixels: student(features(self.student["backbone"], pixels)), views[2:]) if views[2:] else []
 

@@ -71,7 +71,7 @@ class SMoG(Method):
     def loss(self, views, progress):
         online_view, teacher_view = views if progress.step % 2 == 0 else reversed(views)
         projections = self.online(online_view).float()
-        predictions = self.predictor(projections).float()
+        predictions = self.predictor(projections.to(self.predictor[0].weight.dtype)).float()
         with torch.no_grad():
             assignments = self._assign(self.teacher(teacher_view).float())
         # The groups move towards the batch before predictions are compared with them, so that their gradient reaches the projections.

@@ -102,8 +102,10 @@ class SwAV(Method):
         return sinkhorn(logits, config.sinkhorn_temperature, config.sinkhorn_iterations)[:count]
 
     def _logits(self, embeddings):
+        """In the embeddings' precision, also where the weights have less."""
+        weight, bias = (value if value is None else value.to(embeddings.dtype) for value in (self.prototypes.weight, self.prototypes.bias))
         with full_precision(embeddings.device):
-            return self.prototypes(embeddings)
+            return F.linear(embeddings, weight, bias)
 
     def _embed(self, pixels):
         return F.normalize(self.projector(features(self.backbone, pixels)).float(), dim=1)

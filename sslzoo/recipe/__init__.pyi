@@ -1,3 +1,4 @@
+from .in_training import prepare_for_training
 from .limits import METRICS
 from .reading import is_as_written, load_recipe, parse_changes, parse_recipe, published_text, read_recipe, write_recipe
 from .rehearsal import rehearse
@@ -8,6 +9,6 @@ from .yaml_files import matching_recipes, read_values, recipes_folder, shipped_r
 
 __all__ = [
     "METRICS", "Recipe", "is_as_written", "load_recipe", "load_teacher", "matching_recipes", "parse_changes", "parse_recipe",
-    "pinned_folder", "published_text", "read_recipe", "read_values", "recipes_folder", "rehearse", "run_license", "shipped_recipes",
-    "write_recipe",
+    "pinned_folder", "prepare_for_training", "published_text", "read_recipe", "read_values", "recipes_folder", "rehearse",
+    "run_license", "shipped_recipes", "write_recipe",
 ]  # fmt: skip

@@ -2,7 +2,7 @@
 
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
-from sslzoo.encoders import ENCODERS
+from sslzoo.encoders import ATTENTION, ENCODERS
 from sslzoo.methods import method_names
 from sslzoo.optim import CLIPS, LR_SCALINGS, OPTIMIZERS, SCHEDULES
 from sslzoo.views import LARGEST
@@ -13,6 +13,7 @@ PATHS = ("dataset", "init_from", "teacher")  # keys that may hold local paths
 CHOICES = {
     "method": method_names(), "encoder": ENCODERS, "optimizer": OPTIMIZERS, "lr_scaling": LR_SCALINGS, "schedule": SCHEDULES,
     "clip": CLIPS, "precision": ("fp32", "bf16", "fp16"), "tracker": tuple(LOGGER_TYPE_TO_CLASS),
+    "attn_implementation": ATTENTION,
 }  # fmt: skip
 RANGES = {
     "image_size": (1, LARGEST), "canvas": (1, 4 * LARGEST), "batch_size": (1, 2**24), "accumulate": (1, 2**24), "epochs": (1, 10**6),

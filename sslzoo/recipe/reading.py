@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 # Keys that say how a run is computed and logged; all others decide what is learned, or what it is measured on.
 _NOT_IDENTITY = {
     "name", "broken_share", "precision", "compile", "seed", "protocols", "knn_every", "log_every", "checkpoint_every", "tracker",
-    "reference_k",
+    "reference_k", "gradient_checkpointing", "attn_implementation",
 }  # fmt: skip
 _SIZES = re.compile(r"eval_crop|eval_resize|canvas|view\.\w+\.size")
 _COLOURS = re.compile(rf"view\.\w+\.({'|'.join(COLOURS)})")
@@ -46,9 +46,9 @@ def read_recipe(source: str | Path, changes: dict[str, Any] | None = None, earli
 
     The name and the reference page's numbers belong to one run. A change to what is learned or measured on makes it another run, whose
     recipe gets a name of its own and loses the numbers, unless they are among the changes; a warning says so. Keys of how a run is
-    computed or logged (precision, compile, seed, protocols, knn_every, log_every, checkpoint_every, tracker) do not count. An edited copy
-    of a shipped recipe that still has its name is treated like a change. Sizes in px keep their ratio to a changed image_size.
-    Changes of colours in the file are left out where `changes` asks for other than three channels.
+    computed or logged (`_NOT_IDENTITY`: precision, compile, seed, protocols and so on) do not count. An edited copy of a shipped recipe
+    that still has its name is treated like a change. Sizes in px keep their ratio to a changed image_size. Changes of colours in the file
+    are left out where `changes` asks for other than three channels.
     An encoder from elsewhere is looked up (see `starting_point.resolve_encoder`, also for `earlier`), and so is a teacher.
     """
     file = find_recipe(source)

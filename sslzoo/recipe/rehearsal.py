@@ -15,9 +15,9 @@ from sslzoo.errors import InputError, first_line
 from sslzoo.method import Progress
 from sslzoo.methods import method_class
 from sslzoo.parts.distillation import FrozenTeacher
-from sslzoo.parts.drop_path import add_drop_path
 from sslzoo.views import Renderer
 
+from .in_training import prepare_for_training
 from .schema import Recipe
 from .teacher import load_teacher
 
@@ -52,10 +52,12 @@ def _check_memory(recipe: Recipe, images: int, needed: int, free: int) -> None:
 
 
 def _step(recipe: Recipe, images: int, teacher: FrozenTeacher | None = None) -> int:
-    """Takes the step and returns the bytes that autograd saves for the backward pass, in float32. Raises any error of the method."""
+    """Takes the step and returns the bytes that autograd saves for the backward pass, in float32, none for checkpointed blocks.
+
+    Raises any error of the method.
+    """
     method = recipe.method_on_meta(teacher).train()
-    if recipe.drop_path:
-        add_drop_path(method, recipe.drop_path, recipe.seed, is_uniform=recipe.drop_path_uniform)
+    prepare_for_training(method, recipe)
     views, saved = list(recipe.make_views().values()), {}
 
     def record(tensor: Tensor) -> Tensor:

@@ -7,7 +7,6 @@ import torch
 from huggingface_hub.errors import StrictDataclassFieldValidationError
 
 from sslzoo.data import source_name
-from sslzoo.data.memory import default_budget
 from sslzoo.encoders import encoder_config, from_description
 from sslzoo.errors import InputError, first_line, unknown
 from sslzoo.evaluation import Preprocessing, protocol_named
@@ -18,6 +17,7 @@ from sslzoo.views import IMAGENET_MEAN, IMAGENET_STD, View
 
 from .encoder_keys import check_encoders
 from .limits import CHOICES, NESTED, PATHS, RANGES
+from .method_memory import check_memory
 from .names import HUB_NAME, MAX_LENGTH, derived_name, encoder_name
 from .values import check_range, pixels
 from .view_sizes import patch_size, views_of
@@ -65,6 +65,8 @@ class Recipe:
         tensor's ("tensor") or of each sub-network's ("network": the encoder and what is around it, or as the method divides itself).
     precision: "fp32", or the type of autocast. compile: torch.compile for the loss and the colours of views;
         "auto": off, until a GPU has shown it equal and faster. What cannot be compiled costs a warning.
+    gradient_checkpointing: compute a transformer's blocks again in the backward pass: the same gradients in less memory.
+    attn_implementation: of a transformer, in training: "eager" or "sdpa" (torch's fused one); None: "sdpa" where it has it.
     seed: of the initial weights, the order of the images, the views and the loss.
     protocols: names in `sslzoo.evaluation.PROTOCOLS`, which `sslzoo evaluate` uses by default.
     knn_every: epochs between kNN evaluations during training (0: only after the last epoch).
@@ -126,6 +128,8 @@ class Recipe:
     clip: str = "global"
     precision: str = "fp32"
     compile: Literal["auto"] | bool = "auto"
+    gradient_checkpointing: bool = False
+    attn_implementation: str | None = None
     seed: int = 0
     protocols: tuple[str, ...] = ("knn-instdisc-v2",)
     knn_every: int = 1
@@ -220,12 +224,7 @@ class Recipe:
             raise
         except Exception as error:  # from whichever layer an invalid value reaches
             raise InputError(f"recipe '{self.name}': cannot build {self.method}: {first_line(error)}") from error
-        needed = sum(value.numel() * value.element_size() for value in method.state_dict().values())
-        free = 4 * default_budget(torch.device("cpu"))
-        if needed > free:
-            sizes = {key: value for key, value in self.hyperparameters.items() if type(value) is int}
-            suspect = f"{key} is {sizes[key]}: " if (key := max(sizes, key=sizes.__getitem__, default=None)) else ""
-            raise InputError(f"{suspect}the method takes {needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB of memory are free")
+        check_memory(method, self.hyperparameters)
         return method
 
     def make_views(self) -> dict[str, View]:

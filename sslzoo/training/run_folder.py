@@ -15,9 +15,12 @@ from sslzoo.recipe import Recipe
 from sslzoo.run import CHECKPOINTS, CONFIG, RECIPE, RESULTS, WEIGHTS, Run
 
 _LOCK = ".lock"
-# Keys that a resumed run may change: logging, compiling, the location of the same images and of the same teacher, and the length. The name
-# follows from these.
-_CHANGEABLE = {"epochs", "dataset", "teacher", "tracker", "log_every", "checkpoint_every", "knn_every", "broken_share", "name", "compile"}
+# Keys that a resumed run may change: logging, compiling, memory, the location of the same images and of the same teacher, and the length.
+# The name follows from these.
+_CHANGEABLE = {
+    "epochs", "dataset", "teacher", "tracker", "log_every", "checkpoint_every", "knn_every", "broken_share", "name", "compile",
+    "gradient_checkpointing",
+}  # fmt: skip
 
 
 def recipe_to_train(run: Run, recipe: Recipe, resume: bool) -> Recipe | None:

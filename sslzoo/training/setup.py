@@ -17,9 +17,8 @@ from sslzoo.encoders import depths, embedding_parts, fit_channels, fit_image_siz
 from sslzoo.errors import InputError
 from sslzoo.method import Method
 from sslzoo.optim import UNDECAYED, ParameterGroup, make_optimizer, peak_lr
-from sslzoo.parts.drop_path import add_drop_path
 from sslzoo.processes import rank
-from sslzoo.recipe import Recipe, load_teacher, pinned_folder
+from sslzoo.recipe import Recipe, load_teacher, pinned_folder, prepare_for_training
 
 # Peak learning rates above these are taken for ones of training from scratch: a rule of thumb, not measured.
 _HIGHEST_CONTINUED_LR = {"adamw": 2e-4, "adam": 2e-4, "sgd": 0.02, "lars": 0.5}
@@ -53,8 +52,7 @@ def make_training_method(recipe: Recipe, accelerator: Accelerator) -> Method:
         method = method.to(memory_format=torch.channels_last)  # pyrefly: ignore[missing-argument]
         if accelerator.num_processes > 1:
             method = nn.SyncBatchNorm.convert_sync_batchnorm(method)
-    if recipe.drop_path:
-        add_drop_path(method, recipe.drop_path, recipe.seed, is_uniform=recipe.drop_path_uniform)
+    prepare_for_training(method, recipe)
     if compiles(recipe):
         method.loss = compiled(method.loss)
     return method.train()
