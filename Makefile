@@ -1,7 +1,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: quickstart test lint clean
+.PHONY: quickstart test lint docs clean
 
 # The stamp is made last, so that an interrupted install is repeated instead of taken for complete.
 .venv/installed: pyproject.toml constraints.txt
@@ -20,9 +20,13 @@ test: .venv/installed
 		|| { echo "the Space's tests drive /usr/bin/chromium: install it, as root with apt-get install chromium"; exit 1; }
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
-lint: .venv/installed
+# The site, with warnings as errors: build/site/index.html.
+docs: .venv/installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+lint: .venv/installed docs
 	$(BIN)/ruff check .
 	$(BIN)/pyrefly check --output-format min-text
 
 clean:
-	rm -rf .venv runs
+	rm -rf .venv runs build
