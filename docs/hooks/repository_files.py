@@ -1,7 +1,7 @@
 """Files of the repository that are pages of the site as well: the README, which is its first page, CONTRIBUTING, the cards and others.
 
-They keep their paths, while those of docs/ are at the site's root. So `](docs/` of the README and `](../` of a page in docs/ are left out of
-links, and each link leads to the same file on the site as in the repository.
+They keep their paths, while those of docs/ are at the site's root. So `](docs/` of the README and `](../` of a page in docs/ become `](`,
+and each link leads to the same file on the site as in the repository.
 """
 
 import re
