@@ -176,10 +176,19 @@ class TestStart:
         folder = tmp_path / "tiny-dinov2"
         shutil.copytree(base, folder)
         recipe = recipe_from(folder)
-        assert pinned_folder("init_from", recipe.init_from, recipe.init_sha256) == folder
+        assert pinned_folder("init_from", recipe.init_from, recipe.init_sha256, "mit") == folder
         torch.manual_seed(1)
         save(folder, Dinov2Model(Dinov2Config(**TINY)))
         refused(lambda: with_weights(recipe), "have changed", str(folder))
+
+    def test_another_licence_than_that_of_the_weights_is_refused(self, base, tmp_path):
+        write_recipe(recipe_from(base), tmp_path / "recipe.yaml")
+        for other in (read_recipe(tmp_path / "recipe.yaml", {"init_license": "apache-2.0"}), recipe_from(base, init_license="apache-2.0")):
+            refused(lambda other=other: with_weights(other), "init_license is 'apache-2.0'", f"the card of {base} says 'mit'")
+        with_weights(recipe_from(base, init_license="mit"))
+        bare = shutil.copytree(base, tmp_path / "bare", ignore=shutil.ignore_patterns("README.md"))
+        with_weights(recipe_from(bare))
+        refused(lambda: with_weights(recipe_from(bare, init_license="mit")), "init_license is 'mit'", f"{bare} names no licence")
 
     def test_learning_rates(self, base):
         recipe = recipe_from(base, encoder_lr_factor=0.1, layer_decay=0.5, patch_lr_factor=0.2, encoder_frozen_epochs=2)

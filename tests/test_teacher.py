@@ -89,6 +89,7 @@ class TestRecipe:
         refused(lambda: load_teacher(recipe_with(folder, teacher_size=13)), "teacher_size is 13", "12 and 18")
         refused(lambda: rehearse(recipe_with(folder, teacher_dim=5), 16, CPU), "teacher_dim is 5", "32 wide")
         refused(lambda: recipe_with(folder, teacher_std=[0, 1, 1]), "teacher_std is 0")
+        refused(lambda: rehearse(recipe_with(folder, teacher_license="bsd"), 16, CPU), "teacher_license is 'bsd'", "says 'mit'")
         refused(lambda: read_recipe("digits/seed", {"teacher_sha256": "0" * 64}), "belong together")
         recipe = recipe_with(folder)
         tiny_encoder(seed=1).save_pretrained(folder)

@@ -30,7 +30,9 @@ from .yaml_files import read_values
 
 _log = logging.getLogger(__name__)
 KEYS = ("encoder", "init_from", "init_sha256", "init_license", "mean", "std")
+LICENSES = {"init_from": "init_license", "teacher": "teacher_license"}  # keys of weights from elsewhere, and of their licences
 OWN_LICENSE = "apache-2.0"  # of what is trained from random weights
+UNKNOWN_LICENSE = "other"  # as a card has it
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -64,30 +66,38 @@ def resolve_encoder(values: dict[str, Any], given: Iterable[str], earlier: dict[
     if not isinstance(size, int) or "init_sha256" in chosen:
         return {}
     if isinstance(source, str):
-        return _known(source, chosen, earlier) or _from_weights(source, encoder, size, channels) | _chosen_normalization(chosen)
+        return _known(source, chosen, earlier) or _from_weights(source, encoder, size, channels) | _stated(chosen)
     if isinstance(encoder, str) and encoder not in ENCODERS and ("/" in encoder or Path(encoder).expanduser().is_dir()):
         folder, pinned = locate(encoder)
         config = _fitted(_image_half(from_description(read_config(folder))), size)
-        return {"encoder": describe(config, _name(pinned)), **normalization_of(folder, channels)} | _chosen_normalization(chosen)
+        return {"encoder": describe(config, _name(pinned)), **normalization_of(folder, channels)} | _stated(chosen)
     return {}
 
 
-def pinned_folder(key: str, source: str, sha256: str) -> Path:
+def pinned_folder(key: str, source: str, sha256: str, license: str | None) -> Path:
     """The folder of the weights that the recipe's `key` pins. The Hub is asked only if its client's cache lacks them.
 
-    Raises `InputError`, also if they are no longer those of the recipe.
+    Raises `InputError`, also if the weights are no longer those of the recipe, or if it gives them another licence than their card does.
     """
     name, _, commit = source.partition("@")
     if _COMMIT.fullmatch(commit):
         with suppress(InputError):
             folder = model_folder(name, revision=commit, local_files_only=True)
-            if weights_digest(folder) == sha256:
+            if weights_digest(folder) == sha256 and _is_licensed(folder, license):
                 return folder
     folder, _ = locate(source)
     found = weights_digest(folder)
     if found != sha256:
         raise InputError(f"{key} {source}: its weights have changed, their SHA-256 is {found[:12]}... and not {sha256[:12]}...")
+    if not _is_licensed(folder, license):
+        own, name = license_of(folder), LICENSES[key]
+        found = f"the card of {source} says '{own}'" if own else f"{source} names no licence (a card, README.md, would)"
+        raise InputError(f"{name} is '{license}', but {found}: what is trained from it keeps its licence, so leave {name} out")
     return folder
+
+
+def _is_licensed(folder: Path, license: str | None) -> bool:
+    return (license_of(folder) or UNKNOWN_LICENSE) == (license or UNKNOWN_LICENSE)
 
 
 def _from_weights(source: str, encoder: Any, size: int, channels: int) -> dict[str, Any]:
@@ -192,8 +202,9 @@ def normalization_of(folder: Path, channels: int) -> dict[str, Any]:
     return {"mean": list(mean), "std": list(std)}
 
 
-def _chosen_normalization(chosen: dict[str, Any]) -> dict[str, Any]:
-    return {key: chosen[key] for key in ("mean", "std") if key in chosen}
+def _stated(chosen: dict[str, Any]) -> dict[str, Any]:
+    """What somebody may say about the weights; `pinned_folder` holds the licence against their card."""
+    return {key: chosen[key] for key in ("mean", "std", "init_license") if key in chosen}
 
 
 def license_of(folder: Path) -> str | None:
@@ -211,6 +222,5 @@ def run_license(values: Mapping[str, Any]) -> str:
 
     values: of its recipe.
     """
-    sources = (("init_from", "init_license"), ("teacher", "teacher_license"))
-    found = {values.get(license) or "other" for source, license in sources if values.get(source)} or {OWN_LICENSE}
-    return found.pop() if len(found) == 1 else "other"
+    found = {values.get(license) or UNKNOWN_LICENSE for source, license in LICENSES.items() if values.get(source)} or {OWN_LICENSE}
+    return found.pop() if len(found) == 1 else UNKNOWN_LICENSE

@@ -38,7 +38,7 @@ def with_teacher(
 def load_teacher(recipe: Recipe) -> FrozenTeacher | None:
     """The teacher that the recipe pins; None if its method has none.
 
-    Raises `InputError` if the recipe does not name it or if its weights have changed.
+    Raises `InputError` if the recipe does not name it, if its weights have changed, or if its licence is another.
     """
     if not _is_distillation(recipe.method):
         return None
@@ -47,7 +47,7 @@ def load_teacher(recipe: Recipe) -> FrozenTeacher | None:
             f"the key 'teacher' is missing: {recipe.method} learns from a trained encoder, --set teacher=ID_OR_FOLDER names it "
             "(a Hub id, a run folder or a folder of transformers)"
         )
-    encoder = load_pretrained(pinned_folder("teacher", recipe.teacher, recipe.teacher_sha256))
+    encoder = load_pretrained(pinned_folder("teacher", recipe.teacher, recipe.teacher_sha256, recipe.teacher_license))
     if recipe.teacher_size is not None:
         try:
             encoder = fit_image_size(encoder, recipe.teacher_size)

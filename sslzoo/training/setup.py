@@ -72,7 +72,7 @@ def load_starting_weights(method: Method, recipe: Recipe) -> None:
                 "the encoder's learning rate is %g at its peak, one for training from scratch, which soon overwrites what was learned: "
                 "encoder_lr_factor=%g is usual for continued pretraining", peak, _HIGHEST_CONTINUED_LR[recipe.optimizer] / peak,
             )  # fmt: skip
-        folder = pinned_folder("init_from", recipe.init_from, recipe.init_sha256)
+        folder = pinned_folder("init_from", recipe.init_from, recipe.init_sha256, recipe.init_license)
         encoder = fit_channels(load_pretrained(folder), recipe.channels)
         method.init_encoders(fit_image_size(encoder, recipe.image_size))
 
