@@ -59,7 +59,7 @@ def list_encoders(_: argparse.Namespace) -> None:
             encoder = build_encoder(config)
         patch = getattr(config, "patch_size", None)
         patches = f"patches of {patch} px" if isinstance(patch, int) else ""
-        print(f"{name:12} {encoder.num_parameters() / 1e6:6.1f} M parameters  {type(encoder).__name__:14} {patches}".rstrip())
+        print(f"{name:15} {encoder.num_parameters() / 1e6:6.1f} M parameters  {type(encoder).__name__:24} {patches}".rstrip())
     print("a Hub id or a folder with weights of transformers names any other: see docs/published-weights.md")
 
 

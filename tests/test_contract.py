@@ -35,7 +35,8 @@ from sslzoo.views import Renderer
 SIZE = 16  # px
 BATCH = 4
 LATE = 50  # an epoch after warm-ups and frozen epochs
-SMALL_VITS = {"vit": "vit-xs4", "ijepa": "ijepa-xs4"}  # by the `model_type` of a method's own encoder; the others take a small ResNet
+# By the `model_type` of a method's own encoder; the others take a small ResNet.
+SMALL_VITS = {"vit": "vit-xs4", "dinov2": "dinov2-xs4", "ijepa": "ijepa-xs4"}
 
 every_method = pytest.mark.parametrize("name", method_names())
 

@@ -23,7 +23,7 @@ from sslzoo.methods import shipped_names
 from sslzoo.training.setup import encoder_groups
 
 CONVOLUTIONS = ("resnet", "convnext", "convnextv2", "dinov3_convnext")
-LEAVE_OUT, REPLACE = ("mae", "msn", "pmsn", "ijepa"), ("simmim", "ibot")
+LEAVE_OUT, REPLACE = ("mae", "msn", "pmsn", "ijepa"), ("simmim", "ibot", "dinov2")
 REFUSED = {
     **{(method, family): "needs a ViT encoder, not" for method in (*LEAVE_OUT, *REPLACE) for family in OTHERS},
     **{(method, family): "leaves tokens out, and" for method in LEAVE_OUT for family in WITH_BIAS},

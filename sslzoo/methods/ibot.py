@@ -1,6 +1,5 @@
 """iBOT: DINO that also predicts, for each masked patch of a global view, to which prototypes the teacher assigns that patch."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -9,16 +8,15 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig
 
 from sslzoo.encoders import feature_width, features, pool_tokens, token_grid, tokens
-from sslzoo.errors import InputError
 from sslzoo.method import Method, MethodConfig
 from sslzoo.optim import ParameterGroup, decay_groups
 from sslzoo.paper import Paper, Reported
 from sslzoo.parts.block_masks import BLOCK_COLUMNS, block_masks, masked_patches
-from sslzoo.parts.chunks import in_chunks
 from sslzoo.parts.dino_head import DINOHead
 from sslzoo.parts.ema import ema_update, frozen_copy, momentum_schedule
 from sslzoo.parts.gather import gather
 from sslzoo.parts.hyperparameters import count_or_none, dim, layers, positive, rows, share, weight
+from sslzoo.parts.masked_prediction import masked_cross_entropy, patches_per_side
 from sslzoo.parts.masking import gather_tokens
 from sslzoo.parts.networks import forward_views
 from sslzoo.parts.swapped_prediction import swapped_cross_entropy
@@ -163,9 +161,7 @@ class IBOT(Method):
         config, patch = self.config, token_grid(self.student["backbone"])[1]
         masks, masked, valid = [], [], []
         for view, noise in zip(views, progress.draw(len(views) * BLOCK_COLUMNS).chunk(len(views), dim=1), strict=True):
-            if view.shape[-1] % patch:
-                raise InputError(f"a global view has {view.shape[-1]} px: must be a multiple of the encoder's patches of {patch} px")
-            side, ratio = view.shape[-1] // patch, (config.smallest_mask_ratio, config.largest_mask_ratio)
+            side, ratio = patches_per_side(view, patch), (config.smallest_mask_ratio, config.largest_mask_ratio)
             masks.append(block_masks(noise, side, ratio, config.masked_share, smallest=max(1, side // 3) ** 2))
             indices, own = masked_patches(masks[-1], max(1, int(config.largest_mask_ratio * side * side)))
             masked.append(indices)
@@ -187,22 +183,3 @@ class IBOT(Method):
         patches = hidden[:, -((pixels.shape[-1] // token_grid(backbone)[1]) ** 2) :]
         embeddings = self.teacher["head"](torch.cat((pool_tokens(backbone, hidden)[:, None], patches), dim=1))
         return embeddings[:, 0], gather_tokens(embeddings[:, 1:], masked), embeddings[:, 1:].float().mean(dim=1)
-
-
-def masked_cross_entropy(
-    targets: Tensor, embeddings: Tensor, valid: Tensor, assign: Callable[[Tensor], Tensor], predict: Callable[[Tensor], Tensor],
-    prototypes: int,
-) -> Tensor:  # fmt: skip
-    """The mean over the images of the mean cross entropy over their masked patches, which is 0 for an image without any.
-
-    targets, embeddings: (n, most, d), of the patches. valid: bool (n, most), which of them are masked. assign: the probabilities
-    (n, most, prototypes) of targets. predict: the float32 logits of embeddings, divided by the temperature.
-    """
-
-    def cross_entropies(targets: Tensor, embeddings: Tensor, valid: Tensor) -> Tensor:
-        with torch.no_grad():
-            probs = assign(targets)
-        losses = -(probs * predict(embeddings).log_softmax(dim=-1)).sum(dim=-1)
-        return (losses * valid).sum(dim=1) / valid.sum(dim=1).clamp(min=1)
-
-    return in_chunks(cross_entropies, (targets, embeddings, valid), targets.shape[1] * prototypes).mean()

@@ -15,7 +15,12 @@ def in_chunks(function: Callable[..., Tensor], rows: Sequence[Tensor], columns: 
     function: one result per row, from logits (rows, columns) that do not depend on the other rows; without random numbers.
     rows: (n, ...) each. Gradients reach other tensors that the function uses as well.
     """
-    if len(rows[0]) * columns <= _LOGITS:
+    parts = split_rows(rows, columns)
+    if len(parts) == 1:
         return function(*rows)
-    parts = zip(*(values.split(max(1, _LOGITS // columns)) for values in rows), strict=True)
     return torch.cat([checkpoint(function, *part, use_reentrant=False, preserve_rng_state=False) for part in parts])
+
+
+def split_rows(rows: Sequence[Tensor], columns: int) -> list[tuple[Tensor, ...]]:
+    """The rows, (n, ...) each, in chunks of at most 2**25 logits or of one row."""
+    return list(zip(*(values.split(max(1, _LOGITS // columns)) for values in rows), strict=True))

@@ -8,9 +8,9 @@ import torch
 from sslzoo import IBOT, IBOTConfig
 from sslzoo.errors import InputError
 from sslzoo.method import Progress
-from sslzoo.methods.ibot import masked_cross_entropy
 from sslzoo.optim import clip_gradients, make_optimizer, set_learning_rates
 from sslzoo.parts.block_masks import BLOCK_COLUMNS, block_masks
+from sslzoo.parts.masked_prediction import masked_cross_entropy
 from sslzoo.parts.swapped_prediction import swapped_cross_entropy
 from sslzoo.parts.temperature import warmed_up
 from sslzoo.recipe import read_recipe
