@@ -20,8 +20,9 @@ from sslzoo.cli import main
 from sslzoo.data import source_name
 from sslzoo.errors import InputError
 from sslzoo.evaluation import Preprocessing
-from sslzoo.hub import neighbours, write_card
+from sslzoo.hub import curves, neighbours, write_card
 from sslzoo.hub.card import card_text
+from sslzoo.hub.curves import draw_curves, loss_curve
 from sslzoo.hub.neighbours import draw_neighbours
 from sslzoo.hub.results_validation import checked_metrics
 from sslzoo.methods import method_class
@@ -121,6 +122,8 @@ def test_card_says_what_the_model_is_how_to_load_it_and_its_numbers(card):
     assert f"[{paper.title}](https://arxiv.org/abs/2002.05709)" in card and "arXiv preprint arXiv:2002.05709" in card
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in card.splitlines() if line.startswith("| kNN")]
     assert rows == [
+        ["kNN top-1, k=20", "**76.54**", "–", "digits, test", "knn-instdisc-v2"],
+        ["kNN top-1, k=200", "**50.00**", "90.00", "digits, test", "knn-instdisc-v2"],
         ["kNN top-1", "k=20, T=0.1", "76.54", "81.00 (3)", "–", "digits, test", "1,297 / 500", "knn-instdisc-v2"],
         ["kNN top-1", "k=200, T=0.1", "50.00", "–", "90.00", "digits, test", "1,297 / 500", "knn-instdisc-v2"],
     ]
@@ -233,7 +236,7 @@ def test_untrusted_text_breaks_neither_markdown_nor_metadata(tmp_path):
 
     harmless, evil = parsed("/nowhere/aa", "b"), parsed(f"/nowhere/{' '.join(EVIL.split())}", EVIL)
     assert evil[0] == harmless[0], "the same headings, tables, links and code, whatever the names are"
-    assert "html_inline" not in evil[0] and "html_block" not in evil[0]
+    assert "html_inline" not in evil[0] and set(_html(evil[2])) == set(_html(harmless[2])), "no HTML but the template's own"
     shown = " ".join(EVIL.split())
     assert f"{shown}, 2 processes" in map(_text, _tokens(evil[2])), "a cell of a table shows the complete name literally"
     assert evil[1].keys() == harmless[1].keys() and evil[1]["sslzoo"].keys() == harmless[1]["sslzoo"].keys()
@@ -243,6 +246,27 @@ def test_untrusted_text_breaks_neither_markdown_nor_metadata(tmp_path):
 
 def _tokens(markdown: str) -> list:
     return MarkdownIt("commonmark").enable("table").parse(markdown)
+
+
+def _html(markdown: str) -> list[str]:
+    return [token.content for token in _tokens(markdown) if token.type == "html_block"]
+
+
+def test_all_but_the_top_1_of_the_published_weights_is_folded(tmp_path):
+    run = make_run(tmp_path)
+    results = run.results()
+    results["numbers"] += [
+        {**number(run, value=0.61, temperature=0.07)}, number(run, metric="knn_top5", value=0.62),
+        number(run, metric="linear_top1", value=0.63) | {"protocol": "linear-features-v1", "arguments": {"selected_lr": 0.1}},
+    ]  # fmt: skip
+    run.write_results(results)
+    shown, folded = "", ""
+    for token in _tokens(ModelCard(card_text(run, "ada/run", {})).text):
+        is_open = folded.count("<details>") > folded.count("</details>") or "<details>" in token.content
+        folded, shown = (folded + token.content, shown) if is_open else (folded, shown + token.content)
+    assert [value in shown for value in ("76.54", "50.00", "63.00")] == [True] * 3, "kNN at k = 20 and 200, linear"
+    assert [(value in shown, value in folded) for value in ("61.00", "62.00", "81.00")] == [(False, True)] * 3, "T = 0.07, top-5, best"
+    assert folded.count("<details>") == folded.count("</details>") == 3
 
 
 def _text(token) -> str:
@@ -316,6 +340,32 @@ def test_curves_need_a_loss(tmp_path):
     (run.folder / "metrics.jsonl").write_text("")
     with pytest.raises(InputError, match="metrics.jsonl holds no loss"):
         write_card(run.folder)
+
+
+def test_a_point_of_the_loss_stands_for_equally_many_steps():
+    losses = {50: 4.0, 100: 3.0, 150: 2.0, 195: 1.0, 200: 9.0, 250: 5.0, 260: 8.0}
+    steps, values = loss_curve([{"step": step, "loss": loss} for step, loss in losses.items()], log_every=50)
+    assert steps == [50, 100, 150, 200, 260], "the last point of an epoch goes into the next, and the rest at the end into the last"
+    assert values == pytest.approx([4, 3, 2, (45 * 1 + 5 * 9) / 50, (50 * 5 + 10 * 8) / 60])
+    epochs = [{"step": 10 * epoch, "loss": float(epoch)} for epoch in range(1, 4)]
+    assert loss_curve(epochs, log_every=50) == ([10, 20, 30], [1, 2, 3]), "epochs shorter than log_every"
+
+
+def test_what_was_logged_once_has_no_panel(tmp_path):
+    run = make_run(tmp_path)
+    lines = run.metrics()
+    assert list(curves._panels(lines, 50)) == ["loss", "learning rate"], "kNN was logged once"
+    (run.folder / "metrics.jsonl").write_text("")
+    run.append_metrics(lines[0])
+    assert draw_curves(run) is None and "curves.png" not in card_text(run, "ada/run", {}), "one line alone"
+
+
+def test_no_two_knn_curves_share_their_k():
+    keys = ("k=20 T=0.1", "k=200 T=0.1", "k=20 T=0.07", "k=200 T=0.07")
+    lines = [{"step": step, **{f"knn_top1 {key}": 0.5 for key in keys}} for step in (0, 10)]
+    assert list(curves._panels(lines, 50)["kNN top-1 in percent"]) == ["k=20 T=0.1", "k=200 T=0.1"]
+    lines.insert(1, {"step": 5, "knn_top1 k=20 T=0.07": 0.5})
+    assert list(curves._panels(lines, 50)["kNN top-1 in percent"]) == ["k=20 T=0.07", "k=200 T=0.1"], "the one that was logged most often"
 
 
 def paths(value, at: tuple = ()) -> Iterator[tuple]:

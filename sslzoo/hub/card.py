@@ -21,7 +21,7 @@ from sslzoo.paper import Reported
 from sslzoo.recipe import Recipe
 from sslzoo.run import CARD, Run
 
-from .curves import draw_curves
+from .curves import draw_curves, has_curves
 from .feature_maps import draw_maps
 from .imported_card import imported_metadata, imported_values
 from .integrity import check_regular_files, has_small_stem
@@ -30,7 +30,7 @@ from .markdown import one_line, render
 from .metadata import card_metadata
 from .neighbours import draw_neighbours
 from .pictures import CURVES, MAPS, NEIGHBOURS, drawn_with
-from .results_table import format_count, format_percent, metric_name, provenance_lines, results_table
+from .results_table import format_count, format_percent, headline, metric_name, provenance_lines, results_table
 from .results_validation import check_measured_on, checked_imported, checked_numbers, checked_training, is_imported
 
 _FEW_IMAGES = 10_000  # training images; below, the card says that they are few
@@ -143,9 +143,10 @@ def _values(run: Run, recipe: Recipe, repository: str, training: dict[str, Any],
         "embedded": recipe.dataset == EMBEDDED, "local": dataset is None and recipe.dataset != EMBEDDED,
         "small_stem": has_small_stem(run.folder), "pooler": has_pooler(read_config(run.folder)),
         "image_size": recipe.image_size, "channels": recipe.channels, "preprocessing": recipe.preprocessing,
-        "curves": CURVES, "neighbours": NEIGHBOURS, "maps": MAPS,
+        "curves": CURVES if has_curves(run) else None, "neighbours": NEIGHBOURS, "maps": MAPS,
         "images": format_count(training["images"]),
-        "few": training["images"] < _FEW_IMAGES, "rows": results_table(numbers, recipe), "details": _details(run, recipe, training),
+        "few": training["images"] < _FEW_IMAGES, "rows": results_table(numbers, recipe), "headline": headline(numbers, recipe),
+        "details": _details(run, recipe, training),
         "provenance": provenance_lines(numbers), "reported": [_reported(row) for row in method.reported],
         "shared": format_count(max((number["provenance"].get("test_images_in_train") or 0 for number in numbers), default=0) or None, ""),
         "measured": list(dict.fromkeys((source_name(number["dataset"]), number["split"]) for number in numbers)),

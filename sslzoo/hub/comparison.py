@@ -4,15 +4,13 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
-
 from sslzoo.data import source_name
 from sslzoo.errors import InputError
 from sslzoo.run import Run
 
-from .curves import curve, draw_panel
+from .curves import blank_figure, curve, draw_legend, draw_panel, loss_curve
 from .markdown import one_line
-from .pictures import DPI, WIDTH, save_picture
+from .pictures import save_picture
 from .results_table import format_percent
 from .results_validation import checked_metrics, checked_numbers, checked_training
 
@@ -56,14 +54,16 @@ def draw_comparison(folders: list[Path], file: Path) -> Path:
     lines = {name: checked_metrics(run) for name, run in runs.items()}
     knn_key = _knn_key(list(lines.values()))
     knn_title = f"kNN top-1, k = 20{knn_key.removeprefix(_KNN)}, in percent"
-    panels = {knn_title: (knn_key, 100.0), "effective rank of the features": ("feature_rank", 1.0)}
+    panels = {
+        knn_title: {name: curve(logged, knn_key, 100) for name, logged in lines.items()},
+        "effective rank of the features": {name: curve(logged, "feature_rank") for name, logged in lines.items()},
+    }
     if len({run.recipe.method for run in runs.values()}) == 1:
-        panels["loss"] = ("loss", 1.0)
-    figure = Figure(figsize=(WIDTH, 3.2), dpi=DPI, layout="constrained")
-    for index, (title, (key, scale)) in enumerate(panels.items(), 1):
-        axes = figure.add_subplot(1, len(panels), index)
-        draw_panel(axes, title, {name: curve(logged, key, scale) for name, logged in lines.items()})
-    figure.axes[0].legend(frameon=False, fontsize=7)
+        panels["loss"] = {name: loss_curve(logged, runs[name].recipe.log_every) for name, logged in lines.items()}
+    figure = blank_figure(3.2)
+    for index, (title, curves) in enumerate(panels.items(), 1):
+        draw_panel(figure.add_subplot(1, len(panels), index), title, curves)
+    draw_legend(figure.axes[0])
     return save_picture(figure, file)
 
 

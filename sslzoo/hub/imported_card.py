@@ -9,7 +9,7 @@ from sslzoo.run import Run
 
 from .markdown import one_line
 from .metadata import clean, eval_results, number_entry
-from .results_table import format_percent, metric_name, provenance_lines, results_table
+from .results_table import format_percent, headline, metric_name, provenance_lines, results_table
 
 
 def imported_values(run: Run, imported: dict[str, Any], repository: str, numbers: list[dict[str, Any]]) -> dict[str, Any]:
@@ -19,6 +19,7 @@ def imported_values(run: Run, imported: dict[str, Any], repository: str, numbers
         "name": repository.partition("/")[2], "repository": repository, "encoder": imported["encoder"], "source": imported["source"],
         "sha256": imported["sha256"], "layout": imported["layout"], "branch": imported.get("branch"),
         "image_size": Preprocessing.read(run.folder).crop, "rows": results_table(numbers, None),
+        "headline": headline(numbers, None),
         "provenance": provenance_lines(numbers), "reported_by": reported["by"],
         "reported": [(metric_name(metric), format_percent(value)) for metric, value in reported["numbers"].items()],
     }  # fmt: skip

@@ -51,6 +51,16 @@ def results_table(numbers: list[dict[str, Any]], recipe: Recipe | None) -> list[
     return list(rows.values())
 
 
+def headline(numbers: list[dict[str, Any]], recipe: Recipe | None) -> list[Row]:
+    """The rows that matter first: top-1 of the published weights by each protocol, of kNN at the reference page's temperature of 0.1."""
+    first = [
+        {**number, "arguments": {key: value for key, value in number["arguments"].items() if key == "k"}}
+        for number in numbers
+        if number["when"] == "last" and number["metric"].endswith("_top1") and number["arguments"].get("temperature", 0.1) == 0.1
+    ]
+    return results_table(first, recipe)
+
+
 def reference_for(number: dict[str, Any], recipe: Recipe) -> float | None:
     """The recipe's reference for a number on the recipe's data set; for kNN only at the reference's k and temperature."""
     if number["dataset"] != source_name(recipe.dataset):
