@@ -8,7 +8,7 @@ from test_training import same_weights, train, train_until
 from torch import nn
 from torch._dynamo.testing import CompileCounter
 
-from sslzoo.encoders import build_encoder, features, residual_branches
+from sslzoo.encoders import build_encoder, features, residual_branches, tokens
 from sslzoo.errors import InputError
 from sslzoo.method import Progress
 from sslzoo.parts.drop_path import GROUP, add_drop_path
@@ -115,6 +115,31 @@ def test_above_a_tenth_it_keeps_the_same_number_of_every_group_and_computes_no_o
     with torch.no_grad():
         expected = attention(hidden)[0] * kept[:, None, None] * 32 / 22
     torch.testing.assert_close(found[0], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["vit", "dinov3_vit"])
+def test_of_images_with_tokens_left_out_it_drops_the_same(name):
+    """Each image has rotations of its own then, those of its kept patches. Against branches computed for all images and set to 0."""
+    images = torch.cat(views()).double()
+    keep = torch.rand(len(images), 16, generator=torch.Generator().manual_seed(2)).argsort(1)[:, :5]
+    method, plain = net(name, 0.4).double(), random_encoder(name).train().double()
+    method.loss = lambda views: tokens(method.student, torch.cat(views), keep=keep)
+    numbers = uniform(torch.arange(GROUP), 4, torch.tensor([hash_words(0, 0, -6 - view) for view in (0, 1)]))
+
+    def scaled(factors):
+        return lambda module, arguments, out: (out[0] * factors, *out[1:]) if isinstance(out, tuple) else out * factors
+
+    for index, branch in enumerate(branch for block in residual_branches(plain) for branch in block):
+        of_views = numbers[:, :, index].T.reshape(-1, GROUP)
+        kept = torch.stack([row < row.sort().values[19] for row in of_views]).flatten()  # int(32 * 0.6)
+        branch.last.register_forward_hook(scaled(kept[:, None, None].double() * 32 / 19))
+    found, expected = method(images.chunk(2), progress())[0], tokens(plain, images, keep=keep)
+    torch.testing.assert_close(found, expected)
+    found.square().sum().backward()
+    expected.square().sum().backward()
+    for (key, own), other in zip(method.student.named_parameters(), plain.parameters(), strict=True):
+        if other.grad is not None:
+            torch.testing.assert_close(own.grad, other.grad, msg=key)
 
 
 def test_up_to_a_tenth_each_image_decides_by_itself():

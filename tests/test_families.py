@@ -134,6 +134,9 @@ def test_weight_decay_is_for_the_weights_of_layers_alone_in_continued_training(f
     for found in groups:
         decayed = {id(parameter) for group in found if group.decay for parameter in group.parameters}
         assert not [names[each] for each in decayed - weights] and len(decayed) > 4
+    never = {id(parameter) for group in groups[0] if group.never_decay for parameter in group.parameters}
+    trained = {id(parameter) for parameter in built.encoder.parameters() if parameter.requires_grad}
+    assert not [names[each] for each in trained - weights - never], "the recipe speaks of the heads alone"
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -191,7 +191,8 @@ class TestStart:
         refused(lambda: with_weights(recipe_from(bare, init_license="mit")), "init_license is 'mit'", f"{bare} names no licence")
 
     def test_learning_rates(self, base):
-        recipe = recipe_from(base, encoder_lr_factor=0.1, layer_decay=0.5, patch_lr_factor=0.2, encoder_frozen_epochs=2)
+        factors = {"encoder_lr_factor": 0.1, "layer_decay": 0.5, "patch_lr_factor": 0.2}
+        recipe = recipe_from(base, encoder_frozen_epochs=2, decay_norm_and_bias=True, **factors)
         method = with_weights(recipe)
         _, optimizer = setup.wrap(method, recipe, make_accelerator("fp32", cpu=True))
         rates, decays = {}, {}
@@ -208,6 +209,7 @@ class TestStart:
             assert rates[0, id(names[name])] == 0 and rates[2, id(names[name])] == pytest.approx(rate), name
         assert rates[0, id(names["projector.0.weight"])] == 1.0
         assert decays[id(names[blocks.format(0)])] == recipe.weight_decay > 0
+        assert decays[id(names["projector.1.weight"])] == recipe.weight_decay, "a norm, but of the heads"
         for name in ("embeddings.cls_token", "embeddings.position_embeddings", "encoder.layer.0.layer_scale1.lambda1", "layernorm.weight"):
             assert decays[id(names[f"backbone.{name}"])] == 0, name
 

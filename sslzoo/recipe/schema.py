@@ -60,7 +60,8 @@ class Recipe:
     encoder_frozen_epochs: first epochs, in which only what is around the encoder is trained.
     drop_path: the rate at which images skip residual branches of the student (see `parts.drop_path`): in the last block, and in those
         before it from 0 on a line. drop_path_uniform: whether it is the rate of all blocks.
-    momentum: of SGD and LARS. betas: of AdamW. decay_norm_and_bias: apply weight decay to norms and biases too.
+    momentum: of SGD and LARS. betas: of AdamW. decay_norm_and_bias: apply weight decay to norms and biases too, of the heads alone
+        where the encoder's weights are from `init_from`.
     clip_norm: the largest gradient norm, None: no clipping. clip: whether it is that of all gradients together ("global"), of each
         tensor's ("tensor") or of each sub-network's ("network": the encoder and what is around it, or as the method divides itself).
     precision: "fp32", or the type of autocast. compile: torch.compile for the loss and the colours of views;

@@ -80,7 +80,8 @@ def load_starting_weights(method: Method, recipe: Recipe) -> None:
 def encoder_groups(method: Method, recipe: Recipe) -> list[ParameterGroup]:
     """The method's parameter groups, with the learning rates that the recipe gives the encoder's parameters.
 
-    Continued pretraining keeps weight decay off tokens and positions too: it would pull what was learned towards 0.
+    In continued pretraining, weight decay, which would pull what was learned towards 0, is for the weights of the encoder's layers alone:
+    never for its tokens, positions, norms and biases, whatever the recipe says of those of the heads.
     Raises `InputError` for layer_decay or patch_lr_factor on an encoder without blocks.
     """
     factors: dict[int, float] = {}
@@ -103,9 +104,12 @@ def encoder_groups(method: Method, recipe: Recipe) -> list[ParameterGroup]:
             own = id(parameter) in factors
             frozen = max(group.frozen_epochs, recipe.encoder_frozen_epochs) if own else group.frozen_epochs
             decay, factor = group.decay and id(parameter) not in exempt, group.lr_factor * factors.get(id(parameter), 1.0)
+            never_decay = group.never_decay or (own and not decay and recipe.init_from is not None)
             network = (group.network or ("encoder" if own else "heads")) if recipe.clip == "network" else None
-            part = replace(group, parameters=[], decay=decay, frozen_epochs=frozen, lr_factor=factor, network=network)
-            parts.setdefault((decay, frozen, factor, network), part).parameters.append(parameter)
+            part = replace(
+                group, parameters=[], decay=decay, never_decay=never_decay, frozen_epochs=frozen, lr_factor=factor, network=network
+            )  # fmt: skip
+            parts.setdefault((decay, never_decay, frozen, factor, network), part).parameters.append(parameter)
         groups += parts.values() or [group]
     return groups
 
