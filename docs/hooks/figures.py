@@ -64,7 +64,7 @@ def _head(x: float, y: float) -> str:
 
 
 def _box(kind: str, text: str, x: float, y: float) -> str:
-    lines = textwrap.wrap(text, 18)
+    lines = textwrap.wrap(text, 18, break_on_hyphens=False)
     top = y + HEIGHT / 2 + 4 - 6.5 * (len(lines) - 1)
     spans = "".join(f'<tspan x="{x + WIDTH / 2}" y="{top + 13 * index}">{escape(line)}</tspan>' for index, line in enumerate(lines))
     return f'<rect class="{kind}" x="{x}" y="{y}" width="{WIDTH}" height="{HEIGHT}" rx="6"/><text>{spans}</text>'
