@@ -169,7 +169,7 @@ def _card(options: argparse.Namespace) -> None:
     from sslzoo.hub import write_card
 
     _hide_progress_bars()
-    print(write_card(options.folder, with_images=options.with_images or None))
+    print(write_card(options.folder, with_images=options.with_images or None, seeds=options.seeds))
 
 
 def _publish(options: argparse.Namespace) -> int:

@@ -70,6 +70,10 @@ def make_parser() -> argparse.ArgumentParser:
 
     card = commands.add_parser("card", help="write the model card of a run folder")
     card.add_argument("folder", type=Path)
+    card.add_argument(
+        "--seeds", nargs="+", type=Path, default=[], metavar="FOLDER",
+        help="runs of the same recipe with other seeds: the card shows the mean and the range of all",
+    )  # fmt: skip
     _add_with_images(card)
 
     publish = commands.add_parser("publish", help="upload a run folder to the Hub")

@@ -72,7 +72,7 @@ def reproduce(name: str, on: Sequence[str] = (), *, cpu: bool = False) -> list[F
         last = [number for number in numbers if number["when"] == "last"]
     check_equal("the numbers", last)
     findings += _measure_again(folder, run, last, on, cpu)
-    return findings + [*_check_best(run, [number for number in numbers if number["when"] == "best"])]
+    return [*findings, *_other_seeds(last), *_check_best(run, [number for number in numbers if number["when"] == "best"])]
 
 
 def _download_code(repository: str, folder: Path) -> None:
@@ -171,6 +171,14 @@ def _find_dataset(dataset: str, run: Run, on: Sequence[str]) -> str:
     raise InputError(
         f"numbers were measured on '{dataset}', which is neither on this machine nor on the Hub: name your copy, --on .../{dataset}"
     )
+
+
+def _other_seeds(numbers: list[dict[str, Any]]) -> Iterator[Finding]:
+    """What runs with other seeds gave, whose weights are not here."""
+    for number in numbers:
+        for other in number.get("other_seeds", ()):
+            what = f"{metric_label(number)}, {number['dataset']} {number['split']}, {number['protocol']}, seed {other['seed']}"
+            yield Finding(f"{what}, whose weights are not here", other["value"], None, NOT_REPEATABLE)
 
 
 def _check_best(run: Run, numbers: list[dict[str, Any]]) -> Iterator[Finding]:

@@ -2,7 +2,7 @@
 
 import inspect
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,9 @@ from .markdown import one_line, render
 from .metadata import card_metadata
 from .neighbours import draw_neighbours
 from .pictures import CURVES, MAPS, NEIGHBOURS, drawn_with
-from .results_table import format_count, format_percent, headline, metric_name, provenance_lines, results_table
+from .results_table import format_count, format_percent, headline, metric_name, provenance_lines, results_table, seeds_of
 from .results_validation import check_measured_on, checked_imported, checked_numbers, checked_training, is_imported
+from .seeds import add_seeds
 
 _FEW_IMAGES = 10_000  # training images; below, the card says that they are few
 _SMALL_STEM_INITIALISATION = (
@@ -41,12 +42,15 @@ _SMALL_STEM_INITIALISATION = (
 _log = logging.getLogger(__name__)
 
 
-def write_card(folder: str | Path, namespace: str = "sslzoo", *, with_images: bool | None = None) -> Path:
+def write_card(
+    folder: str | Path, namespace: str = "sslzoo", *, with_images: bool | None = None, seeds: Sequence[str | Path] = ()
+) -> Path:  # fmt: skip
     """Writes README.md and the pictures it shows into a run folder; returns its path.
 
     namespace: of the Hub repository that the card names; the repository has the recipe's name.
     with_images: whether the card shows pictures of images; None: only of the embedded data set and of data sets given as a Hub id, not
         of a local folder or file, which may be private. A picture that the card does not show stays in the folder.
+    seeds: folders of runs of the same recipe with other seeds, whose numbers are added to the run's (see `add_seeds`).
     The curves are always drawn, the pictures of images only if the existing ones were drawn with other weights. If the data set cannot
     be loaded, the card has no such pictures and a warning is logged. Raises `InputError`, before anything is written, for a folder that
     is not a finished run, holds a link, or has a number that was measured on other weights.
@@ -64,6 +68,8 @@ def write_card(folder: str | Path, namespace: str = "sslzoo", *, with_images: bo
     weights = run.weights_sha256
     check_measured_on(run, checked_numbers(run), weights)
     try:
+        if seeds:
+            add_seeds(run, seeds)
         if not imported:
             draw_curves(run)
             pictures = _pictures(run, weights, is_embedded_or_hub_id(run.recipe.dataset) if with_images is None else with_images)
@@ -146,6 +152,7 @@ def _values(run: Run, recipe: Recipe, repository: str, training: dict[str, Any],
         "curves": CURVES if has_curves(run) else None, "neighbours": NEIGHBOURS, "maps": MAPS,
         "images": format_count(training["images"]),
         "few": training["images"] < _FEW_IMAGES, "rows": results_table(numbers, recipe), "headline": headline(numbers, recipe),
+        "seeds": seeds_of(numbers, recipe.seed),
         "details": _details(run, recipe, training),
         "provenance": provenance_lines(numbers), "reported": [_reported(row) for row in method.reported],
         "shared": format_count(max((number["provenance"].get("test_images_in_train") or 0 for number in numbers), default=0) or None, ""),

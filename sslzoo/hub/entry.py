@@ -16,7 +16,7 @@ from .listing import OWN_NAMESPACE, REPO_ID, ListedModel
 from .validation import DIGEST, TEXT, WORD, UntrustedMapping, is_number, preview
 
 KNN_PROTOCOL, KNN_SETTING = "knn-instdisc-v2", (("k", 200), ("temperature", 0.1))  # the page's usual kNN setting
-_MAX_MEASUREMENTS, _MAX_ARGUMENTS = 500, 16
+_MAX_MEASUREMENTS, _MAX_ARGUMENTS, _MAX_SEEDS = 500, 16, 100
 
 
 class Measurement(NamedTuple):
@@ -34,6 +34,7 @@ class Measurement(NamedTuple):
     test_images: int | None
     code: str | None
     date: str | None
+    other_seeds: tuple[float, ...]  # the values of runs of the same recipe with other seeds
 
     @property
     def setting(self) -> tuple[tuple[str, int | float | str | bool], ...]:
@@ -145,7 +146,13 @@ def _measurement(row: UntrustedMapping, where: str) -> Measurement:
         train_images=row.integer("train_images", 0, 10**12) if row.has("train_images") else None,
         test_images=row.integer("test_images", 0, 10**12) if row.has("test_images") else None,
         code=row.text("code") if row.has("code") else None, date=row.text("date") if row.has("date") else None,
+        other_seeds=_other_seeds(row, where),
     )  # fmt: skip
+
+
+def _other_seeds(row: UntrustedMapping, where: str) -> tuple[float, ...]:
+    others = row.sequence("other_seeds", _MAX_SEEDS) if row.has("other_seeds") else []
+    return tuple(UntrustedMapping(other, f"{where}: other_seeds").number("value", 1) for other in others)
 
 
 def _word(key: Any, where: str) -> str:

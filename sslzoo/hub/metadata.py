@@ -63,7 +63,8 @@ def number_entry(number: dict[str, Any]) -> dict[str, Any]:
     """One number of the `sslzoo` block."""
     provenance = {key: number["provenance"].get(key) for key in ("train_images", "test_images", "code", "date")}
     measurement = {key: number[key] for key in ("metric", "value", "when", "protocol", "split", "arguments")}
-    return clean({**measurement, "dataset": source_name(number["dataset"]), **provenance})
+    others = {"other_seeds": number["other_seeds"]} if number.get("other_seeds") else {}
+    return clean({**measurement, "dataset": source_name(number["dataset"]), **provenance, **others})
 
 
 def _eval_result(number: dict[str, Any]) -> EvalResult:

@@ -23,6 +23,7 @@ class Row(NamedTuple):
     train_images: str
     test_images: str
     protocol: str
+    seeds: str = ""  # "87.20 (85.80–89.80)", of the runs with all seeds
 
 
 def metric_label(number: dict[str, Any]) -> str:
@@ -44,7 +45,7 @@ def results_table(numbers: list[dict[str, Any]], recipe: Recipe | None) -> list[
         key = (number["dataset"], number["protocol"], *row)
         row = rows.get(key, row)
         if number["when"] == "last":
-            rows[key] = row._replace(last=format_percent(number["value"]))
+            rows[key] = row._replace(last=format_percent(number["value"]), seeds=_mean_and_range(number))
         else:
             epoch = number["arguments"].get("epoch")
             rows[key] = row._replace(best=format_percent(number["value"]), best_epoch="" if epoch is None else str(epoch + 1))
@@ -99,6 +100,19 @@ def metric_name(metric: str) -> str:
 def format_percent(fraction: float) -> str:
     """ "84.80" for 0.848."""
     return f"{100 * fraction:.2f}"
+
+
+def seeds_of(numbers: list[dict[str, Any]], own: int) -> list[int]:
+    """The seeds of all runs that the numbers are of; [] where they are of one run alone."""
+    others = {other["seed"] for number in numbers for other in number.get("other_seeds", ())}
+    return sorted({own, *others}) if others else []
+
+
+def _mean_and_range(number: dict[str, Any]) -> str:
+    others = [other["value"] for other in number.get("other_seeds", ())]
+    values = [number["value"], *others]
+    low, mean, high = map(format_percent, (min(values), sum(values) / len(values), max(values)))
+    return f"{mean} ({low}–{high})" if others else ""
 
 
 def _short(digest: str | None) -> str:

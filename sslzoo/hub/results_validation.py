@@ -10,12 +10,13 @@ from sslzoo.run import METRICS, RESULTS, WEIGHTS, Run
 
 from .markdown import one_line
 from .results_table import metric_label
-from .validation import UntrustedMapping, is_number, preview
+from .validation import DIGEST, UntrustedMapping, is_number, preview
 
 _COUNTS = ("train_images", "test_images", "test_images_in_train", "skipped", "classes", "seed")
 _TEXTS = ("weights_sha256", "train_split", "train_fingerprint", "test_fingerprint", "code", "date")
 _MAX_NUMBER = 10**15
 _MAX_TEXTS = 10**7
+_MAX_SEEDS = 100
 
 
 def checked_training(run: Run) -> dict[str, Any]:
@@ -68,6 +69,7 @@ def checked_numbers(run: Run) -> list[dict[str, Any]]:
             raise InputError(f"{file}: {label} has 'when': {preview(when)}: must be 'last' or 'best'")
         _check_arguments(number["arguments"], f"{file}: {label}: 'arguments'")
         _check_provenance(number["provenance"], f"{file}: {label}: 'provenance'")
+        _check_other_seeds(number, f"{file}: {label}")
     return numbers
 
 
@@ -114,6 +116,15 @@ def _check_provenance(provenance: dict[str, Any], where: str) -> None:
         _check_text_list(values, "resumed")
     for key in filter(values.has, ("read_as", "preprocessing")):
         values.mapping(key, 100)
+
+
+def _check_other_seeds(number: dict[str, Any], where: str) -> None:
+    if "other_seeds" in number:
+        for other in UntrustedMapping(number, where).sequence("other_seeds", _MAX_SEEDS):
+            values = UntrustedMapping(other, f"{where}: 'other_seeds'")
+            values.integer("seed", 0, 2**63 - 1)
+            values.number("value", 1)
+            values.text("weights_sha256", DIGEST)
 
 
 def _check_text_list(values: UntrustedMapping, key: str) -> None:
