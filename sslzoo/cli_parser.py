@@ -29,8 +29,20 @@ def make_parser() -> argparse.ArgumentParser:
     train.add_argument("--output", type=Path, help="the run folder (default: runs/<name>)")
     train.add_argument("--resume", action="store_true", help="continue from the newest checkpoint in the run folder")
     train.add_argument("--evaluate", action="store_true", help="then measure the recipe's protocols, as `sslzoo evaluate` does")
+    train.add_argument(
+        "--checkpoints-to", metavar="REPOSITORY",
+        help="keep the run so far in this private repository on the Hub, and continue from there where --output holds nothing yet",
+    )  # fmt: skip
+    train.add_argument("--to", metavar="NAMESPACE", help="then publish the run there, as `sslzoo publish` does")
+    train.add_argument("--private", action="store_true", help="into a private repository")
+    _add_jobs(train)
     _add_minutes(train)
     _add_cpu(train)
+
+    jobs = commands.add_parser("jobs", help="list the runs on Hugging Face Jobs, or come back to the log of one")
+    jobs.add_argument("job", nargs="?", help="the id of a job (default: list them)")
+    jobs.add_argument("--namespace", help="default: the token's user")
+    jobs.add_argument("--cancel", action="store_true", help="end the job")
 
     commands.add_parser("methods", help="list the methods with their papers")
     commands.add_parser("encoders", help="list the encoders that have a short name")
@@ -53,6 +65,8 @@ def make_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--image-column")
     evaluate.add_argument("--label-column", help="needed if several columns may hold labels")
     evaluate.add_argument("--json", action="store_true", help="one JSON object a number")
+    evaluate.add_argument("--to", metavar="NAMESPACE", help="of the job with --on-jobs; a model there is published again with the numbers")
+    _add_jobs(evaluate)
     _add_minutes(evaluate)
     _add_cpu(evaluate)
 
@@ -115,6 +129,12 @@ def _add_model_and_data(command: argparse.ArgumentParser) -> None:
 
 def _add_cpu(command: argparse.ArgumentParser) -> None:
     command.add_argument("--cpu", action="store_true", help="do not use an accelerator")
+
+
+def _add_jobs(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--on-jobs", metavar="FLAVOR", help="on Hugging Face Jobs, which cost money, with hardware such as a10g-small")
+    command.add_argument("--timeout", help="after which the job is ended, such as 90m or 1d (default: 4h)")
+    command.add_argument("--dry-run", action="store_true", help="show the job, its price and what is known of its time, and send nothing")
 
 
 def _add_minutes(command: argparse.ArgumentParser) -> None:

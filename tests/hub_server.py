@@ -179,6 +179,7 @@ class HubServer:
         self.repositories: dict[tuple[str, str], Repository] = {}
         self.objects: dict[str, bytes] = {}
         self.log: list[tuple[str, str]] = []  # (method, path as sent, without the query)
+        self.role = "write"  # of all tokens, as the Hub tells it
         self._faults: list[Fault] = []
         self._key = secrets.token_bytes(16)
 
@@ -307,7 +308,7 @@ class HubServer:
             raise Refused(401, "Invalid username or password.")
         user, *organisations = call.account
         named = [{"type": "org", "name": name, "fullname": name, "roleInOrg": "write"} for name in organisations]
-        access = {"type": "access_token", "accessToken": {"displayName": "tests", "role": "write"}}
+        access = {"type": "access_token", "accessToken": {"displayName": "tests", "role": self.role}}
         return Json({"type": "user", "id": user, "name": user, "fullname": user, "orgs": named, "auth": access})
 
     @_route("POST", "/api/repos/create")
@@ -425,6 +426,14 @@ class HubServer:
         if name in call.repository.tags:
             raise Refused(409, f"Tag {name} already exists")
         call.repository.tags[name] = call.repository.at(call.revision).sha
+        return Json({})
+
+    @_route("POST", "/api/{kind}/{name}/super-squash/{revision}", "write")
+    async def _squash(self, call: Call) -> Response:
+        repository = call.repository
+        files = repository.at(call.revision).files
+        del repository.branches[call.revision]
+        repository.commit(call.revision, files, call.account[0], "Super-squash")
         return Json({})
 
     @_route("GET", "/api/{kind}/{name}/refs")

@@ -24,7 +24,8 @@ LEVELS = {
     "run": 4,
     "training": 5, "inference": 5, "export": 5, "hub": 5,
     "reproduce": 5.5, "contact_sheet": 5.5, "similar": 5.7,
-    "explain": 3.2, "cli_parser": 3, "cli_catalogue": 5.8, "cli": 6, "__main__": 7,
+    "explain": 3.2, "cli_parser": 3, "cli_catalogue": 5.8, "jobs": 5.8,
+    "cli_console": 3, "cli_jobs": 5.9, "cli_training": 5.95, "cli": 6, "__main__": 7,
 }  # fmt: skip
 
 UPWARD = {("pretrained_method", "hub")}  # transformers' rule that a model publishes itself, imported when it does

@@ -1,5 +1,6 @@
 from .card import write_card
 from .card_check import check_card
+from .checkpoint_repository import CheckpointRepository
 from .comparison import comparison_table, draw_comparison
 from .entry import KNN_PROTOCOL, KNN_SETTING, Entry, Measurement
 from .importing import import_weights
@@ -12,7 +13,7 @@ from .recipe_list import catalogue
 from .results_table import metric_label
 
 __all__ = [
-    "KNN_PROTOCOL", "KNN_SETTING", "Entry", "ListedModel", "Measurement", "Quarantined", "card_models", "cards_folder", "catalogue",
-    "check_card", "comparison_table", "draw_comparison", "hub_models", "import_weights", "known_checkpoints", "markdown_table",
-    "metric_label", "publish", "publish_all", "publish_method", "read_entries", "write_card",
+    "KNN_PROTOCOL", "KNN_SETTING", "CheckpointRepository", "Entry", "ListedModel", "Measurement", "Quarantined", "card_models",
+    "cards_folder", "catalogue", "check_card", "comparison_table", "draw_comparison", "hub_models", "import_weights",
+    "known_checkpoints", "markdown_table", "metric_label", "publish", "publish_all", "publish_method", "read_entries", "write_card",
 ]  # fmt: skip

@@ -23,26 +23,26 @@ def is_transient(error: Exception) -> bool:
     return not isinstance(error, (ValueError, TypeError, OfflineModeIsEnabled, LocalTokenNotFoundError))
 
 
-def explain(error: Exception) -> str:
-    """What happened and what to do about it, in one line; signed addresses lose their signature."""
+def explain(error: Exception, again: str = "publish again") -> str:
+    """What happened and what to do about it, in one line; signed addresses lose their signature. again: how to repeat what failed."""
     status = status_code(error)
     message = next((text for cause in _causes(error) if (text := getattr(cause, "server_message", None))), None) or first_line(error)
     message = re.sub(r"(https?://[^\s'\"?]+)\?[^\s'\"]*", r"\1", " ".join(message.split())[:300])
     if status == 401 or isinstance(error, LocalTokenNotFoundError):
-        return "there is no token, or the Hub does not accept it (401): sign in with `hf auth login` and publish again"
+        return f"there is no token, or the Hub does not accept it (401): sign in with `hf auth login` and {again}"
     if status == 403:
         return f"the token may not write there (403: {message}): use a token with write access, or a namespace of yours"
     if status == 404:
         return f"the Hub does not find it (404: {message}): check the namespace, and that the token may access it"
     if status is not None:
-        return f"the Hub answered {status} ({message})" + (": publish again later" if is_transient(error) else "")
+        return f"the Hub answered {status} ({message})" + (f": {again} later" if is_transient(error) else "")
     if isinstance(error, OfflineModeIsEnabled):
-        return "HF_HUB_OFFLINE is set: unset it and publish again"
+        return f"HF_HUB_OFFLINE is set: unset it and {again}"
     if "/xet-write-token/" in message:
-        return "this Hub has no Xet storage: set HF_HUB_DISABLE_XET=1 and publish again"
+        return f"this Hub has no Xet storage: set HF_HUB_DISABLE_XET=1 and {again}"
     if isinstance(error, ValueError):
         return f"the Hub's client refuses it ({message})"
-    return f"{type(error).__name__} ({message}): check the connection and publish again, what was uploaded is not sent twice"
+    return f"{type(error).__name__} ({message}): check the connection and {again}, what was uploaded is not sent twice"
 
 
 def suggest_namespace(api: HfApi, namespace: str, error: Exception) -> str:

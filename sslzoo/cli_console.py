@@ -1,0 +1,17 @@
+"""What the commands share on the console: one process of a launch prints, and the libraries' progress bars are hidden."""
+
+import os
+
+
+def is_main_process() -> bool:
+    """From the launcher's environment, as the processes may not be connected yet."""
+    return int(os.environ.get("RANK", 0)) == 0
+
+
+def hide_progress_bars() -> None:
+    """Hides the progress bars of transformers and datasets, which would disturb ours."""
+    import datasets
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
