@@ -16,7 +16,7 @@ _HERE = ("output", "resume", "minutes", "cpu", "checkpoints_to")  # options that
 
 
 def check_job_options(options: argparse.Namespace) -> None:
-    """Raises `InputError` for options of jobs without --on-jobs, and for those of this machine with it."""
+    """Raises `InputError` for options that would do nothing: of jobs without --on-jobs, and of this machine with it."""
     if options.on_jobs is None:
         unused = [name for name in ("dry_run", "timeout") if getattr(options, name)]
         reason = "is of --on-jobs, which names the hardware"
@@ -25,6 +25,10 @@ def check_job_options(options: argparse.Namespace) -> None:
         reason = "is of a run on this machine: leave it out with --on-jobs"
     if unused:
         raise InputError(f"--{unused[0].replace('_', '-')} {reason}")
+    if options.on_jobs is None and options.command == "evaluate" and options.to:
+        raise InputError("--to is of --on-jobs: `sslzoo publish` publishes the numbers of an evaluation on this machine")
+    if options.on_jobs is None and options.command == "train" and options.private and not options.to:
+        raise InputError("--private is of --to, which publishes the run")
 
 
 def train_on_jobs(options: argparse.Namespace, recipe: "Recipe") -> int:

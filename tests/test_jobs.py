@@ -1,5 +1,6 @@
 """Hugging Face Jobs on a Hub on loopback, whose machine runs the command that was sent in a process of its own."""
 
+import io
 import json
 import os
 import re
@@ -8,18 +9,21 @@ import subprocess
 import sys
 import time
 import zipfile
+from types import SimpleNamespace
 
 import pytest
 import yaml
 from cli_client import cli_client
-from jobs_server import JobsServer
+from huggingface_hub import HfApi, JobHardwareInfo
+from jobs_server import HARDWARE, JobsServer
 from small_digits import small_digits
 
 from sslzoo.errors import InputError
-from sslzoo.jobs.access import check_on_hub
+from sslzoo.jobs import access, following, hardware
 from sslzoo.jobs.wheel import build_wheel, constraints, wheel_name
+from sslzoo.recipe import read_recipe
 
-ADA, READER, ORGANISATION = "hf_adas_secret", "hf_readers_secret", "lab"
+ADA = "hf_adas_secret"
 SHORT = ("--set", "epochs=3", "batch_size=256", "checkpoint_every=2", "knn_every=0", "name=short")
 
 
@@ -27,7 +31,7 @@ SHORT = ("--set", "epochs=3", "batch_size=256", "checkpoint_every=2", "knn_every
 def hub(tmp_path_factory):
     folder = tmp_path_factory.mktemp("jobs")
     (folder / "machines").mkdir()
-    with JobsServer({ADA: ("ada", ORGANISATION)}, folder / "machines") as server, cli_client(server, folder / "here", ADA) as client:
+    with JobsServer({ADA: ("ada", "lab")}, folder / "machines") as server, cli_client(server, folder / "here", ADA) as client:
         yield server, client
 
 
@@ -53,7 +57,6 @@ def test_dry_run_shows_the_job_and_sends_nothing(hub):
 
 def test_what_the_machine_cannot_do_is_one_line_before_anything_is_sent(hub, tmp_path):
     server, client = hub
-    server.add("ada/pets", {"README.md": "---\ndataset_info: [1]\n---"}, "datasets")
 
     def error(*arguments, command=("train", "digits/simclr"), flavor="a10g-small"):
         return client.error(*command, *SHORT[: 6 * (command[0] == "train")], *arguments, "--on-jobs", flavor)
@@ -69,17 +72,61 @@ def test_what_the_machine_cannot_do_is_one_line_before_anything_is_sent(hub, tmp
     assert "is not on the Hub" in error(command=("evaluate", str(tmp_path)))
     assert "--on is" in error("--on", small_digits(), command=("evaluate", "ada/short"))
     assert "cannot find ada/short: the Hub does not find it (404" in error(command=("evaluate", "ada/short"))
+    assert "--private is of --to" in client.error("train", "digits/simclr", "--private")
+    assert "--to is of --on-jobs" in client.error("evaluate", "ada/short", "--to", "ada")
     assert "--dry-run is of --on-jobs" in client.error("train", "digits/simclr", "--dry-run")
     assert "has no job job77" in client.error("jobs", "job77")
     assert {method for method, _ in server.log[before:]} <= {"GET"} and not server.jobs
-    plan = client("train", "digits/simclr", "--set", "dataset=ada/pets", "--on-jobs", "cpu-basic", "--dry-run")
-    assert "does not say how many images" in plan_of(plan.out)["work"]
+
+
+def test_number_of_images_is_the_one_on_the_data_sets_card(hub):
+    server, client = hub
+    splits = [{"name": "test", "num_examples": 7}, {"name": "train", "num_examples": 5000}]
+    for info, expected in (([1], "does not say how many images"), ({"splits": splits}, "3 epochs of 5,000 images, 15,000 in all")):
+        server.add("ada/birds", {"README.md": f"---\ndataset_info: {json.dumps(info)}\n---"}, "datasets")
+        plan = client("train", "digits/simclr", "--set", "dataset=ada/birds", "epochs=3", "--on-jobs", "cpu-basic", "--dry-run")
+        assert expected in plan_of(plan.out)["work"]
+
+
+def test_hours_come_from_a_card_of_the_same_training_on_that_gpu_alone(monkeypatch):
+    recipe, gpu = read_recipe("digits/simclr"), JobHardwareInfo(**HARDWARE[1])
+    entry = SimpleNamespace(
+        name="sslzoo/a", method="simclr", encoder="res6", image_size=16, batch_size=128, processes=1, images=1000, epochs=36, seconds=10.0,
+        hardware="NVIDIA A10G",
+    )  # fmt: skip
+    other = SimpleNamespace(**vars(entry) | {"hardware": "NVIDIA A100", "seconds": 100.0})
+    monkeypatch.setattr(hardware, "read_entries", lambda _: ([entry, other], []))
+    assert hardware.estimate(recipe, hardware.Work(3600, 3600), gpu, 2.0).startswith("1.0, so $2.00, at the 3,600 images/s of sslzoo/a on")
+    assert "At 1,000 images/s it would be 3.6 h" in hardware.estimate(read_recipe("digits/dino"), hardware.Work(3600, 3600), gpu, 2.0)
+    assert hardware.estimate(recipe, hardware.Work(None, 3), gpu, 2.0).startswith("unknown")
+
+
+def test_a_lost_answer_does_not_start_a_second_job(hub):
+    server, client = hub
+    count = len(server.jobs)
+    server.cut("POST", "/api/jobs/", answered=True)
+    error = client("evaluate", "facebook/none", "--on-jobs", "cpu-basic")
+    assert error.code == 1 and len(server.jobs) == count  # no such model
+    server.add("eve/model", {"config.json": "{}"})
+    outcome = client("evaluate", "eve/model", "--on-jobs", "cpu-basic")
+    assert outcome.code == 1 and "cannot start the job, look at `sslzoo jobs` first" in outcome.err and len(server.jobs) == count + 1
+
+
+def test_progress_of_the_log_is_a_bar_in_a_terminal(capsys, monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    steps = [f"step {step} of 3,000  loss {loss}  500 images/s  3 min left" for step, loss in (("1,200", 1.234), ("3,000", 1.1))]
+    following._show(["hello", *steps])
+    assert capsys.readouterr().out == "hello\n" and "1200/3000" in terminal.getvalue() and "loss 1.1" in terminal.getvalue()
 
 
 def test_weights_on_this_machine_cannot_be_seen_either(tmp_path):
-    check_on_hub("init_from", "facebook/dinov2-small@0123abc")
+    access.check_on_hub("init_from", "facebook/dinov2-small@0123abc")
     with pytest.raises(InputError, match="init_from is '.*', which a job's machine cannot see"):
-        check_on_hub("init_from", str(tmp_path))
+        access.check_on_hub("init_from", str(tmp_path))
 
 
 @pytest.mark.slow
@@ -160,14 +207,15 @@ def test_wheel_is_whole_and_the_same_each_time(tmp_path):
     assert "torch==" in constraints() and "+" not in constraints()
 
 
-@pytest.mark.parametrize("token", [None, READER])
-def test_without_a_token_that_may_write_nothing_is_sent(token, tmp_path):
-    with JobsServer({READER: "ada"}, tmp_path) as server:
-        server.role = "read"
-        with cli_client(server, tmp_path / "here", token) as client:
-            error = client.error("evaluate", "ada/short", "--on-jobs", "cpu-basic")
-        assert ("may not write in ada" if token else "there is no token: sign in with `hf auth login`") in error
-        assert not [call for call in server.log if call[0] != "GET"]
+def test_without_a_token_that_may_write_nothing_is_sent(hub, monkeypatch):
+    server, client = hub
+    before = len(server.log)
+    monkeypatch.setattr(server, "role", "read")
+    assert "the token may not write in ada" in client.error("train", "digits/simclr", "--on-jobs", "cpu-basic")
+    assert {method for method, _ in server.log[before:]} == {"GET"}
+    monkeypatch.setattr(access, "get_token", lambda: None)
+    with pytest.raises(InputError, match="there is no token: sign in with `hf auth login`"):
+        access.writable_namespace(HfApi(), None)
 
 
 def names(server, repository: str) -> list[str]:

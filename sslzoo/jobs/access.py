@@ -14,10 +14,13 @@ from sslzoo.hub.upload import with_retries
 _Result = TypeVar("_Result")
 
 
-def request(what: str, call: Callable[[], _Result]) -> _Result:
-    """The result of a request to the Hub. what: what cannot be done if it fails, such as "start the job". Raises `PublishError`."""
+def request(what: str, call: Callable[[], _Result], *, once: bool = False) -> _Result:
+    """The result of a request to the Hub. Raises `PublishError`.
+
+    what: what cannot be done if it fails, such as "start the job". once: without retries, for what must not be done twice.
+    """
     try:
-        return with_retries(call)
+        return call() if once else with_retries(call)
     except (InputError, PublishError):
         raise
     except Exception as error:  # the client and its transport raise their own types

@@ -101,7 +101,8 @@ def submit(api: HfApi, job: Specification) -> JobInfo:
     """Uploads the job's files to a private repository and starts the job. Raises `PublishError`."""
     operations = [CommitOperationAdd(f"{job.folder}/{name}", content) for name, content in job.files.items()]
     request(f"upload to {job.inputs}", lambda: _upload(api, job, operations))
-    return request("start the job", lambda: _run(api, job))
+    # A second attempt could start a second job, which costs as much, where only the answer to the first was lost.
+    return request("start the job, look at `sslzoo jobs` first", lambda: _run(api, job), once=True)
 
 
 def _upload(api: HfApi, job: Specification, operations: list[CommitOperationAdd]) -> None:
