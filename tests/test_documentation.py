@@ -178,5 +178,6 @@ def test_a_figure_shows_the_networks_and_states_that_its_method_has(name, figure
     assert ("prototypes" in text) == has_prototypes
     assert ("queue" in text) == ("queue_length" in cls.config_class.hyperparameters())
     svg = figures.draw(name, "a label")
+    assert all(box.count("<tspan") <= 3 for box in re.findall("<text>.*?</text>", svg)), "more lines than a box is high"
     for label in [figure["loss"], *re.findall(r"[^>]+", figure["trained"][0])]:
         assert all(word in svg for word in label.replace("'", "&#x27;").split()), label
