@@ -178,6 +178,7 @@ class HubServer:
         self.page_size = page_size
         self.repositories: dict[tuple[str, str], Repository] = {}
         self.objects: dict[str, bytes] = {}
+        self.collections: dict[str, dict] = {}  # by slug
         self.log: list[tuple[str, str]] = []  # (method, path as sent, without the query)
         self.role = "write"  # of all tokens, as the Hub tells it
         self._faults: list[Fault] = []
@@ -326,6 +327,40 @@ class HubServer:
         attributes = "".join(f"*{suffix} filter=lfs diff=lfs merge=lfs -text\n" for suffix in _LFS_SUFFIXES)
         self.add(name, {".gitattributes": attributes}, kind, body.get("visibility") == "private")
         return Json({"url": url, "name": name, "id": name})
+
+    @_route("POST", "/api/collections")
+    async def _create_collection(self, call: Call) -> Response:
+        body = await call.request.json()
+        title, owner = body["title"], body["namespace"]
+        if owner not in call.account:
+            raise Refused(403 if call.account else 401, f"You don't have the rights to create a collection in {owner}")
+        if not 0 < len(title) <= 60:
+            raise Refused(400, "a title has 1 to 60 characters")
+        slug = f"{owner}/{re.sub('[^a-z0-9]+', '-', title.lower())}-{hashlib.sha1(f'{owner} {title}'.encode()).hexdigest()[:24]}"
+        if slug in self.collections:
+            raise Refused(409, "This collection already exists", slug=slug)
+        fixed = {"lastUpdated": _now(), "position": 0, "theme": "orange", "upvotes": 0, "private": body["private"]}
+        self.collections[slug] = {"slug": slug, "title": title, "owner": {"name": owner}, "items": [], **fixed}
+        return Json(self.collections[slug])
+
+    @_route("POST", "/api/collections/{path}/items")
+    async def _add_item(self, call: Call) -> Response:
+        item = (await call.request.json())["item"]
+        collection = self.collections.get(call.path)
+        if collection is None or (f"{item['type']}s", item["id"]) not in self.repositories:
+            raise Refused(404, "Not found")
+        if collection["owner"]["name"] not in call.account:
+            raise Refused(403, "You don't have the rights to write in this collection")
+        if any(known["id"] == item["id"] and known["type"] == item["type"] for known in collection["items"]):
+            raise Refused(409, "This item is in the collection already")
+        collection["items"].append({"_id": f"{len(collection['items']):024x}", **item, "position": len(collection["items"])})
+        return Json(collection)
+
+    @_route("GET", "/api/collections/{path}")
+    async def _collection(self, call: Call) -> Response:
+        if call.path not in self.collections:
+            raise Refused(404, "Collection not found")
+        return Json(self.collections[call.path])
 
     @_route("PUT", "/api/{kind}/{name}/settings", "write")
     async def _settings(self, call: Call) -> Response:

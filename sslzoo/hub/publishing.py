@@ -18,6 +18,7 @@ from sslzoo.method_files import HEADS
 from sslzoo.run import RECIPE, RESULTS, WEIGHTS, Run
 
 from .card import checked_repo_id, repository_id, write_card
+from .hub_collections import add_to_collections, collection_titles
 from .hub_errors import explain, suggest_namespace
 from .integrity import check_integrity, check_regular_files
 from .pictures import IMAGES_SHOWN
@@ -37,6 +38,8 @@ def publish(
     The repository is created if it does not exist. A run's file that the repository holds and this run lacks is deleted in the same
     commit; other files stay. If nothing changed, there is no commit. Publishing again after any failure is safe: the repository holds
     either the previous version or the whole new one.
+
+    A model that everyone may see is then added to the collections of its data set and its method (see `add_to_collections`).
 
     Pictures of images, and names of images that were left out, are published only of data that anyone may see: the embedded data set,
     and data sets that the Hub shows to visitors without a token, which a dry run takes for granted.
@@ -70,7 +73,10 @@ def publish(
     if dry_run:
         _print_dry_run(run, repository, files, dataset_id is not None and not with_images)
         return f"{api.endpoint}/{repository}"
-    return request(lambda: upload(api, repository, files, private))
+    address = request(lambda: upload(api, repository, files, private))
+    if not is_imported(run):
+        add_to_collections(api, repository, run.recipe)
+    return address
 
 
 def publish_method(method: Method, repository: str, *, private: bool = False, token: str | None = None) -> str:
@@ -139,7 +145,8 @@ def publish_all(
 
 
 def _print_dry_run(run: Run, repository: str, files: dict[str, PublishedFile], visibility_unknown: bool) -> None:
-    print(f"would publish {repository}, {len(files)} files:")
+    titles = "" if is_imported(run) else " and ".join(f"'{title}'" for title in collection_titles(run.recipe))
+    print(f"would publish {repository}, {len(files)} files" + (f", into the collections {titles} if it is public:" if titles else ":"))
     for name, file in files.items():
         condition = ", unless the Hub does not show that data set to everyone" if visibility_unknown and name in IMAGES_SHOWN else ""
         print(f"{file.size:>15,} bytes  {name:32}  {file.reveals}{condition}")
