@@ -20,6 +20,14 @@ SAID = {
     "ada/pictures": "a model, not a data set?",
     "ada/code": "the model_type 'mine', which transformers does not know",
 }
+FINE = {  # what they say of a model that fits, and is not asked as it should be
+    "train digits/simclr --set init_from=ada/fine image_size=30": "image_size 30 is no multiple of it (the nearest: 24 and 32)",
+    "train digits/simclr --set init_from=ada/fine init_license=bsd": "init_license is 'bsd', but the card of ada/fine says 'mit'",
+    "train digits/simclr --set init_from=ada/fine encoder=res6": "not the encoder 'res6': leave `encoder` out",
+    "train digits/seed --set teacher=ada/fine teacher_size=30": "teacher_size is 30",
+    "train digits/seed --set teacher=ada/fine teacher_license=bsd": "teacher_license is 'bsd', but the card of ada/fine says 'mit'",
+    "evaluate ada/fine": "names a data set: choose one with --on",
+}
 PROGRAM = """
 import contextlib, io, json, os, sys
 from sslzoo.cli import main
@@ -28,6 +36,7 @@ said = {}
 for name in NAMES:
     commands = {
         "train": ["train", "digits/simclr", "--set", f"init_from={name}", "epochs=1"],
+        "teacher": ["train", "digits/seed", "--set", f"teacher={name}", "epochs=1"],
         "encoder": ["train", "digits/simclr", "--set", f"encoder={name}", "epochs=1"],
         "evaluate": ["evaluate", name, "--on", "digits"],
         "embed": ["embed", name, "digits", "--output", "features.parquet"],
@@ -40,6 +49,10 @@ for name in NAMES:
         with contextlib.redirect_stderr(io.StringIO()) as stream:
             code = main([*arguments, *["--cpu"] * (command != "export")])
         said[f"{name} {command}"] = [code, stream.getvalue()]
+for line in LINES:
+    with contextlib.redirect_stderr(io.StringIO()) as stream:
+        code = main([*line.split(), "--cpu"])
+    said[line] = [code, stream.getvalue()]
 print(json.dumps(said))
 """
 
@@ -52,7 +65,7 @@ def test_each_command_says_what_is_wrong_in_one_line(tmp_path):
     to_plain(random_encoder("dinov2")).save_pretrained(fine)
     for folder in (text, fine):
         Preprocessing(SIZE, SIZE).write(folder)
-    files = {file.name: file.read_bytes() for file in fine.iterdir()}
+    files = {file.name: file.read_bytes() for file in fine.iterdir()} | {"README.md": b"---\nlicense: mit\n---\n"}
     with HubServer({"hf_bob": "bob"}) as server:
         server.add("ada/text", {file.name: file.read_bytes() for file in text.iterdir()})
         for name in ("ada/fine", "ada/gated"):
@@ -61,14 +74,14 @@ def test_each_command_says_what_is_wrong_in_one_line(tmp_path):
         server.add("ada/pickle", {**{name: data for name, data in files.items() if name.endswith("json")}, "pytorch_model.bin": b"x"})
         server.add("ada/code", {**files, "config.json": '{"model_type": "mine", "auto_map": {"AutoModel": "mine.Mine"}}'})
         server.add("ada/pictures", {"README.md": "text"}, kind="datasets")
-        done = server.run_python(PROGRAM.replace("NAMES", str([*SAID])), tmp_path, "hf_bob")
+        done = server.run_python(PROGRAM.replace("NAMES", str([*SAID])).replace("LINES", str([*FINE])), tmp_path, "hf_bob")
     assert done.returncode == 0, done.stderr[-3000:]
     said = json.loads(done.stdout.splitlines()[-1])
     assert not {"similar", "features.parquet", "encoder.onnx", "runs"} & {file.name for file in tmp_path.iterdir()}
     wrong = {}
     for what, (code, lines) in said.items():
-        name, command = what.split()
-        expected = "'bert'" if command == "encoder" and name == "ada/text" else SAID[name]
+        name, command, *_ = what.split()
+        expected = FINE[what] if what in FINE else "'bert'" if command == "encoder" and name == "ada/text" else SAID[name]
         if code != 2 or len(lines.splitlines()) != 1 or not lines.startswith("error: ") or expected not in lines:
             wrong[what] = (code, lines)
     assert not wrong, json.dumps(wrong, indent=1)

@@ -1,8 +1,6 @@
 """Training that starts from published weights: what the recipe pins, what the run starts from, and what its card says."""
 
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -183,12 +181,13 @@ class TestStart:
 
     def test_another_licence_than_that_of_the_weights_is_refused(self, base, tmp_path):
         write_recipe(recipe_from(base), tmp_path / "recipe.yaml")
-        for other in (read_recipe(tmp_path / "recipe.yaml", {"init_license": "apache-2.0"}), recipe_from(base, init_license="apache-2.0")):
-            refused(lambda other=other: with_weights(other), "init_license is 'apache-2.0'", f"the card of {base} says 'mit'")
-        with_weights(recipe_from(base, init_license="mit"))
+        pinned = read_recipe(tmp_path / "recipe.yaml", {"init_license": "apache-2.0"})
+        for call in (lambda: recipe_from(base, init_license="apache-2.0"), lambda: with_weights(pinned)):
+            refused(call, "init_license is 'apache-2.0'", f"the card of {base} says 'mit'")
+        assert recipe_from(base, init_license="mit") == recipe_from(base)
         bare = shutil.copytree(base, tmp_path / "bare", ignore=shutil.ignore_patterns("README.md"))
         with_weights(recipe_from(bare))
-        refused(lambda: with_weights(recipe_from(bare, init_license="mit")), "init_license is 'mit'", f"{bare} names no licence")
+        refused(lambda: recipe_from(bare, init_license="mit"), "init_license is 'mit'", f"{bare} names no licence")
 
     def test_learning_rates(self, base):
         factors = {"encoder_lr_factor": 0.1, "layer_decay": 0.5, "patch_lr_factor": 0.2}
@@ -277,12 +276,15 @@ from sslzoo.hub import publish
 api = HfApi()
 api.create_repo("ada/tiny")
 api.upload_folder(repo_id="ada/tiny", folder_path=sys.argv[1] if len(sys.argv) > 1 else os.environ["BASE"])
-for start, output in (("ada/tiny", "first"), ("ada/simclr-from-tiny-digits", "second")):
+for output, recipe, *changes in (
+    ("first", "digits/simclr", "init_from=ada/tiny", "encoder_lr_factor=0.02"),
+    ("second", "digits/simclr", "init_from=ada/simclr-from-tiny-digits", "encoder_lr_factor=0.02"),
+    ("taught", "digits/simreg", "teacher=ada/simclr-from-tiny-digits", "encoder=vit-xs4"),
+):
     folder = os.path.join(os.environ["HF_HOME"], output)
-    changes = [f"init_from={start}", "epochs=1", "encoder_lr_factor=0.02"]
-    code = main(["train", "digits/simclr", "--cpu", "--output", folder, "--set", *changes])
+    code = main(["train", recipe, "--cpu", "--output", folder, "--set", "epochs=1", *changes])
     assert code == 0, code
-    publish(folder, "ada")
+    print(publish(folder, "ada"))
 print(api.model_info("ada/simclr-from-tiny-digits").sha)
 os._exit(0)
 """
@@ -292,23 +294,29 @@ PLAIN = """
 import sys
 sys.modules["sslzoo"] = None  # cannot be imported
 from transformers import AutoModel
-model, report = AutoModel.from_pretrained(sys.argv[1], output_loading_info=True)
-print(type(model).__name__, sum(map(len, report.values())))
+for name in NAMES:
+    model, report = AutoModel.from_pretrained(name, output_loading_info=True)
+    print(type(model).__name__, sum(map(len, report.values())))
 """
 
 
 @pytest.mark.slow
-def test_continues_from_the_hub_and_from_what_that_published(base, tmp_path, monkeypatch):
+def test_continues_from_the_hub_and_learns_from_what_that_published(base, tmp_path, monkeypatch):
+    """By their ids on the Hub, and transformers alone loads from there what came of it."""
     monkeypatch.setenv("BASE", str(base))
     with HubServer({"hf_ada": "ada"}) as server:
         done = server.run_python(ROUND, tmp_path, "hf_ada")
         assert done.returncode == 0, done.stderr[-3000:]
-        sha = done.stdout.splitlines()[-1]
-    (second,) = tmp_path.rglob("second/recipe.yaml")
-    recipe = load_recipe(second)
-    assert recipe.init_from == f"ada/simclr-from-tiny-digits@{sha}" and recipe.init_license == "mit"
-    assert recipe.name == "simclr-from-simclr-from-tiny-digits-digits" and recipe.mean == MEAN
-    card = (second.parent / "README.md").read_text()
+        *printed, sha = done.stdout.splitlines()
+        names = [line.removeprefix(f"{server.url}/") for line in printed if line.startswith(server.url)]
+        loaded = server.run_python(PLAIN.replace("NAMES", str(names)), tmp_path)
+        assert loaded.stdout.splitlines() == ["Dinov2Model 0", "Dinov2Model 0", "ViTModel 0"], loaded.stderr[-3000:]
+    second, taught = (load_recipe(tmp_path / run / "recipe.yaml") for run in ("second", "taught"))
+    assert second.init_from == taught.teacher == f"ada/simclr-from-tiny-digits@{sha}"
+    assert second.init_license == taught.teacher_license == "mit" and second.mean == taught.teacher_mean == MEAN
+    assert names == [f"ada/{name}" for name in ("simclr-from-tiny-digits", second.name, taught.name)]
+    assert second.name == "simclr-from-simclr-from-tiny-digits-digits" and "-by-simclr-from-tiny-digits" in taught.name
+    card = (tmp_path / "second" / "README.md").read_text()
     assert "base_model: ada/simclr-from-tiny-digits" in card and "base_model_relation: finetune" in card
-    loaded = subprocess.run([sys.executable, "-c", PLAIN, second.parent], capture_output=True, text=True, check=True)
-    assert loaded.stdout.strip() == "Dinov2Model 0"
+    card = (tmp_path / "taught" / "README.md").read_text()
+    assert f"ada/simclr-from-tiny-digits@{sha}" in card and "license: mit" in card and "base_model" not in card

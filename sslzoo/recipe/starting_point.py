@@ -66,11 +66,11 @@ def resolve_encoder(values: dict[str, Any], given: Iterable[str], earlier: dict[
     if not isinstance(size, int) or "init_sha256" in chosen:
         return {}
     if isinstance(source, str):
-        return _known(source, chosen, earlier) or _from_weights(source, encoder, size, channels) | _stated(chosen)
+        return _known(source, chosen, earlier) or _from_weights(source, chosen, size, channels) | _chosen_normalization(chosen)
     if isinstance(encoder, str) and encoder not in ENCODERS and ("/" in encoder or Path(encoder).expanduser().is_dir()):
         folder, pinned = locate(encoder)
         config = _fitted(_image_half(from_description(read_config(folder))), size)
-        return {"encoder": describe(config, _name(pinned)), **normalization_of(folder, channels)} | _stated(chosen)
+        return {"encoder": describe(config, _name(pinned)), **normalization_of(folder, channels)} | _chosen_normalization(chosen)
     return {}
 
 
@@ -83,25 +83,29 @@ def pinned_folder(key: str, source: str, sha256: str, license: str | None) -> Pa
     if _COMMIT.fullmatch(commit):
         with suppress(InputError):
             folder = model_folder(name, revision=commit, local_files_only=True)
-            if weights_digest(folder) == sha256 and _is_licensed(folder, license):
+            if weights_digest(folder) == sha256:
+                check_license(key, source, license, folder)
                 return folder
     folder, _ = locate(source)
     found = weights_digest(folder)
     if found != sha256:
         raise InputError(f"{key} {source}: its weights have changed, their SHA-256 is {found[:12]}... and not {sha256[:12]}...")
-    if not _is_licensed(folder, license):
-        own, name = license_of(folder), LICENSES[key]
-        found = f"the card of {source} says '{own}'" if own else f"{source} names no licence (a card, README.md, would)"
-        raise InputError(f"{name} is '{license}', but {found}: what is trained from it keeps its licence, so leave {name} out")
+    check_license(key, source, license, folder)
     return folder
 
 
-def _is_licensed(folder: Path, license: str | None) -> bool:
-    return (license_of(folder) or UNKNOWN_LICENSE) == (license or UNKNOWN_LICENSE)
+def check_license(key: str, source: str, license: str | None, folder: Path) -> None:
+    """Raises `InputError` if the recipe gives the weights of its `key`, which are in `folder`, another licence than their card does."""
+    own, name = license_of(folder), LICENSES[key]
+    if (own or UNKNOWN_LICENSE) != (license or UNKNOWN_LICENSE):
+        found = f"the card of {source} says '{own}'" if own else f"{source} names no licence (a card, README.md, would)"
+        raise InputError(f"{name} is '{license}', but {found}: what is trained from it keeps its licence, so leave {name} out")
 
 
-def _from_weights(source: str, encoder: Any, size: int, channels: int) -> dict[str, Any]:
-    folder, pinned = locate(source)
+def _from_weights(source: str, chosen: dict[str, Any], size: int, channels: int) -> dict[str, Any]:
+    encoder, (folder, pinned) = chosen.get("encoder"), locate(source)
+    if "init_license" in chosen:
+        check_license("init_from", source, chosen["init_license"], folder)
     plain = load_pretrained(folder)
     config = fit_image_size(plain, size).config
     if config.num_channels not in (3, channels):
@@ -202,9 +206,8 @@ def normalization_of(folder: Path, channels: int) -> dict[str, Any]:
     return {"mean": list(mean), "std": list(std)}
 
 
-def _stated(chosen: dict[str, Any]) -> dict[str, Any]:
-    """What somebody may say about the weights; `pinned_folder` holds the licence against their card."""
-    return {key: chosen[key] for key in ("mean", "std", "init_license") if key in chosen}
+def _chosen_normalization(chosen: dict[str, Any]) -> dict[str, Any]:
+    return {key: chosen[key] for key in ("mean", "std") if key in chosen}
 
 
 def license_of(folder: Path) -> str | None:

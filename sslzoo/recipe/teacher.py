@@ -14,7 +14,7 @@ from sslzoo.methods import method_class, method_names
 from sslzoo.parts.distillation import DistillationMixin, FrozenTeacher
 
 from .schema import Recipe
-from .starting_point import is_pinned, license_of, locate, normalization_of, pinned_folder
+from .starting_point import check_license, is_pinned, license_of, locate, normalization_of, pinned_folder
 
 _KEYS = ("teacher", "teacher_sha256", "teacher_license", "teacher_mean", "teacher_std", "teacher_size", "teacher_dim")
 
@@ -68,6 +68,8 @@ def _resolve(values: dict[str, Any], earlier: dict[str, Any] | None) -> dict[str
     if earlier is not None and earlier.get("teacher_sha256") and is_pinned(source, earlier.get("teacher")):
         return {key: earlier[key] for key in _KEYS if key in earlier} | chosen
     folder, pinned = locate(source)
+    if "teacher_license" in chosen:
+        check_license("teacher", source, chosen["teacher_license"], folder)
     encoder = load_pretrained(folder)
     normalization = {f"teacher_{key}": value for key, value in normalization_of(folder, 3).items()}
     return {

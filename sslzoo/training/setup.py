@@ -66,13 +66,13 @@ def compiles(recipe: Recipe) -> bool:
 def load_starting_weights(method: Method, recipe: Recipe) -> None:
     """Gives the encoders the weights that the recipe starts from, if it names any. Raises `InputError`."""
     if recipe.init_from is not None:
+        folder = pinned_folder("init_from", recipe.init_from, recipe.init_sha256, recipe.init_license)
         peak = peak_lr(recipe.lr, recipe.lr_scaling, recipe.batch_size) * recipe.encoder_lr_factor
         if peak > _HIGHEST_CONTINUED_LR[recipe.optimizer] and rank() == 0:
             _log.warning(
                 "the encoder's learning rate is %g at its peak, one for training from scratch, which soon overwrites what was learned: "
                 "encoder_lr_factor=%g is usual for continued pretraining", peak, _HIGHEST_CONTINUED_LR[recipe.optimizer] / peak,
             )  # fmt: skip
-        folder = pinned_folder("init_from", recipe.init_from, recipe.init_sha256, recipe.init_license)
         encoder = fit_channels(load_pretrained(folder), recipe.channels)
         method.init_encoders(fit_image_size(encoder, recipe.image_size))
 
