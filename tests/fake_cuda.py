@@ -11,7 +11,7 @@ import traceback
 from pathlib import Path
 
 import torch
-from test_contract import BATCH, LATE, SIZE, build, optimizer_of
+from test_contract import BATCH, LATE, SIZE, build_shallow, optimizer_of
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
@@ -114,7 +114,7 @@ def on_device(values: object) -> None:
 
 def step(name: str) -> None:
     """One step in bf16 and then the neighbours of all images. Raises whatever is wrong."""
-    method = build(name)
+    method = build_shallow(name)
     with FakeTensorMode():
         method, data = to_device(method), images()
         renderer = Renderer(list(method_class(name).views(SIZE).values()), 0)

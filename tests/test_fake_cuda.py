@@ -24,20 +24,13 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module")
-def errors(tmp_path_factory):
-    """Of each method, None where its step went through."""
-    command = [sys.executable, HERE / "fake_cuda.py", tmp_path_factory.mktemp("device") / "fake_cuda.so", *method_names()]
+def test_every_methods_step_and_neighbours_and_what_the_device_refuses(tmp_path):
+    """One test: a fixture that many tests share would be made once in each of pytest's workers, and it takes a minute."""
+    command = [sys.executable, HERE / "fake_cuda.py", tmp_path / "fake_cuda.so", *method_names()]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     ended = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert ended.returncode == 0, ended.stderr
-    return json.loads(ended.stdout.splitlines()[-1])
-
-
-def test_the_device_refuses_what_cuda_would(errors):
-    assert errors["refusals"] is None, errors["refusals"]
-
-
-@pytest.mark.parametrize("name", method_names())
-def test_step_and_neighbours(errors, name):
-    assert errors[name] is None, errors[name]
+    errors = json.loads(ended.stdout.splitlines()[-1])
+    assert errors.keys() == {"refusals", *method_names()}
+    wrong = [f"{name}: {error}" for name, error in errors.items() if error is not None]
+    assert not wrong, "\n".join(wrong)
