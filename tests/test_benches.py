@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from small_digits import small_digits
 from torch import nn
 
 from sslzoo.run import Run
 
+KNN = "knn_top1 k=20 T=0.1"
 BENCHES = Path(__file__).parents[1] / "benches"
 
 
@@ -65,6 +67,23 @@ def test_continued_pretraining_is_compared_with_training_from_scratch(monkeypatc
     runs = {name: Run(tmp_path / name) for name in ("first", "continued-0", "scratch-0")}
     assert runs["continued-0"].recipe.init_sha256 == runs["first"].weights_sha256 and runs["scratch-0"].recipe.init_from is None
     assert len({run.results()["training"]["steps"] for run in runs.values()}) == 1
+
+
+@pytest.mark.slow
+def test_a_table_of_methods_has_the_numbers_of_their_runs(monkeypatch, capsys, tmp_path):
+    changes = ("--set", f"dataset={small_digits()}", "epochs=1", "batch_size=16", "warmup_epochs=0", "knn_every=1")
+    arguments = ("digits/dcl*", "digits/seed", "--seeds", 0, 1, "--cpu", "--output", tmp_path, *changes)
+    out = bench("methods", *arguments, monkeypatch=monkeypatch, capsys=capsys).splitlines()
+    assert len(out) == 4, "digits/seed has no teacher"
+    rows = {cells[0]: cells for cells in ([cell.strip() for cell in line.strip("|").split("|")] for line in out[2:])}
+    for name in ("digits/dcl", "digits/dclw"):
+        runs = [Run(tmp_path / f"{name.replace('/', '-')}-{seed}") for seed in (0, 1)]
+        curves = [[100 * line[KNN] for line in run.metrics() if KNN in line] for run in runs]
+        first, last = ([curve[place] for curve in curves] for place in (0, -1))
+        assert rows[name][1:3] == ["res6", "85 x 1"] and rows[name][-1] == "2"
+        assert rows[name][4:6] == [f"{sum(v) / 2:.1f} ({min(v):.1f} to {max(v):.1f})" for v in (first, last)]
+    means = [float(line.split("|")[6].split()[0]) for line in out[2:]]
+    assert means == sorted(means, reverse=True)
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux tells the peak of a part of a process")
