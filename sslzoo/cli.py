@@ -105,11 +105,19 @@ def _embed(options: argparse.Namespace) -> None:
     from sslzoo.inference import embed
 
     hide_progress_bars()
+    if options.push:
+        from sslzoo.hub import check_may_be_published
+
+        check_may_be_published(options.data, options.push, options.of_private_data)
     count = embed(
         options.model, options.data, options.output, split=options.split, image_column=options.image_column,
         label_column=options.label_column, patches=options.patches, cpu=options.cpu,
     )  # fmt: skip
     print(f"{options.output}: {count} rows")
+    if options.push:
+        from sslzoo.hub import publish_features
+
+        print(publish_features(options.output, options.push, options.model, options.data, options.split, private=options.private))
 
 
 def _similar(options: argparse.Namespace) -> None:

@@ -106,6 +106,9 @@ def make_parser() -> argparse.ArgumentParser:
     _add_model_and_data(embed)
     embed.add_argument("--output", type=Path, required=True, metavar="FILE.parquet")
     embed.add_argument("--patches", action="store_true", help="one vector for each patch, in place of one for each image")
+    embed.add_argument("--push", metavar="NAMESPACE/NAME", help="also upload the file and a card as a data set on the Hub")
+    embed.add_argument("--private", action="store_true", help="create a private data set")
+    embed.add_argument("--of-private-data", action="store_true", help="push features, labels and names even if the data may be private")
     _add_cpu(embed)
 
     similar = commands.add_parser("similar", help="find near duplicates in a folder, or what is most similar to an image")

@@ -3,6 +3,7 @@ from .card_check import check_card
 from .checkpoint_repository import CheckpointRepository
 from .comparison import comparison_table, draw_comparison
 from .entry import KNN_PROTOCOL, KNN_SETTING, Entry, Measurement
+from .features_dataset import check_may_be_published, publish_features
 from .importing import import_weights
 from .leaderboard import Quarantined, read_entries
 from .leaderboard_table import markdown_table
@@ -14,6 +15,7 @@ from .results_table import metric_label
 
 __all__ = [
     "KNN_PROTOCOL", "KNN_SETTING", "CheckpointRepository", "Entry", "ListedModel", "Measurement", "Quarantined", "card_models",
-    "cards_folder", "catalogue", "check_card", "comparison_table", "draw_comparison", "hub_models", "import_weights",
-    "known_checkpoints", "markdown_table", "metric_label", "publish", "publish_all", "publish_method", "read_entries", "write_card",
+    "cards_folder", "catalogue", "check_card", "check_may_be_published", "comparison_table", "draw_comparison", "hub_models",
+    "import_weights", "known_checkpoints", "markdown_table", "metric_label", "publish", "publish_all", "publish_features",
+    "publish_method", "read_entries", "write_card",
 ]  # fmt: skip
