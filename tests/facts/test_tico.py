@@ -203,4 +203,4 @@ def test_encoder_is_the_students():
 
 @pytest.mark.slow
 def test_training_beats_the_untrained_encoder(tmp_path):
-    assert gain("digits/tico", tmp_path / "run", epochs=1, batch_size=32, warmup_epochs=0) > 0.1
+    assert gain("digits/tico", tmp_path / "run", epochs=1, batch_size=32, warmup_epochs=0) > 0.06  # three seeds: 0.08 to 0.13
