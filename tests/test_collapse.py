@@ -71,7 +71,7 @@ def test_a_run_logs_the_metrics_and_warns_once_of_a_collapse(tmp_path, capsys, m
     train(recipe, tmp_path / "collapsed", cpu=True)
     said = capsys.readouterr().err
     assert said.count("has likely collapsed") == 1
-    assert f"{recipe.name} has likely collapsed by step 2: all images get nearly the same features" in said
+    assert f"{recipe.name} has likely collapsed by step 4: all images get nearly the same features" in said
 
 
 def test_a_resumed_run_compares_with_its_first_line(tmp_path, capsys, monkeypatch):

@@ -135,7 +135,10 @@ class Logs:
         return dict(zip(values, means.tolist(), strict=True))
 
     def _warn_of_collapse(self, values: dict[str, float], step: int) -> None:
-        """Warns once if the published encoder has likely collapsed."""
+        """Warns once if the published encoder has likely collapsed.
+
+        Not at the first measurement: with LayerScale's 1e-5 all images have nearly the same features at the start.
+        """
         if not self.accelerator.is_main_process:
             return
         if self._at_start is None:
@@ -144,7 +147,7 @@ class Logs:
             except InputError:  # nothing was logged yet, or it cannot be read
                 self._at_start = values
         self.collapse = collapse_warning(values, self._at_start)
-        if self.collapse and "collapse" not in self._warned:
+        if self.collapse and values is not self._at_start and "collapse" not in self._warned:
             self._warned.add("collapse")
             tqdm.write(f"warning: {self.recipe.name} has likely collapsed by step {step}: {self.collapse}", file=sys.stderr)
 

@@ -324,6 +324,10 @@ def test_heads_are_clipped_and_frozen_by_themselves_and_layers_have_their_rates(
         gradients = [parameter.grad for parameter in part.parameters() if parameter.grad is not None]
         assert torch.stack([gradient.norm() for gradient in gradients]).norm().item() == pytest.approx(3.0, rel=1e-4)
     groups = {id(parameter): group for group in optimizer.param_groups for parameter in group["params"]}
+    networks = [
+        {groups[id(parameter)]["network"] for parameter in part.parameters() if id(parameter) in groups} for part in model.student.values()
+    ]
+    assert [len(names) for names in networks] == [1, 1, 1] and len(set.union(*networks)) == 3
     backbone = model.student["backbone"]
     blocks = [layer.mlp.fc1.weight for layer in backbone.encoder.layer]
     factors = [groups[id(parameter)]["lr_factor"] for parameter in (
