@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from familiarity import Familiarity
 from huggingface_hub import HfApi
+from inspection import Inspection, Map, Neighbour
 from lru_cache import LRUCache
 from model_checks import MODEL_FILES, checked_preprocessing
 from model_files import fetch
@@ -28,27 +30,13 @@ _BANK_SIZE, _LARGE_IMAGE_BANK_SIZE = 400, 120  # images; fewer above 64 px, wher
 _NEAREST = 8
 
 
-class Neighbour(NamedTuple):
-    picture: Image.Image
-    label: str  # the class's name, "" if there is none
-    cosine: float
-
-
-class Inspection(NamedTuple):
-    """What an encoder makes of an image. maps: title and picture. about: where the neighbours come from, or why there are none."""
-
-    given: Image.Image  # to the encoder
-    maps: list[tuple[str, Image.Image]]
-    neighbours: list[Neighbour]
-    about: str
-
-
 class Bank(NamedTuple):
     """Training images among which the nearest neighbours are found."""
 
     pictures: list[Image.Image]
     labels: list[str]
     features: Tensor  # (n, width)
+    familiarity: Familiarity
     about: str
 
 
@@ -73,17 +61,21 @@ class Inspector:
         with torch.no_grad():
             query = features(encoder, inputs)
         maps = feature_map(encoder, inputs)
-        pictures = [("Features, three principal components as colours", enlarge(to_picture(pca_map(maps)[0]), given.size))]
+        pictures = [Map("Features, three principal components as colours", enlarge(to_picture(pca_map(maps)[0]), given.size))]
         try:
             attention = class_attention(encoder, inputs)[0].mean(dim=0)
-            pictures.append(("Attention of the class token, mean of the last layer's heads", heat_map(attention, given)))
+            low, high = (f"{100 * value:.2g} %" for value in attention.aminmax())
+            title = "Attention of the class token to each patch, mean of the last layer's heads"
+            pictures.append(Map(title, heat_map(attention, given), low, high))
         except InputError:  # no class token, or no attention
-            pictures.append(("Length of the features", heat_map(maps[0].norm(dim=-1), given)))
+            lengths = maps[0].norm(dim=-1)
+            pictures.append(Map("Length of the features", heat_map(lengths, given), *(f"{value:.3g}" for value in lengths.aminmax())))
         if isinstance(bank, str):
-            return Inspection(given, pictures, [], bank)
-        cosines, rows = (found[0].tolist() for found in nearest(query, bank.features, min(_NEAREST, len(bank.pictures))))
-        neighbours = [Neighbour(bank.pictures[row], bank.labels[row], cosine) for cosine, row in zip(cosines, rows, strict=True)]
-        return Inspection(given, pictures, neighbours, bank.about)
+            return Inspection(given, pictures, [], bank, "")
+        cosines, rows = (found[0] for found in nearest(query, bank.features, len(bank.pictures)))
+        closest = zip(cosines[:_NEAREST].tolist(), rows[:_NEAREST].tolist(), strict=True)
+        neighbours = [Neighbour(bank.pictures[row], bank.labels[row], cosine) for cosine, row in closest]
+        return Inspection(given, pictures, neighbours, bank.about, bank.familiarity.warning(cosines))
 
     def _load(self, entry: Entry) -> LoadedModel:
         with tempfile.TemporaryDirectory() as temporary:  # so that downloaded models do not fill the disk
@@ -131,4 +123,5 @@ class Inspector:
         names, labels = images.label_names, [-1] * len(rows) if images.labels is None else images.labels[rows].tolist()
         class_names = ["" if label < 0 else names[label] if names else f"class {label}" for label in labels]
         about = f"{len(rows)} of the {len(images):,} training images of {recipe.dataset}"
-        return Bank(pictures, class_names, torch.cat(bank_features), about)
+        found = torch.cat(bank_features)
+        return Bank(pictures, class_names, found, Familiarity.of(found), about)

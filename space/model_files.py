@@ -5,11 +5,14 @@ from pathlib import Path
 
 from figures import Curve, read_curves
 from huggingface_hub import HfApi, hf_hub_download
+from PIL import Image
+from uploads import open_upload
 
 from sslzoo.errors import InputError, first_line
 from sslzoo.hub import Entry
 
-_MAX_CURVES_SIZE = 20_000_000  # bytes
+_MAX_CURVES_SIZE, _MAX_PICTURE_SIZE = 20_000_000, 5_000_000  # bytes
+_NEIGHBOURS = "neighbours.png"
 
 
 def fetch(entry: Entry, names: tuple[str, ...], max_size: int, folder: Path) -> Path:
@@ -47,3 +50,8 @@ def fetch_curves(entry: Entry) -> dict[str, Curve]:
         file = fetch(entry, ("metrics.jsonl",), _MAX_CURVES_SIZE, Path(folder)) / "metrics.jsonl"
         with open(file, encoding="utf-8", errors="replace") as lines:
             return read_curves(lines)
+
+
+def fetch_neighbours(entry: Entry, folder: Path) -> Image.Image:
+    """The card's picture of test images and their nearest neighbours. Raises `InputError`."""
+    return open_upload(str(fetch(entry, (_NEIGHBOURS,), _MAX_PICTURE_SIZE, folder) / _NEIGHBOURS), max_side=2048)

@@ -1,12 +1,16 @@
-"""The leaderboard as headings and rows: one column per comparable measurement, one row per model and split."""
+"""The leaderboard as tables, one for each data set: rows that are ranked together are measured on the same images."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from sslzoo.evaluation import PROTOCOLS
 from sslzoo.hub import KNN_PROTOCOL, KNN_SETTING, Entry, Measurement
 
 _METRICS = {"knn_top1": "kNN", "linear_top1": "Linear", "finetune_top1": "Fine-tuned"}
+# Those of `sslzoo.evaluation.PROTOCOLS`, whose import would import torch: the first page would wait for it.
+_PROTOCOLS = (
+    "knn-instdisc-v2", "knn-instdisc-bf16-v2", "knn-instdisc-fp16-v2", "linear-features-v1", "linear-simclr-v1", "linear-mae-v1",
+    "finetune-simclr-v1", "finetune-mae-v1",
+)  # fmt: skip
 
 
 class Column(NamedTuple):
@@ -17,10 +21,54 @@ class Column(NamedTuple):
     setting: tuple
 
 
-def columns(entries: Iterable[Entry]) -> list[Column]:
+class Row(NamedTuple):
+    """A model on one data set. values: in percent, one for each column of the table. reference: of the first column, in percent."""
+
+    entry: Entry
+    values: list[float | None]
+    reference: float | None
+
+    @property
+    def difference(self) -> float | None:
+        """Ours above the reference, in percentage points."""
+        return None if self.reference is None or not self.values or self.values[0] is None else self.values[0] - self.reference
+
+
+class Table(NamedTuple):
+    """The models of one data set and split, the best in the first column first."""
+
+    benchmark: str
+    columns: list[Column]
+    rows: list[Row]
+
+
+def make_tables(rows: list[tuple[Entry, str]]) -> list[Table]:
+    """Of entries and splits, as `filter_rows` gives them. Data sets with references come first, then those with the most models."""
+    groups: dict[str, list[tuple[Entry, str]]] = {}
+    for entry, split in rows:
+        groups.setdefault(benchmark(entry, split), []).append((entry, split))
+    tables = [_table(name, group) for name, group in groups.items()]
+    return sorted(tables, key=lambda table: (all(row.reference is None for row in table.rows), -len(table.rows), table.benchmark))
+
+
+def _table(name: str, group: list[tuple[Entry, str]]) -> Table:
+    shown = columns(group)
+    rows = []
+    for entry, split in group:
+        reference = entry.reference.get(shown[0].metric) if shown else None
+        values = [percentage(entry, column, split) for column in shown]
+        rows.append(Row(entry, values, None if reference is None else 100 * reference))
+    if shown:
+        rows.sort(key=lambda row: -1 if row.values[0] is None else row.values[0], reverse=True)
+    return Table(name, shown, rows)
+
+
+def columns(group: Iterable[tuple[Entry, str]]) -> list[Column]:
     """One for every protocol and setting that occurs, if this version of sslzoo knows the protocol; kNN only in the page's setting."""
-    found = {Column(one.metric, one.protocol, one.setting) for entry in entries for one in entry.comparable}
-    known = (column for column in found if column.metric in _METRICS and column.protocol in PROTOCOLS)
+    found = {
+        Column(one.metric, one.protocol, one.setting) for entry, split in group for one in entry.comparable if one.split == split
+    }  # fmt: skip
+    known = (column for column in found if column.metric in _METRICS and column.protocol in _PROTOCOLS)
     kept = (column for column in known if column.protocol != KNN_PROTOCOL or column.setting == KNN_SETTING)
     return sorted(kept, key=lambda column: (list(_METRICS).index(column.metric), column.protocol, setting_name(column.setting)))
 
@@ -33,7 +81,7 @@ def heading(column: Column, all_columns: list[Column]) -> str:
 
 
 def benchmark(entry: Entry, split: str) -> str:
-    """The data set of a row, with its split if that is not "test"; rows of different splits can be filtered by it."""
+    """The data set of a row, with its split if that is not "test"; rows of different splits are never ranked together."""
     return entry.dataset if split == "test" else f"{entry.dataset} ({split})"
 
 
@@ -52,35 +100,17 @@ def percentage(entry: Entry, column: Column, split: str) -> float | None:
 
 
 def filter_rows(
-    entries: Iterable[Entry], datasets: list[str], methods: list[str], encoders: list[str], starts: list[str], epochs: list[int]
-) -> list[tuple[Entry, str]]:
-    """Entries and splits that pass the filters; an empty list lets everything pass."""
+    entries: Iterable[Entry], name: str, datasets: list[str], methods: list[str], encoders: list[str], starts: list[str],
+    epochs: list[int],
+) -> list[tuple[Entry, str]]:  # fmt: skip
+    """Entries and splits that pass the filters; an empty list lets everything pass. name: every word of it is a part of the model's."""
+    words = name.lower().split()
     return [
         (entry, split) for entry in entries for split in splits(entry)
-        if (not datasets or benchmark(entry, split) in datasets) and (not methods or entry.method in methods)
-        and (not encoders or entry.encoder in encoders) and (not starts or entry.start in starts)
-        and (not epochs or entry.epochs in epochs)
+        if all(word in entry.name.lower() for word in words) and (not datasets or benchmark(entry, split) in datasets)
+        and (not methods or entry.method in methods) and (not encoders or entry.encoder in encoders)
+        and (not starts or entry.start in starts) and (not epochs or entry.epochs in epochs)
     ]  # fmt: skip
-
-
-def make_table(rows: list[tuple[Entry, str]]) -> tuple[list[str], list[list[Entry | str | int | float | None]]]:
-    """Headings, and the cells of each entry and split, the first of which is the entry; the best in the first measurement come first."""
-    shown = columns(entry for entry, _ in rows)
-    headings = ["Model"]
-    for column in shown:
-        headings += [heading(column, shown), "Reference"] if column.metric == "knn_top1" else [heading(column, shown)]
-    cells = []
-    for entry, split in rows:
-        row = [entry]
-        for column in shown:
-            row.append(percentage(entry, column, split))
-            if column.metric == "knn_top1":
-                reference = entry.reference.get(column.metric)
-                row.append(None if reference is None else 100 * reference)
-        cells.append([*row, benchmark(entry, split), entry.method, entry.encoder, entry.epochs, entry.device_hours, entry.downloads])
-    if shown:
-        cells.sort(key=lambda row: -1 if row[1] is None else row[1], reverse=True)
-    return [*headings, "Data set", "Method", "Encoder", "Epochs", "Device-hours", "Downloads"], cells
 
 
 def metric_name(measurement: Measurement) -> str:
@@ -92,3 +122,10 @@ def metric_name(measurement: Measurement) -> str:
 def setting_name(arguments: tuple[tuple[str, int | float | str | bool], ...]) -> str:
     """ "k=20, temperature=0.1" """
     return ", ".join(f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}" for key, value in arguments)
+
+
+def duration(seconds: float) -> str:
+    """ "17 s", "2.5 min", "5.1 h" """
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:,.1f} h"

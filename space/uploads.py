@@ -10,13 +10,13 @@ _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")  # Pillow also has form
 _MAX_SIDE = 1024  # px; no encoder here sees more of an upload
 
 
-def open_upload(file: str) -> Image.Image:
-    """The image upright in RGB, without metadata, no side longer than 1,024 px. Raises `InputError`."""
+def open_upload(file: str, max_side: int = _MAX_SIDE) -> Image.Image:
+    """The image upright in RGB, without metadata, no side longer than `max_side` px. Raises `InputError`."""
     try:
         with Image.open(file, formats=_FORMATS) as image:
             if image.width * image.height > _MAX_PIXELS:
                 raise InputError(f"the image has {image.width} x {image.height} pixels, this page takes 40 million at most")
-            image.draft("RGB", (_MAX_SIDE, _MAX_SIDE))
+            image.draft("RGB", (max_side, max_side))
             upright = ImageOps.exif_transpose(image)
             if upright.mode.startswith("I"):  # 16 bits, which Pillow would clip
                 upright = Image.fromarray((np.asarray(upright).clip(0, 65535) >> 8).astype(np.uint8))
@@ -27,5 +27,5 @@ def open_upload(file: str) -> Image.Image:
         raise
     except Exception as error:  # decoders raise almost any type for a damaged file
         raise InputError("this file cannot be read as an image: JPEG, PNG, WebP, GIF, BMP and TIFF can") from error
-    upright.thumbnail((_MAX_SIDE, _MAX_SIDE))
+    upright.thumbnail((max_side, max_side))
     return Image.fromarray(np.asarray(upright))

@@ -1,6 +1,7 @@
 """The Space in a browser, with a Hub on loopback that also holds hostile models."""
 
 import dataclasses
+import inspect
 import json
 import os
 import re
@@ -23,17 +24,23 @@ from test_card import make_run
 
 from sslzoo.data import load_images
 from sslzoo.errors import InputError
+from sslzoo.evaluation import PROTOCOLS
 from sslzoo.hub import ListedModel, read_entries, write_card
+from sslzoo.methods import method_class, shipped_names
 
 TESTS = Path(__file__).parent
 sys.path.insert(0, str(TESTS.parent / "space"))  # as when its app.py is run
 
-import pages  # noqa: E402
+import compare_page  # noqa: E402
+import model_page  # noqa: E402
 import table  # noqa: E402
 from board import Board  # noqa: E402
-from figures import accuracy_figure, read_curves  # noqa: E402
+from familiarity import Familiarity  # noqa: E402
+from figures import accuracy_figure, cost_figure, loss_figure, read_curves  # noqa: E402
 from inspector import Inspector  # noqa: E402
+from leaderboard_page import few_models, leaderboard  # noqa: E402
 from lru_cache import LRUCache  # noqa: E402
+from method_notes import method_note  # noqa: E402
 from uploads import open_upload  # noqa: E402
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -124,7 +131,7 @@ def opened(browser, addresses):
     assert wrong == []
 
 
-def visit(browser, address: str, width: int):
+def visit(browser, address: str, width: int, query: str = ""):
     page = browser.new_page(viewport={"width": width, "height": 900})
     page.set_default_timeout(WAIT)
     wrong = []
@@ -132,17 +139,13 @@ def visit(browser, address: str, width: int):
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.on("dialog", lambda dialog: (wrong.append(f"dialog {dialog.message}"), dialog.dismiss()))
     page.on("request", lambda request: None if request.url.startswith((address, "data:", "blob:")) else wrong.append(request.url))
-    page.goto(address)
-    page.locator("#models td a").first.wait_for()
+    page.goto(address + query)
+    page.locator("#models td a").first.wait_for(state="attached")
     return page, wrong
 
 
 def tab(page, name: str) -> None:
-    shown = page.get_by_role("tab", name=name, exact=True)
-    if shown.count() and shown.first.is_visible():
-        return shown.first.click()
-    page.locator(".overflow-menu > button").first.click()
-    page.locator(".overflow-dropdown button", has_text=name).click()
+    page.get_by_role("tab", name=name, exact=True).click()
 
 
 def choose(page, place: str, name: str) -> None:
@@ -170,25 +173,39 @@ def digit(tmp_path_factory) -> tuple[Path, int]:
 
 def test_the_table_lists_valid_models_and_filters_and_sorts(opened):
     page = opened
-    assert names(page) == [TAMPERED, ADA, RES, VIT], "the best first"
+    own = [name.partition("/")[2] for name in (RES, VIT)]
+    assert names(page) == [TAMPERED, ADA, *own], "the best first"
+    expect(page.locator("#models h3")).to_have_text("digits4 models")
+    assert page.locator("#models th[aria-sort]").all_inner_texts() == ["kNN"], "an arrow at the column that it is sorted by"
     expect(page.locator("#count")).to_contain_text("4 of 4 models. From the Hub, asked at")
     headings = page.locator("#models th").all_inner_texts()
     cells = page.locator("#models tbody tr").nth(1).locator("td").all_inner_texts()
     row = dict(zip(headings, cells, strict=True))
     assert row == {
-        "Model": ADA, "kNN": "62.50", "Reference": "90.00", "Data set": "digits", "Method": "dino", "Encoder": "res6", "Epochs": "800",
-        "Device-hours": "2.22", "Downloads": "0",
+        "Model": ADA, "kNN": "62.5", "vs page": "−27.5", "Method": "dino", "Encoder": "res6", "Epochs": "800", "Time": "2.2 h",
+        "Downloads": "0",
     }  # fmt: skip
-    link = page.locator("#models a", has_text=ADA)
-    assert link.get_attribute("href").endswith(f"/{ADA}") and link.get_attribute("rel") == "noopener noreferrer"
-    for clicks, first in (("kNN", TAMPERED), ("kNN", RES), ("Model", ADA), ("Model", VIT), ("Epochs", ADA)):
+    assert page.locator("#models tr", has_text=ADA).locator("td[title*='DINO: the student predicts']").count() == 1, "what a method is"
+    for clicks, first in (("kNN", own[0]), ("kNN", TAMPERED), ("Model", ADA), ("Model", own[1]), ("Epochs", ADA)):
         page.locator("#models th button", has_text=clicks).click()
         assert names(page)[0] == first, clicks
+    with page.expect_download() as download:
+        page.locator("#download").click()
+    rows = [line.split(",") for line in Path(download.value.path()).read_text().splitlines()]
+    assert rows[0][:4] == ['"Data set"', '"Model"', '"kNN"', '"vs page"'] and rows[1][:4] == ['"digits"', f'"{ADA}"', '"62.5"', '"-27.5"']
+    assert len(rows) == 5, "as it is shown: sorted by epochs"
+    page.locator("#search textarea, #search input").fill("ADA res6")
+    expect(page.locator("#models tbody tr")).to_have_count(1)
+    page.locator("#search textarea, #search input").fill("")
+    expect(page.locator("#models tbody tr")).to_have_count(4)
+    empty = "getComputedStyle(document.querySelector('#filter-method .wrap-inner'), '::before').content"
+    assert page.evaluate(empty) == '"All"'
     choose(page, "filter-method", "simclr")
+    assert page.evaluate(empty) == "none"
     expect(page.locator("#models tbody tr")).to_have_count(3)
     choose(page, "filter-encoder", "vit-xs4")
     expect(page.locator("#models tbody tr")).to_have_count(1)
-    assert names(page) == [VIT]
+    assert names(page) == own[1:]
     page.locator("#models th button", has_text="Model").click()
     assert page.locator("#models th").first.get_attribute("aria-sort") == "ascending", "sorts after a filter too"
     for name in ("method", "encoder"):
@@ -211,16 +228,25 @@ def test_a_model_has_curves_and_numbers_with_their_protocols(opened):
     tab(page, "Model")
     choose(page, "model-name", RES)
     expect(page.locator("#model-page h3 a")).to_have_text(RES)
-    rows = [row.split("\t")[:5] for row in page.locator("#model-page tbody tr").all_inner_texts()]
+    link = page.locator("#model-page h3 a")
+    assert link.get_attribute("href").endswith(f"/{RES}") and link.get_attribute("rel") == "noopener noreferrer"
+    assert page.url.endswith("?model=sslzoo%2Fsimclr-res6-digits")
+    expect(page.locator("#model-page")).to_contain_text("SimCLR: two views of an image identify each other")
+    expect(page.locator(".tiles div").first).to_have_text("kNN top-150.0 %3 of 4 on digits, −40.0 against the page's 90.0")
+    expect(page.locator("#model-code")).to_contain_text(f'model = AutoModel.from_pretrained("{RES}")')
+    page.get_by_role("button", name="Every number, with how it was measured").click()
+    page.locator("#model-numbers tbody tr").first.wait_for()
+    rows = [row.split("\t")[:5] for row in page.locator("#model-numbers tbody tr").all_inner_texts()]
     assert rows == [
         ["kNN top-1", "k=20, temperature=0.1", "76.54", "90.00", "published weights"],
         ["kNN top-1", "k=200, temperature=0.1", "50.00", "90.00", "published weights"],
         ["kNN top-1", "k=20, temperature=0.1", "81.00", "90.00", "best epoch (3)"],
     ]
     expect(page.locator(".js-plotly-plot:visible")).to_have_count(2)
-    choose(page, "model-name", ADA)
+    page.locator("#model-relatives a", has_text=ADA).click()
     expect(page.locator("#model-page")).to_contain_text("community, numbers as its card has them")
-    expect(page.locator("#model-page")).to_contain_text(f"No curves: {ADA} has no metrics.jsonl.")
+    assert page.locator("#model-name input").input_value() == ADA
+    expect(page.locator("#model-notices")).to_contain_text(f"No curves: {ADA} has no metrics.jsonl.")
     expect(page.locator(".js-plotly-plot:visible")).to_have_count(0)
 
 
@@ -232,6 +258,8 @@ def test_try_it_finds_the_image_itself_and_shows_its_maps(opened, digit, tmp_pat
     choose(page, "try-name", VIT)  # while the other is still being loaded
     expect(shown).to_contain_text("Attention of the class token")
     expect(shown.locator(".neighbours figcaption").first).to_have_text(f"{label}1.000")
+    assert re.fullmatch(r"[\d.]+ %[\d.]+ %", shown.locator(".scale").inner_text().replace("\n", "")), "what the colours mean"
+    expect(shown.locator(".far")).to_have_count(0)
     choose(page, "try-name", RES)
     expect(shown).to_contain_text("Length of the features")
     expect(shown.locator(".neighbours figure")).to_have_count(8)
@@ -245,6 +273,8 @@ def test_try_it_finds_the_image_itself_and_shows_its_maps(opened, digit, tmp_pat
     choose(page, "try-name", RES)
     expect(shown.locator(".neighbours figure")).to_have_count(8)
     Image.new("1", (8000, 5100)).save(tmp_path / "huge.png")
+    page.locator("#try-image-samples .gallery-item").nth(3).click()
+    expect(shown).to_contain_text("what this model saw")
     page.locator("#try-image").get_by_role("button", name="Remove Image").click()
     expect(shown.locator(".neighbours figure")).to_have_count(0)
     page.locator("#try-image input[type=file]").set_input_files(tmp_path / "huge.png")
@@ -260,7 +290,8 @@ def test_compare_shows_two_models_side_by_side(opened, digit):
     expect(table.locator("th")).to_have_text(["", RES, VIT])
     rows = dict(row.split("\t", 1) for row in table.locator("tbody tr").all_inner_texts())
     assert rows["Encoder"] == "res6\tvit-xs4"
-    assert rows["kNN top-1 (k=200, temperature=0.1, knn-instdisc-v2, digits test)"] == "50.00\t50.00"
+    setting = "k=200, temperature=0.1, knn-instdisc-v2, digits test"
+    assert next(values for what, values in rows.items() if setting in what) == "50.00\t50.00", "none is better"
     expect(page.locator(".js-plotly-plot:visible")).to_have_count(2)
     expect(page.locator(".js-plotly-plot:visible").first.locator(".legend .traces")).to_have_count(2)
     page.locator("#compare-image input[type=file]").set_input_files(digit[0])
@@ -284,7 +315,7 @@ def test_without_the_hub_five_hundred_cards_are_there(browser, addresses):
 def test_a_phone_scrolls_down_and_not_sideways(browser, addresses, digit):
     page, wrong = visit(browser, addresses[0], 390)
     for name, ready in (
-        ("Leaderboard", "#models td a"), ("Model", "#model-page .facts"), ("Try it", "#try-page .notice"),
+        ("Leaderboard", "#models td a"), ("Model", "#model-page .tiles"), ("Try it", "#try-page .notice"),
         ("Compare", "#compare-page table"), ("Quarantine", "#quarantined table"),
     ):  # fmt: skip
         tab(page, name)
@@ -293,6 +324,9 @@ def test_a_phone_scrolls_down_and_not_sideways(browser, addresses, digit):
             page.locator("#try-image input[type=file]").set_input_files(digit[0])
             page.locator("#try-page .neighbours figure").first.wait_for()
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, name
+        if name == "Leaderboard":
+            cut = page.evaluate("[...document.querySelectorAll('.board')].map((board) => board.scrollWidth - board.clientWidth)")
+            assert max(cut) <= 0, "no column is cut off"
     page.close()
     assert wrong == []
 
@@ -305,7 +339,7 @@ def listed(runs, name: str = RES, **block) -> ListedModel:
 
 
 def test_numbers_of_different_protocols_settings_and_splits_never_share_a_column_or_a_row(runs, monkeypatch):
-    monkeypatch.setattr(table, "PROTOCOLS", {"knn-instdisc-v2": None, "linear-a": None, "linear-b": None})
+    monkeypatch.setattr(table, "_PROTOCOLS", ("knn-instdisc-v2", "linear-a", "linear-b"))
     one = {"metric": "linear_top1", "when": "last", "protocol": "linear-a", "split": "test", "dataset": "digits"}
 
     def model(name: str, *numbers: dict):
@@ -321,25 +355,85 @@ def test_numbers_of_different_protocols_settings_and_splits_never_share_a_column
         model("a/five", {"value": 0.15, "arguments": {"selected_lr": 1}}, {"value": 0.16, "arguments": {"selected_lr": 2}}),
     ])  # fmt: skip
     assert broken == []
-    headings, rows = table.make_table(table.filter_rows(sound, [], [], [], [], []))
-    assert headings[:6] == ["Model", "kNN", "Reference", "Linear linear-a", "Linear linear-a crops=2", "Linear linear-b"]
-    found = {(row[0].name, row[6]): [None if value is None else round(value, 9) for value in row[1:6]] for row in rows}
+    tables = table.make_tables(table.filter_rows(sound, "", [], [], [], [], []))
+    headings = {found.benchmark: [table.heading(column, found.columns) for column in found.columns] for found in tables}
+    assert headings == {
+        "digits": ["kNN", "Linear linear-a", "Linear linear-a crops=2", "Linear linear-b"], "digits (validation)": ["Linear"],
+    }  # fmt: skip
+    found = {
+        (row.entry.name, one.benchmark): ([value and round(value, 9) for value in row.values], row.reference)
+        for one in tables for row in one.rows
+    }  # fmt: skip
     assert found == {
-        ("a/one", "digits"): [None, 90, 10, None, None],
-        ("a/two", "digits"): [40, 90, None, None, 30],
-        ("a/three", "digits"): [None, 90, None, 50, None],
-        ("a/three", "digits (validation)"): [None, 90, 60, None, None],
-        ("a/four", "digits"): [None, 90, None, None, None],
-        ("a/five", "digits"): [None, 90, 16, None, None],
-    }
-    assert [entry.name for entry, _ in table.filter_rows(sound, ["digits (validation)"], [], [], [], [])] == ["a/three"]
+        ("a/one", "digits"): ([None, 10, None, None], 90), ("a/two", "digits"): ([40, None, None, 30], 90),
+        ("a/three", "digits"): ([None, None, 50, None], 90), ("a/four", "digits"): ([None, None, None, None], 90),
+        ("a/five", "digits"): ([None, 16, None, None], 90), ("a/three", "digits (validation)"): ([60], 95),
+    }  # fmt: skip
+    assert [entry.name for entry, _ in table.filter_rows(sound, "", ["digits (validation)"], [], [], [], [])] == ["a/three"]
+
+
+def test_data_sets_never_share_a_ranking_and_few_models_no_axis(runs):
+    def model(name: str, dataset: str, value: float, **block):
+        number = {"metric": "knn_top1", "value": value, "when": "last", "protocol": "knn-instdisc-v2", "split": "test", "dataset": dataset}
+        numbers = [{**number, "arguments": {"k": 200, "temperature": 0.1}}]
+        return listed(runs, name, dataset=dataset, processes=1, numbers=numbers, **block)
+
+    digits = [model(f"a/digits-{index}", "digits", 0.9 + index / 100, reference={}, seconds=10.0 + index) for index in range(4)]
+    cifar = [
+        model("sslzoo/simclr-cifar10", "uoft-cs/cifar10", 0.88, reference={"knn_top1": 0.878}, seconds=7300.0),
+        model("a/dino-cifar10", "uoft-cs/cifar10", 0.864, reference={"knn_top1": 0.871}, init_from="facebook/dinov2-small", method="dino"),
+    ]
+    entries, broken = read_entries([*digits, *cifar])
+    assert broken == []
+    tables = table.make_tables(table.filter_rows(entries, "", [], [], [], [], []))
+    assert [(found.benchmark, len(found.rows)) for found in tables] == [("uoft-cs/cifar10", 2), ("digits", 4)], "references first"
+    html = leaderboard(tables)
+    assert ">+0.2<" in html and ">−0.7<" in html and ">2.0 h<" in html and ">12 s<" in html
+    assert "facebook/dinov2-small<small>apache-2.0</small>" in html, "the base model and its licence"
+    assert "a/dino-cifar10" in few_models(tables) and "digits" not in few_models(tables)
+    figure = cost_figure(tables[1:])
+    assert sum(len(points.x) for points in figure.data) == 4 and figure.layout.xaxis.ticktext == ("10 s",)
+    labels = {text for points in figure.data for text in points.text}
+    assert {"digits-0", "digits-3"} <= labels, "points have names"
+    shown = model_page.relatives(entries[4], tables)
+    assert "Next to it on uoft-cs/cifar10" in shown and "a/dino-cifar10" in shown and "a/digits-0" in shown
+    sides = compare_page.comparison(entries[4], entries[5])
+    assert '<td class="wins">88.00<span> best</span></td><td>86.40</td>' in sides
+
+
+def test_losses_of_different_methods_have_axes_of_their_own():
+    curves = {name: {"loss": ([0, 1], [1.0, 0.5])} for name in ("a", "b")}
+    apart = loss_figure(curves, {"a": "simclr", "b": "dino"})
+    assert [line.yaxis for line in apart.data] == ["y", "y2"] and "Loss of b" in [title.text for title in apart.layout.annotations]
+    assert {line.yaxis for line in loss_figure(curves, {"a": "dino", "b": "dino"}).data} == {None}
+
+
+def test_what_the_first_page_shows_is_known_without_torch():
+    assert set(table._PROTOCOLS) == set(PROTOCOLS)
+    for name in shipped_names():
+        note, method = method_note(name), method_class(name)
+        assert note.paper == method.paper and note.idea == inspect.getmodule(method).__doc__.splitlines()[0]
+    assert method_note("someone-s") is None
+
+
+def test_an_image_unlike_the_training_images_is_told():
+    generator = torch.Generator().manual_seed(0)
+    bank = torch.randn(100, 8, generator=generator) + 4 * torch.nn.functional.one_hot(torch.arange(100) % 4, 8)
+    familiarity, normalised = Familiarity.of(bank), torch.nn.functional.normalize(bank, dim=1)
+
+    def warning(features):
+        return familiarity.warning(normalised @ torch.nn.functional.normalize(features, dim=0))
+
+    assert warning(bank[0] + 0.01) == ""
+    assert "Far from what this model saw" in warning(-bank.mean(dim=0))
+    assert "about equally near" in familiarity.warning(torch.full((100,), 0.99))
 
 
 def test_models_are_told_apart_by_what_they_started_from(runs):
     sound, broken = read_entries([listed(runs, "a/fresh"), listed(runs, "a/continued", init_from=f"facebook/dinov2-small@{'ab' * 20}")])
     assert broken == [] and [entry.start for entry in sound] == ["random weights", "facebook/dinov2-small"]
-    assert [entry.name for entry, _ in table.filter_rows(sound, [], [], [], ["facebook/dinov2-small"], [])] == ["a/continued"]
-    assert "facebook/dinov2-small" in pages.summary(sound[1]) and "facebook/dinov2-small" in pages.comparison(*sound)
+    assert [entry.name for entry, _ in table.filter_rows(sound, "", [], [], [], ["facebook/dinov2-small"], [])] == ["a/continued"]
+    assert "facebook/dinov2-small" in model_page.facts(sound[1]) and "facebook/dinov2-small" in compare_page.comparison(*sound)
 
 
 def test_the_listing_is_refreshed_and_outlives_the_hub(runs, tmp_path):

@@ -29,8 +29,8 @@ def published(folder, encoder):
     digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
     return Entry(
         name="ada/run", method="simclr", encoder="theirs", start="ada/theirs", dataset="digits", image_size=SIZE, epochs=1, batch_size=8,
-        images=8, seconds=1.0, processes=1, hardware="none", reference={}, measurements=(), weights_sha256=digest, downloads=None,
-        created="", folder=folder,
+        images=8, seconds=1.0, processes=1, hardware="none", reference={}, measurements=(), weights_sha256=digest, license="",
+        downloads=None, created="", folder=folder,
     )  # fmt: skip
 
 

@@ -47,7 +47,7 @@ class Entry:
     """A published model, every field checked.
 
     reference: the page's numbers by metric, as fractions. start: the weights it was trained from, "random weights" or a model.
-    downloads: None for a model that was not listed by the Hub.
+    license: the Hub's name of it, "" where the card names none. downloads: None for a model that was not listed by the Hub.
     """
 
     name: str
@@ -65,6 +65,7 @@ class Entry:
     reference: dict[str, float]
     measurements: tuple[Measurement, ...]
     weights_sha256: str
+    license: str
     downloads: int | None
     created: str
     folder: Path | None
@@ -113,9 +114,14 @@ def read_entry(model: ListedModel) -> Entry | None:
         processes=block.integer("processes", 1, 10**6), hardware=block.text("hardware"),
         reference={key: UntrustedMapping(reference, "reference").number(key, 1) for key in reference if _word(key, "reference")},
         measurements=_measurements(block.sequence("numbers", _MAX_MEASUREMENTS)), weights_sha256=block.text("weights_sha256", DIGEST),
-        downloads=listed.integer("downloads", 0, 10**12) if listed.has("downloads") else None,
+        license=_license(metadata.get("license")), downloads=listed.integer("downloads", 0, 10**12) if listed.has("downloads") else None,
         created=listed.text("created") if listed.has("created") else "", folder=model.folder,
     )  # fmt: skip
+
+
+def _license(value: Any) -> str:
+    """The Hub, not sslzoo, says what a licence is called: a list of several, or none, is no fault of the card."""
+    return value if isinstance(value, str) and WORD.fullmatch(value) else ""
 
 
 def _measurements(rows: list) -> tuple[Measurement, ...]:

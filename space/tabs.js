@@ -1,0 +1,17 @@
+// Arrow keys, Home and End move along the tabs, and only the selected tab is a stop of the tab key.
+() => {
+  const list = document.querySelector('[role="tablist"]');
+  const tabs = () => [...list.querySelectorAll('[role="tab"]')];
+  const mark = () => tabs().forEach((tab) => (tab.tabIndex = tab.ariaSelected === "true" ? 0 : -1));
+  list.addEventListener("keydown", (event) => {
+    const all = tabs(), place = all.indexOf(document.activeElement);
+    const next = { ArrowRight: place + 1, ArrowLeft: place - 1, Home: 0, End: all.length - 1 }[event.key];
+    if (next === undefined || place < 0) return;
+    event.preventDefault();
+    const tab = all[(next + all.length) % all.length];
+    tab.click();
+    tab.focus();
+  });
+  new MutationObserver(mark).observe(list, { subtree: true, childList: true, attributeFilter: ["aria-selected"] });
+  mark();
+}
