@@ -18,9 +18,13 @@ from sslzoo.hub import Entry
 
 
 def best_model(entries: Iterable[Entry]) -> str | None:
-    """The name of the first of the leaderboard, None where there is no model."""
+    """The name of the first of the project's own models on the leaderboard, of any if it has none; None where there is no model.
+
+    What a stranger claims is in the table, but is not what the page opens on.
+    """
     tables = make_tables([(entry, split) for entry in entries for split in splits(entry)])
-    return tables[0].rows[0].entry.name if tables else None
+    ranked = [row.entry for table in tables for row in table.rows]
+    return next((entry.name for entry in sorted(ranked, key=lambda entry: not entry.own)), None)
 
 
 class ModelTab:
