@@ -113,7 +113,7 @@ def test_several_recipes_are_trained_one_after_the_other_and_only_once(tmp_path,
 
 def test_the_folder_of_one_run_is_not_taken_for_several(capsys, tmp_path):
     assert main(["train", "digits/*", "--output", str(tmp_path / "run")]) == 2
-    assert "--output is the folder of one run" in capsys.readouterr().err
+    assert "--output is for one run, not for" in capsys.readouterr().err
     assert main(["train", "nowhere/*"]) == 2
     assert "no recipe fits 'nowhere/*'" in capsys.readouterr().err
 

@@ -28,11 +28,23 @@ SHORT = ("--set", "epochs=3", "batch_size=256", "checkpoint_every=2", "knn_every
 
 
 @pytest.fixture(scope="module")
-def hub(tmp_path_factory):
+def started(tmp_path_factory):
     folder = tmp_path_factory.mktemp("jobs")
     (folder / "machines").mkdir()
     with JobsServer({ADA: ("ada", "lab")}, folder / "machines") as server, cli_client(server, folder / "here", ADA) as client:
         yield server, client
+
+
+@pytest.fixture
+def hub(started):
+    """The server, empty, and a client. Both live for all tests, as starting them takes seconds."""
+    server, client = started
+    yield server, client
+    for job in server.jobs.values():
+        job.process.kill()
+    server.jobs.clear()
+    server.repositories.clear()
+    server.log.clear()
 
 
 def plan_of(out: str) -> dict[str, str]:
@@ -130,7 +142,7 @@ def test_weights_on_this_machine_cannot_be_seen_either(tmp_path):
 
 
 @pytest.mark.slow
-def test_dead_job_is_continued_by_the_same_command_and_publishes(hub):
+def test_dead_job_is_continued_by_the_same_command_publishes_and_is_evaluated(hub):
     server, client = hub
     command = ("train", "digits/simclr", *SHORT, "--on-jobs", "a10g-small", "--evaluate")
     dying = client.start(*command)
@@ -164,18 +176,12 @@ def test_dead_job_is_continued_by_the_same_command_and_publishes(hub):
     assert again.code == 0 and "knn_top1" in again.out
     assert client("jobs", "job0").code == 1
 
-
-@pytest.mark.slow
-def test_evaluation_adds_its_numbers_to_the_published_model(hub):
-    server, client = hub
-    if ("models", "ada/short") not in server.repositories:
-        pytest.skip("the training before has failed")
-    results = json.loads(server.files("ada/short")["results.json"])
+    results = json.loads(published["results.json"])
     server.add("ada/short", {"results.json": json.dumps(results | {"numbers": []})})
     outcome = client("evaluate", "ada/short", "--protocol", "knn-instdisc-v2", "--on-jobs", "cpu-basic")
     assert outcome.code == 0 and "knn_top1" in outcome.out, outcome
     numbers = json.loads(server.files("ada/short")["results.json"])["numbers"]
-    assert {number["protocol"] for number in numbers} == {"knn-instdisc-v2"}
+    assert {number["protocol"] for number in numbers} == {"knn-instdisc-v2"}, "an evaluation adds its numbers to the published model"
 
 
 def test_ctrl_c_leaves_the_job_running_and_the_same_command_finds_it(hub):

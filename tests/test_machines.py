@@ -35,7 +35,11 @@ def without_encoding(file: Path) -> list[str]:
             continue
         name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
         mode = next((part.value for part in node.args[1:2] if isinstance(part, ast.Constant)), "r")
-        text = name in ("read_text", "write_text") or name == "open" and isinstance(node.func, ast.Name) and mode in ("r", "a", "rt", "wt")
+        text = (
+            (name == "read_text" and not node.args)  # a path's takes no name, a distribution's does and is always UTF-8
+            or name == "write_text"
+            or (name == "open" and isinstance(node.func, ast.Name) and mode in ("r", "a", "rt", "wt"))
+        )
         if text and "encoding" not in {keyword.arg for keyword in node.keywords}:
             found.append(f"{file.name}:{node.lineno}")
     return found
