@@ -27,9 +27,10 @@ def train_recipes(options: argparse.Namespace) -> int:
 
     limit = _time_limit(options, began)
     hide_progress_bars()
-    names = [name for source in options.recipe for name in matching_recipes(source)]
+    # Whether each was named; if not, a pattern fits it.
+    names = {name: name in options.recipe for source in options.recipe for name in matching_recipes(source)}
     if len(names) < 2:
-        source = names[0] if names else None
+        source = next(iter(names), None)
         if options.on_jobs:
             return train_on_jobs(options, _read_recipe(options, source, False))
         # A command with a time limit or a repository, like one with several recipes, is there to be repeated.
@@ -41,15 +42,23 @@ def train_recipes(options: argparse.Namespace) -> int:
     return _train_several(options, names, limit)
 
 
-def _train_several(options: argparse.Namespace, names: list[str], limit: "TimeLimit | None") -> int:
-    """One after the other; what is finished is kept, what was interrupted goes on, and one that fails does not stop the others."""
+def _train_several(options: argparse.Namespace, names: dict[str, bool], limit: "TimeLimit | None") -> int:
+    """One after the other; what is finished is kept, what was interrupted goes on, and one that fails does not stop the others.
+
+    names: of recipes, and whether each was named; those that only a pattern fits are left out if they need a teacher that nobody named.
+    """
     from sslzoo.hub import comparison_table
+    from sslzoo.recipe import lacks_teacher
 
     folders, failed = [], 0
-    for number, name in enumerate(names, 1):
+    for number, (name, is_named) in enumerate(names.items(), 1):
         if is_main_process():
             print(f"recipe {number} of {len(names)}: {name}")
         try:
+            if not is_named and lacks_teacher(_read_recipe(options, name, True)):
+                if is_main_process():
+                    print("left out: it learns from a trained encoder, which teacher=ID_OR_FOLDER names")
+                continue
             folders.append(_train_one(options, name, True, limit))
         except (InputError, TrainingError, PublishError) as error:
             print(f"error: {name}: {error}", file=sys.stderr)

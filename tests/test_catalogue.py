@@ -107,7 +107,8 @@ def test_several_recipes_are_trained_one_after_the_other_and_only_once(tmp_path,
     assert [row.split("|")[1].strip() for row in out.splitlines()[-2:]] == [folder.name for folder in reversed(folders)]
     before = {folder: (folder / "results.json").read_bytes() for folder in folders}
     shutil.rmtree(folders[0])
-    assert main(["train", names[0], names[2], "--cpu", "--set", *small]) == 0
+    assert main(["train", names[0], names[2], "digits/see[d]", "--cpu", "--set", *small]) == 0
+    assert "recipe 3 of 3: digits/seed\nleft out: it learns from a trained encoder" in capsys.readouterr().out
     assert {folder: (folder / "results.json").read_bytes() == before[folder] for folder in folders} == {folders[0]: False, folders[1]: True}
 
 

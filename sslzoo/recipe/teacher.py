@@ -35,6 +35,11 @@ def with_teacher(
     return file, {**changes, **_resolve(changes, earlier)}
 
 
+def lacks_teacher(recipe: Recipe) -> bool:
+    """Whether the recipe's method learns from a trained encoder and none is named."""
+    return recipe.teacher is None and _is_distillation(recipe.method)
+
+
 def load_teacher(recipe: Recipe) -> FrozenTeacher | None:
     """The teacher that the recipe pins; None if its method has none.
 
@@ -42,7 +47,7 @@ def load_teacher(recipe: Recipe) -> FrozenTeacher | None:
     """
     if not _is_distillation(recipe.method):
         return None
-    if recipe.teacher is None:
+    if lacks_teacher(recipe):
         raise InputError(
             f"the key 'teacher' is missing: {recipe.method} learns from a trained encoder, --set teacher=ID_OR_FOLDER names it "
             "(a Hub id, a run folder or a folder of transformers)"
