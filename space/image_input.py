@@ -14,7 +14,7 @@ def image_input(label: str, name: str) -> gr.Image:
     """
     image = gr.Image(
         type="filepath", sources=["upload"], image_mode=None, show_label=False, label=label, height=220, buttons=[],
-        placeholder=f"### {label}\nDrop it here or click to upload", elem_id=name,
+        placeholder=f"# {label}\nDrop it here or click to upload", elem_id=name,
     )
     # Else Gradio opens the file before `uploads.open_upload` does, and has no clear message for one that is not an image.
     image.preprocess = lambda payload: payload.path if payload else None
