@@ -9,7 +9,7 @@ from pathlib import Path
 from threading import Event
 
 import gradio as gr
-from board import Board
+from board import Board, Listing
 from compare_tab import CompareTab
 from curve_plots import CurvePlots
 from events import QUIET, script
@@ -45,17 +45,33 @@ def build(board: Board) -> gr.Blocks:
             with gr.Tab("Quarantine", id="quarantine", visible=False) as quarantine_tab:
                 quarantined = gr.HTML(elem_id="quarantined", padding=False)
 
-        def load(request: gr.Request) -> list:
-            listing = board.current()
-            linked = request.query_params.get("model")
+        def load(request: gr.Request, *filters) -> list:
+            listing, linked = board.current(), request.query_params.get("model")
+            if linked and linked not in listing.entries:
+                listing = board.answered()  # the Hub may have it
             names, best = list(listing.entries), best_model(listing.entries.values())
             chosen = linked if linked in listing.entries else best
             second = next((name for name in names if name != best), best)
             return [
-                *leaderboard_tab.load(listing), *(gr.Dropdown(choices=names, value=value) for value in (chosen, chosen, best, second)),
-                gr.Tab(visible=bool(listing.quarantined)), quarantine(listing.quarantined),
+                listing.source, *leaderboard_tab.load(listing, *filters), *quarantine_of(listing),
+                *(gr.Dropdown(choices=names, value=value) for value in (chosen, chosen, best, second)),
                 gr.Tabs(selected="model") if linked in listing.entries else gr.skip(),
             ]  # fmt: skip
+
+        def load_hub(source: str, *filters) -> list:
+            """What the Hub lists, where the page was loaded before it answered; choices that were made since stay."""
+            listing = board.current()
+            if listing.source == source:
+                return [gr.skip()] * (len(listed) + len(models))
+            names = list(listing.entries)
+            choices = [gr.Dropdown(choices=names) for _ in models]
+            return [listing.source, *leaderboard_tab.load(listing, *filters), *quarantine_of(listing), *choices]
+
+        def wait_for_hub() -> None:
+            board.answered()
+
+        def quarantine_of(listing: Listing) -> tuple:
+            return gr.Tab(visible=bool(listing.quarantined)), quarantine(listing.quarantined)
 
         def show_linked(request: gr.Request) -> tuple:
             linked = request.query_params.get("model")
@@ -65,8 +81,13 @@ def build(board: Board) -> gr.Blocks:
             return gr.Tabs(selected="model"), event.model, *model_tab.show(event.model)
 
         models = [model_tab.model, try_tab.model, *compare_tab.models]
-        loaded = page.load(load, None, [*leaderboard_tab.outputs, *models, quarantine_tab, quarantined, tabs], **QUIET)
+        source = gr.State("")  # of the listing that is shown
+        listed = [source, *leaderboard_tab.outputs, quarantine_tab, quarantined]
+        loaded = page.load(load, leaderboard_tab.inputs, [*listed, *models, tabs], **QUIET)
         loaded.then(show_linked, None, model_tab.outputs, **QUIET)
+        # An event of its own, as the filters are read when an event begins.
+        answered = loaded.then(wait_for_hub, concurrency_limit=None, **QUIET)
+        answered.then(load_hub, [source, *leaderboard_tab.inputs], [*listed, *models], **QUIET)
         page.load(None, None, None, js=script("tabs.js"), api_visibility="private")
         for links in (leaderboard_tab.models, model_tab.relatives):
             opened = links.select(open_model, None, [tabs, model_tab.model, *model_tab.outputs], **QUIET)

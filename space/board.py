@@ -1,4 +1,4 @@
-"""The Space's list of models: what the Hub lists, refreshed in the background; until it answers, the cards that come with sslzoo."""
+"""The Space's list of models: what the Hub lists, requested in the background; until it answers, the cards that come with sslzoo."""
 
 import threading
 import time
@@ -18,31 +18,36 @@ class Listing(NamedTuple):
 
 
 class Board:
-    """A listing that is refreshed in the background once it is older than `max_age` seconds.
+    """A listing that is requested at once, in the background, and again when it is older than `max_age` seconds.
 
-    list_models: requests the list, from the Hub by default. cards: a folder of cards that are shown until the first response; None:
-    those that come with sslzoo. patience: seconds that `current` waits for the first response; later refreshes are never waited for.
+    list_models: requests the list, from the Hub by default. cards: a folder of cards that are listed until the first response; None:
+    those that come with sslzoo. patience: seconds from the first request in which `answered` waits for its response.
     """
 
     def __init__(
         self, list_models: Callable[[], list[ListedModel]] = hub_models, cards: Path | None = None, max_age: float = 600,
         patience: float = 8,
     ):  # fmt: skip
-        self._list_models, self._max_age, self._patience = list_models, max_age, patience
+        self._list_models, self._max_age, self._deadline = list_models, max_age, time.monotonic() + patience
         self._listing = _listing(card_models(cards), "the cards that come with sslzoo, as the Hub has not answered")
         self._requested_at = -float("inf")
         self._lock, self._first_response = threading.Lock(), threading.Event()
+        self.current()
 
     def current(self) -> Listing:
-        """The latest listing; starts a refresh if it is too old."""
+        """The latest listing, without waiting; starts a refresh if it is too old."""
         with self._lock:
             is_old = time.monotonic() - self._requested_at > self._max_age
             if is_old:
                 self._requested_at = time.monotonic()
         if is_old:
             threading.Thread(target=self._refresh, daemon=True).start()
-        self._first_response.wait(self._patience)
         return self._listing
+
+    def answered(self) -> Listing:
+        """The latest listing, after the first response or when the patience with it has ended."""
+        self._first_response.wait(max(0.0, self._deadline - time.monotonic()))
+        return self.current()
 
     def _refresh(self) -> None:
         try:

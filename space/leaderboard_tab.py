@@ -7,8 +7,6 @@ from figures import cost_figure
 from leaderboard_page import FEW, few_models, leaderboard
 from table import benchmark, filter_rows, make_tables, splits
 
-from sslzoo.hub import Entry
-
 _ABOUT = """
 Accuracies are top-1 in percent, as each model's card has them; *kNN* is k = 200 at temperature 0.1, *vs page* the difference from the
 number of the page that the recipe repeats. Numbers of different data sets, splits, protocols or settings are never ranked together.
@@ -17,7 +15,10 @@ _FILTERS = ("Data set", "Method", "Encoder", "Starts from", "Epochs")
 
 
 class LeaderboardTab:
-    """Builds the tab. outputs: the components that `load` gives values to; models: its tables, whose "select" event names a model."""
+    """Builds the tab.
+
+    inputs, outputs: the components whose values `load` takes and gives; models: its tables, whose "select" event names a model.
+    """
 
     def __init__(self, board: Board):
         self._board = board
@@ -38,24 +39,24 @@ class LeaderboardTab:
             cost = gr.Plot(show_label=False, elem_id="cost", buttons=[])
             few = gr.HTML(elem_id="few", padding=False)
         table = [count, self.models, cost, few]
-        self.outputs = [*filters, *table]
-        gr.on([name.change, *(dropdown.input for dropdown in filters)], self._filter, [name, *filters], table, **QUIET)
+        self.inputs, self.outputs = [name, *filters], [*filters, *table]
+        gr.on([name.change, *(dropdown.input for dropdown in filters)], self._filter, self.inputs, table, **QUIET)
         download.click(None, None, None, js=script("download.js"), api_visibility="private")
 
-    def load(self, listing: Listing) -> list:
+    def load(self, listing: Listing, *filters) -> list:
         entries = listing.entries.values()
         rows = [(entry, split) for entry in entries for split in splits(entry)]
         choices = (
             {benchmark(entry, split) for entry, split in rows}, {entry.method for entry in entries}, {entry.encoder for entry in entries},
             {entry.start for entry in entries}, {entry.epochs for entry in entries},
         )  # fmt: skip
-        return [*(gr.Dropdown(choices=sorted(values), value=[]) for values in choices), *self._show(listing, rows)]
+        return [*(gr.Dropdown(choices=sorted(values)) for values in choices), *self._show(listing, *filters)]
 
-    def _filter(self, name: str, *filters: list):
-        listing = self._board.current()
-        return self._show(listing, filter_rows(listing.entries.values(), name, *filters))
+    def _filter(self, *filters) -> tuple:
+        return self._show(self._board.current(), *filters)
 
-    def _show(self, listing: Listing, rows: list[tuple[Entry, str]]) -> tuple:
+    def _show(self, listing: Listing, *filters) -> tuple:
+        rows = filter_rows(listing.entries.values(), *filters)
         shown = len({entry.name for entry, _ in rows})
         status = f"{shown} of {len(listing.entries)} models. From {listing.source}." if rows else "No model passes these filters."
         status = status if listing.entries else f"No models yet. From {listing.source}."

@@ -1,4 +1,5 @@
-// Arrow keys, Home and End move along the tabs, and only the selected tab is a stop of the tab key.
+// Arrow keys, Home and End move along the tabs, and only the selected tab is a stop of the tab key. On the first, the leaderboard, the
+// address names no model.
 () => {
   const list = document.querySelector('[role="tablist"]');
   const tabs = () => [...list.querySelectorAll('[role="tab"]')];
@@ -11,6 +12,11 @@
     const tab = all[(next + all.length) % all.length];
     tab.click();
     tab.focus();
+  });
+  list.addEventListener("click", (event) => {
+    if (event.target.closest('[role="tab"]') !== tabs()[0]) return;
+    history.replaceState(null, "", location.pathname);
+    if (window.parent !== window) window.parent.postMessage({ queryString: "" }, "https://huggingface.co");
   });
   new MutationObserver(mark).observe(list, { subtree: true, childList: true, attributeFilter: ["aria-selected"] });
   mark();

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import httpx2
@@ -34,6 +35,7 @@ sys.path.insert(0, str(TESTS.parent / "space"))  # as when its app.py is run
 import compare_page  # noqa: E402
 import model_page  # noqa: E402
 import table  # noqa: E402
+from app import serve  # noqa: E402
 from board import Board  # noqa: E402
 from familiarity import Familiarity  # noqa: E402
 from figures import accuracy_figure, cost_figure, loss_figure, read_curves  # noqa: E402
@@ -173,11 +175,11 @@ def digit(tmp_path_factory) -> tuple[Path, int]:
 
 def test_the_table_lists_valid_models_and_filters_and_sorts(opened):
     page = opened
+    expect(page.locator("#count")).to_contain_text("4 of 4 models. From the Hub, asked at")
     own = [name.partition("/")[2] for name in (RES, VIT)]
     assert names(page) == [TAMPERED, ADA, *own], "the best first"
     expect(page.locator("#models h3")).to_have_text("digits4 models")
     assert page.locator("#models th[aria-sort]").all_inner_texts() == ["kNN"], "an arrow at the column that it is sorted by"
-    expect(page.locator("#count")).to_contain_text("4 of 4 models. From the Hub, asked at")
     headings = page.locator("#models th").all_inner_texts()
     cells = page.locator("#models tbody tr").nth(1).locator("td").all_inner_texts()
     row = dict(zip(headings, cells, strict=True))
@@ -322,6 +324,31 @@ def test_without_the_hub_five_hundred_cards_are_there(browser, addresses):
     assert wrong == []
 
 
+def test_the_first_page_waits_for_no_hub_and_its_models_are_added_to_what_is_shown(browser, runs, tmp_path):
+    answer = threading.Event()
+    (tmp_path / "simclr-res6-digits").mkdir()
+    (tmp_path / "simclr-res6-digits" / "README.md").write_bytes(runs[RES]["README.md"])
+    community = listed(runs, ADA)
+    board = Board(lambda: answer.wait(600) and [listed(runs), community], tmp_path, patience=600)
+    try:
+        page, wrong = visit(browser, serve(board, server_name="127.0.0.1", prevent_thread_lock=True), 1440)
+        expect(page.locator("#count")).to_have_text("1 of 1 models. From the cards that come with sslzoo, as the Hub has not answered.")
+        page.locator("#search textarea, #search input").fill("dino")
+        expect(page.locator("#count")).to_have_text("No model passes these filters.")
+    finally:
+        answer.set()
+    expect(page.locator("#count")).to_contain_text("1 of 2 models. From the Hub, asked at")
+    assert names(page) == [ADA]
+    page.locator("#models a.model").click()
+    page.wait_for_url("**/?model=ada%2Fdino-res6-digits")
+    expect(page.locator("#model-page h3 a")).to_have_text(ADA)
+    tab(page, "Leaderboard")
+    expect(page.locator("#search textarea, #search input")).to_have_value("dino")
+    assert "?" not in page.url, "the leaderboard's address names no model"
+    page.close()
+    assert wrong == []
+
+
 def test_a_phone_scrolls_down_and_not_sideways(browser, addresses, digit):
     page, wrong = visit(browser, addresses[0], 390)
     for name, ready in (
@@ -460,10 +487,10 @@ def test_the_listing_is_refreshed_and_outlives_the_hub(runs, tmp_path):
             thread.join()
 
     hub = Board(list_models, tmp_path, max_age=3600)
-    assert list(hub.current().entries) == [RES] and "the Hub, asked at" in hub.current().source, "the first visitor waits"
+    assert list(hub.answered().entries) == [RES] and "the Hub, asked at" in hub.current().source
     assert len(threads) == 1
     hub = Board(list_models, tmp_path, max_age=0)
-    hub.current()
+    join()
     response.append(listed(runs, ADA))
     hub.current()
     join()
@@ -474,7 +501,10 @@ def test_the_listing_is_refreshed_and_outlives_the_hub(runs, tmp_path):
     join()
     assert len(hub.current().entries) == 2, "the listing stays while the Hub is away"
     slow = threading.Event()
-    hub = Board(lambda: slow.wait(600) and [], tmp_path, patience=0.1)
+    started = time.monotonic()
+    hub = Board(lambda: slow.wait(600) and [listed(runs)], tmp_path, patience=0.2)
+    assert "as the Hub has not answered" in hub.current().source and time.monotonic() - started < 0.2, "the first page waits for nothing"
+    assert "as the Hub has not answered" in hub.answered().source and 0.2 <= time.monotonic() - started < 10
     assert "as the Hub has not answered" in hub.current().source, "a visitor waits no longer than `patience`"
     slow.set()
 
