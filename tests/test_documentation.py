@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 from sslzoo.cli import main
@@ -20,6 +21,7 @@ from sslzoo.recipe import matching_recipes, parse_changes, read_values, shipped_
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+DRAWN = sorted(yaml.safe_load((ROOT / "docs/hooks/figures.yaml").read_text(encoding="utf-8")))
 NEEDS = ("needs the Hub", "needs a GPU")
 HERE = "run by tests/test_documentation.py::test_the_commands_that_need_no_network_run"
 
@@ -157,12 +159,12 @@ def figures():
     return module
 
 
-def test_every_method_has_a_figure(figures):
-    assert set(figures.FIGURES) == set(shipped_names())
+def test_figures_are_of_methods_that_exist(figures):
+    assert set(figures.FIGURES) == set(DRAWN) <= set(shipped_names())
     assert figures.draw("no-such-method", "") == ""
 
 
-@pytest.mark.parametrize("name", shipped_names())
+@pytest.mark.parametrize("name", DRAWN)
 def test_a_figure_shows_the_networks_and_states_that_its_method_has(name, figures):
     figure, cls = figures.FIGURES[name], method_class(name)
     with torch.device("meta"):
