@@ -52,15 +52,17 @@ _LOSS = -1  # in the place of a view's index, so that losses and views draw diff
 class Method(PreTrainedMethod):
     """A self-supervised method: an encoder, whatever is trained around it, and three hooks.
 
-    A subclass names its `config_class`, its `paper`, what its authors have `reported`, and those of its views that may have any `count`
-    (`varied_views`; the loss relies on the counts of the others). It keeps all its state in parameters and persistent buffers,
-    initialises them in `__init__`, and defines `views` and `loss`, and `encoder` where that is not `backbone`.
+    A subclass names its `config_class`, its `paper`, what its authors have `reported`, those of its views that may have any `count`
+    (`varied_views`; the loss relies on the counts of the others), and its parameters that keep their first values (`frozen`). It keeps all
+    its state in parameters and persistent buffers, initialises them in `__init__`, and defines `views` and `loss`, and `encoder` where
+    that is not `backbone`.
     """
 
     config_class: type[MethodConfig] = MethodConfig
     paper: Paper
     reported: tuple[Reported, ...] = ()
     varied_views: tuple[str, ...] = ()
+    frozen: tuple[str, ...] = ()  # parts of the names of parameters that are neither trained nor averages of trained ones
     unpublished: tuple[str, ...] = ()  # how the names of states begin that are in checkpoints alone, and not made by `__init__`
 
     @staticmethod

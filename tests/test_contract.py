@@ -244,6 +244,16 @@ class TestState:
                 assert torch.equal(value, before[key]), f"{key} is fixed"
 
     @every_method
+    def test_what_is_neither_trained_nor_a_teachers_is_frozen_by_design(self, name):
+        """A weight that should learn and does not, such as a gain made without `requires_grad`, looks like any constant."""
+        method = build(name)
+        pairs = teacher_pairs(method)
+        constants = [key for key, value in method.named_parameters() if not value.requires_grad and key not in pairs]
+        expected = [key for key, _ in method.named_parameters() if any(part in key for part in method.frozen)]
+        assert constants == expected, "named in the method's `frozen`, and nothing else"
+        assert all(any(part in key for key in constants) for part in method.frozen)
+
+    @every_method
     def test_buffers_change_within_two_steps(self, name):
         method = build(name)
         before = snapshot(own_buffers(method))

@@ -51,6 +51,7 @@ class IJEPA(Method):
         "2301.08243",
     )  # fmt: skip
     reported = (Reported("linear_top1", 0.729, "ijepa-b16", 600, 2048, "the paper"),)
+    frozen = ("backbone.embeddings.position_embeddings", "predictor.positions")
 
     def __init__(self, config: IJEPAConfig):
         super().__init__(config)

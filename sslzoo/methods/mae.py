@@ -56,6 +56,7 @@ class MAE(Method):
         Reported("finetune_top1", 0.8366, "vit-b16", 1600, 4096, "facebookresearch/mae"),
         Reported("linear_top1", 0.678, "vit-b16", 1600, 4096, "facebookresearch/mae"),
     )
+    frozen = ("backbone.embeddings.position_embeddings", "decoder.positions")
 
     def __init__(self, config: MAEConfig):
         super().__init__(config)

@@ -55,6 +55,7 @@ class MoCoV3(Method):
         Reported("linear_top1", 0.728, "res50", 300, 4096, "facebookresearch/moco-v3"),
         Reported("linear_top1", 0.746, "res50", 1000, 4096, "facebookresearch/moco-v3"),
     )
+    frozen = ("backbone.embeddings.position_embeddings", "backbone.embeddings.patch_embeddings.projection")
 
     def __init__(self, config: MoCoV3Config):
         super().__init__(config)
