@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from sslzoo.encoders import build_encoder, without_pooler
+from sslzoo.encoders import build_encoder, misfits, without_pooler
 from sslzoo.errors import InputError
 from sslzoo.method_config import MethodConfig
 from sslzoo.optim import ParameterGroup, decay_groups
@@ -104,8 +104,6 @@ class Method(PreTrainedMethod):
         if getattr(self.encoder, "head", None) is None:  # SigLIP's, which masked methods leave out
             weights = {name: value for name, value in weights.items() if not name.startswith("head.")}
         for encoder in self.encoders():
-            own = encoder.state_dict()
-            wrong = sorted(own.keys() ^ weights.keys()) or [name for name in own if own[name].shape != weights[name].shape]
-            if wrong:
+            if wrong := misfits(encoder.state_dict(), weights):
                 raise InputError(f"the pretrained weights do not fit the encoder: {len(wrong)} tensors, the first is '{wrong[0]}'")
             encoder.load_state_dict(weights)

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 
-from sslzoo.encoders import checkpoint_blocks, limit_size, model_folder, set_attention, to_plain, without_pooler
+from sslzoo.encoders import checkpoint_blocks, limit_size, misfits, model_folder, set_attention, to_plain, without_pooler
 from sslzoo.errors import InputError, first_line
 from sslzoo.method_config import MethodConfig
 from sslzoo.method_files import BLOCK, SavedMethod, read_method, write_method
@@ -148,9 +148,7 @@ class PreTrainedMethod(PreTrainedModel):
             raise InputError(f"cannot build {cls.__name__} from the '{BLOCK}' block of {folder / 'config.json'}: {reason}") from error
         prefix = described._encoder_prefix()
         state = {**rest, **{prefix + name: value for name, value in without_pooler(plain).items()}}
-        own = described.state_dict()
-        wrong = sorted(own.keys() ^ state.keys()) or [name for name in own if own[name].shape != state[name].shape]
-        if wrong:
+        if wrong := misfits(described.state_dict(), state):
             raise InputError(f"the weights in {folder} do not fit its config.json: {len(wrong)} tensors, the first is '{wrong[0]}'")
         method = cls(config)
         method.load_state_dict(state)

@@ -86,6 +86,45 @@ def test_a_key_that_would_make_another_run_is_refused(key, value, stopped):
     assert {file.name: file.read_bytes() for file in stopped.iterdir() if file.is_file()} == before
 
 
+def other_groups(checkpoint):
+    _, second = checkpoint.optimizer["optimizer"]["param_groups"]
+    last = {**second, "params": [second["params"].pop()]}
+    checkpoint.optimizer["optimizer"]["param_groups"].append(last)
+
+
+def other_sizes(checkpoint):
+    first, second = checkpoint.optimizer["optimizer"]["param_groups"]
+    first["params"].append(second["params"].pop(0))
+
+
+def other_order(checkpoint):
+    states = checkpoint.optimizer["optimizer"]["state"]
+    states[0], states[len(states) - 1] = states[len(states) - 1], states[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "difference"),
+    [
+        (other_groups, "its groups have 8, 15 and 1 parameters, not 8 and 16"),
+        (other_sizes, "its groups have 9 and 15 parameters, not 8 and 16"),
+        (other_order, "its groups have other parameters"),
+        (lambda saved: [group.pop("lr_factor") for group in saved.optimizer["optimizer"]["param_groups"]], "it has no 'lr_factor'"),
+        (lambda saved: saved.state.pop("step"), "it has no 'step'"),
+        (lambda saved: saved.tensors.pop("projector.0.weight"), "1 tensors differ, the first is 'projector.0.weight'"),
+        (lambda saved: saved.tensors.update(queue=torch.zeros(2)), "1 tensors differ, the first is 'queue'"),
+        (lambda saved: saved.tensors.update({"projector.0.weight": torch.zeros(3, 5)}), "the first is 'projector.0.weight'"),
+    ],
+)  # fmt: skip
+def test_a_checkpoint_of_another_version_is_refused_in_one_line(change, difference, stopped):
+    checkpoint = load_checkpoint(stopped / "checkpoints")
+    change(checkpoint)
+    save_checkpoint(stopped / "checkpoints", 8, checkpoint)
+    before = {file.name: file.read_bytes() for file in stopped.iterdir() if file.is_file()}
+    with pytest.raises(InputError, match=f"of another version .*{re.escape(difference)}.: --resume with the version that wrote it, or"):
+        train(short_recipe("simclr"), stopped, resume=True)
+    assert {file.name: file.read_bytes() for file in stopped.iterdir() if file.is_file()} == before
+
+
 class TestData:
     @pytest.fixture
     def photos(self, tmp_path):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -82,6 +83,11 @@ def check_finite(tensors: dict[str, Tensor], file: Path) -> None:
     broken = [name for name, value in tensors.items() if not value.isfinite().all()]
     if broken:
         raise InputError(f"the weights in {file} are not finite: {len(broken)} tensors, the first is '{broken[0]}'")
+
+
+def misfits(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
+    """The names of tensors that only one of both has; if there is none, of those that have another shape in the other."""
+    return sorted(own.keys() ^ given.keys()) or [name for name in own if own[name].shape != given[name].shape]
 
 
 def _weights(folder: Path) -> dict[str, Tensor]:

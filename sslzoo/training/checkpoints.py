@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NoReturn
 import torch
 
 from sslzoo.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from sslzoo.encoders import misfits
 from sslzoo.errors import InputError, first_line
 from sslzoo.processes import all_or_none, broadcast_from_main, check_equal
 from sslzoo.recipe import write_recipe
@@ -52,11 +53,16 @@ def save_and_stop(training: "Training", reason: int) -> NoReturn:
 def restore(training: "Training") -> None:
     """Restores the newest intact checkpoint, or else the weights to start from, and writes the recipe that is trained from now on.
 
-    Raises `InputError` if the training images have changed or the checkpoint does not fit the recipe.
+    Raises `InputError` if the training images have changed, or the checkpoint is not one that this version of the code would write.
     """
     folder = training.run.folder
     with all_or_none():
         checkpoint = load_checkpoint(folder / CHECKPOINTS)
+        if checkpoint is not None and (difference := _difference(training, checkpoint)):
+            raise InputError(
+                f"the checkpoint in {folder} is of another version of sslzoo or of the method ({difference}): --resume with the version "
+                "that wrote it, or train again with another --output"
+            )
     check_equal(f"the newest checkpoint in {folder}", checkpoint and checkpoint.state["step"])
     with all_or_none():
         if checkpoint is not None:
@@ -68,20 +74,48 @@ def restore(training: "Training") -> None:
 
 def _write(training: "Training", sums: dict[str, float]) -> bool:
     training.seconds["all"] = time.perf_counter() - training.started
-    scaler = training.accelerator.scaler
-    optimizer = {"optimizer": training.optimizer.state_dict()} | ({"scaler": scaler.state_dict()} if scaler is not None else {})
     try:
-        state = {
-            "step": training.step, "best": training.evaluation.best, "measured_step": training.evaluation.measured_step,
-            "seconds": training.seconds, "metrics_size": training.run.synced_metrics_size(), "sums": sums,
-            "summed": training.logs.summed_steps, "fingerprint": training.images.fingerprint, "resumed": training.resumed,
-        }  # fmt: skip
-        checkpoint = Checkpoint(training.method.state_dict(), optimizer, state)
-        save_checkpoint(training.run.folder / CHECKPOINTS, training.step, checkpoint)
+        save_checkpoint(training.run.folder / CHECKPOINTS, training.step, _checkpoint(training, sums))
     except OSError as error:
         _log.warning("no checkpoint at step %d: %s", training.step, first_line(error))
         return False
     return True
+
+
+def _checkpoint(training: "Training", sums: dict[str, float]) -> Checkpoint:
+    scaler = training.accelerator.scaler
+    optimizer = {"optimizer": training.optimizer.state_dict()} | ({"scaler": scaler.state_dict()} if scaler is not None else {})
+    state = {
+        "step": training.step, "best": training.evaluation.best, "measured_step": training.evaluation.measured_step,
+        "seconds": training.seconds, "metrics_size": training.run.synced_metrics_size(), "sums": sums,
+        "summed": training.logs.summed_steps, "fingerprint": training.images.fingerprint, "resumed": training.resumed,
+    }  # fmt: skip
+    return Checkpoint(training.method.state_dict(), optimizer, state)
+
+
+def _difference(training: "Training", saved: Checkpoint) -> str | None:
+    """What a checkpoint lacks or has otherwise than one that is written now; None where it can be resumed from."""
+    own, missing = _checkpoint(training, {}), "it has no '{}'".format
+    if wrong := misfits(own.tensors, saved.tensors):
+        return f"{len(wrong)} tensors differ, the first is '{wrong[0]}'"
+    if lacks := [*sorted(own.state.keys() - saved.state.keys()), *sorted(own.optimizer.keys() - saved.optimizer.keys())]:
+        return missing(lacks[0])
+    groups, saved_groups = (part.optimizer["optimizer"]["param_groups"] for part in (own, saved))
+    sizes, saved_sizes = ([len(group["params"]) for group in each] for each in (groups, saved_groups))
+    if sizes != saved_sizes:
+        return f"its groups have {_listed(saved_sizes)} parameters, not {_listed(sizes)}"
+    # The settings that torch's optimisers lack in older files, they fill in themselves.
+    if lacks := sorted(groups[0].keys() - training.optimizer.defaults.keys() - saved_groups[0].keys()):
+        return missing(lacks[0])
+    parameters = [parameter for group in training.optimizer.param_groups for parameter in group["params"]]
+    for index, values in saved.optimizer["optimizer"]["state"].items():
+        if any(value.ndim and value.shape != parameters[index].shape for value in values.values()):
+            return "its groups have other parameters"
+    return None
+
+
+def _listed(sizes: list[int]) -> str:
+    return ", ".join(map(str, sizes[:-1])) + " and " * (len(sizes) > 1) + str(sizes[-1])
 
 
 def _load(training: "Training", checkpoint: Checkpoint) -> None:
@@ -90,11 +124,8 @@ def _load(training: "Training", checkpoint: Checkpoint) -> None:
         raise InputError(f"{training.recipe.dataset} does not hold the images that {training.run.folder} was trained on before")
     if state["step"] > training.steps:
         raise InputError(f"epochs {training.recipe.epochs} are fewer than are trained already: {state['step']} of {training.steps} steps")
-    try:
-        training.method.load_state_dict(checkpoint.tensors)
-        training.optimizer.load_state_dict(checkpoint.optimizer["optimizer"])
-    except (RuntimeError, ValueError, KeyError) as error:
-        raise InputError(f"the checkpoint in {training.run.folder} does not fit the recipe: {first_line(error)}") from error
+    training.method.load_state_dict(checkpoint.tensors)
+    training.optimizer.load_state_dict(checkpoint.optimizer["optimizer"])
     if training.accelerator.scaler is not None:
         training.accelerator.scaler.load_state_dict(checkpoint.optimizer["scaler"])
     training.step = training.saved_step = state["step"]
