@@ -7,6 +7,7 @@ import pytest
 import torch
 import yaml
 from hub_server import HubServer
+from test_training import train_until
 from transformers import BertConfig, BertModel, CLIPConfig, CLIPImageProcessorPil, CLIPModel, Dinov2Config, Dinov2Model, ViTModel
 
 from sslzoo.accelerator import make_accelerator
@@ -246,21 +247,11 @@ class TestRun:
 
     def test_resumes_without_its_start(self, base, tmp_path, monkeypatch):
         recipe = recipe_from(base, checkpoint_every=3, encoder_lr_factor=0.02)
-
-        class Killed(Exception):
-            pass
-
-        def killed(*arguments):
-            raise Killed
-
-        with monkeypatch.context() as patch:
-            patch.setattr("sslzoo.training.loop.finish", killed)
-            with pytest.raises(Killed):
-                train(recipe, tmp_path / "run", cpu=True)
-            patch.setattr("sslzoo.encoders.folder.snapshot_download", killed)
-        monkeypatch.setattr(setup, "pinned_folder", killed)
+        train_until(7, recipe, tmp_path / "run", monkeypatch)
+        missing = pytest.fail  # what would be called to find the start again
+        monkeypatch.setattr(setup, "pinned_folder", missing)
         earlier = yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text())
-        monkeypatch.setattr("sslzoo.recipe.starting_point._from_weights", killed)
+        monkeypatch.setattr("sslzoo.recipe.starting_point._from_weights", missing)
         changes = {"init_from": str(base), "epochs": 1, "checkpoint_every": 3, "encoder_lr_factor": 0.02}
         again = read_recipe("digits/simclr", changes, earlier)
         assert again == recipe

@@ -11,6 +11,7 @@ import yaml
 from families import FAMILIES, random_encoder
 from safetensors.torch import load_file
 from small_digits import small_digits
+from test_training import train_until
 from tiny_teacher import MEAN, SIZE, STD, teacher_folder, tiny_encoder
 from transformers import Dinov2Model
 
@@ -170,18 +171,7 @@ class TestRun:
         assert not [name for name in held if "teacher" in name or "queue" in name]
 
     def test_a_run_goes_on_with_its_teacher_in_another_place(self, tmp_path, folder, monkeypatch):
-        recipe = recipe_with(folder, checkpoint_every=2)
-
-        class Killed(Exception):
-            pass
-
-        def killed(*arguments):
-            raise Killed
-
-        with monkeypatch.context() as patch:
-            patch.setattr("sslzoo.training.loop.finish", killed)
-            with pytest.raises(Killed):
-                train(recipe, tmp_path / "run", cpu=True)
+        train_until(3, recipe_with(folder, checkpoint_every=2), tmp_path / "run", monkeypatch)
         moved = folder.rename(tmp_path / "elsewhere")
         refused(lambda: train(load_recipe(tmp_path / "run" / "recipe.yaml"), tmp_path / "run", resume=True, cpu=True), str(folder))
         again = read_recipe(tmp_path / "run" / "recipe.yaml", {"teacher": str(moved)})

@@ -1,6 +1,5 @@
 """DINO: the student predicts from any view to which prototypes its moving average, the teacher, assigns another global view."""
 
-from dataclasses import replace
 from functools import partial
 
 import torch
@@ -19,7 +18,7 @@ from sslzoo.parts.networks import forward_views
 from sslzoo.parts.swapped_prediction import swapped_cross_entropy
 from sslzoo.parts.temperature import warmed_up
 from sslzoo.parts.usage import usage_entropy
-from sslzoo.views.presets import byol_views, local_size
+from sslzoo.views.presets import dino_views
 
 
 @strict
@@ -84,12 +83,7 @@ class DINO(Method):
 
     @staticmethod
     def views(size):
-        first, second = byol_views(size).values()
-        return {
-            "global_1": replace(first, scale=(0.14, 1.0)),
-            "global_2": replace(second, scale=(0.14, 1.0)),
-            "local": replace(first, size=local_size(size), count=6, scale=(0.05, 0.14), blur=0.5),
-        }
+        return dino_views(size, threshold=0.14, local_count=6)
 
     def loss(self, views, progress):
         config = self.config

@@ -5,10 +5,10 @@ from functools import partial
 
 import torch
 from huggingface_hub.dataclasses import strict
-from torch import Tensor, nn
-from transformers import PreTrainedConfig, PreTrainedModel
+from torch import nn
+from transformers import PreTrainedConfig
 
-from sslzoo.encoders import embedding_parts, feature_width, features, pool_tokens, token_grid, tokens
+from sslzoo.encoders import embedding_parts, feature_width, features, token_grid
 from sslzoo.errors import InputError
 from sslzoo.method import Method, MethodConfig
 from sslzoo.optim import ParameterGroup, decay_groups
@@ -19,14 +19,14 @@ from sslzoo.parts.ema import ema_update, frozen_copy, momentum_schedule
 from sslzoo.parts.gather import gather
 from sslzoo.parts.hyperparameters import count, count_or_none, dim, layers, positive, rows, share, weight
 from sslzoo.parts.koleo import koleo
-from sslzoo.parts.masked_prediction import masked_cross_entropy, patches_per_side
+from sslzoo.parts.masked_prediction import check_mask_ratios, image_and_patches, masked_cross_entropy, patches_per_side
 from sslzoo.parts.masking import gather_tokens
 from sslzoo.parts.networks import forward_views
 from sslzoo.parts.sinkhorn import sinkhorn_center
 from sslzoo.parts.swapped_prediction import swapped_cross_entropy
 from sslzoo.parts.temperature import warmed_up
 from sslzoo.parts.usage import usage_entropy
-from sslzoo.views.presets import byol_views, local_size
+from sslzoo.views.presets import dino_views
 
 
 @strict
@@ -81,11 +81,7 @@ class DINOv2Config(MethodConfig):
             raise ValueError(f"masked_views is {self.masked_views}: choose 1 or 2 of an image's global views")
 
     def validate_largest_mask_ratio(self):
-        if not self.smallest_mask_ratio <= self.largest_mask_ratio < 1:
-            raise ValueError(
-                f"largest_mask_ratio is {self.largest_mask_ratio}: must be less than 1 and not below smallest_mask_ratio, "
-                f"{self.smallest_mask_ratio}"
-            )
+        check_mask_ratios(self.smallest_mask_ratio, self.largest_mask_ratio)
 
 
 class DINOv2(Method):
@@ -130,12 +126,7 @@ class DINOv2(Method):
 
     @staticmethod
     def views(size):
-        first, second = byol_views(size).values()
-        return {
-            "global_1": replace(first, scale=(0.32, 1.0)),
-            "global_2": replace(second, scale=(0.32, 1.0)),
-            "local": replace(first, size=local_size(size, patch=4), count=8, scale=(0.05, 0.32), blur=0.5),
-        }
+        return dino_views(size, threshold=0.32, local_count=8, patch=4)
 
     def loss(self, views, progress):
         config, student, teacher = self.config, self.student, self.teacher
@@ -145,7 +136,7 @@ class DINOv2(Method):
         masks, masked, valid = self._masks(views[:2], progress)
 
         with torch.no_grad():
-            images, patches = zip(*forward_views(self, partial(_tokens, teacher["backbone"]), views[:2]), strict=True)
+            images, patches = zip(*forward_views(self, partial(image_and_patches, teacher["backbone"]), views[:2]), strict=True)
             targets = head(torch.stack(images, dim=1))
             patch_targets = patch_head(self._gather_masked(patches, masked))
             if config.centering == "softmax":
@@ -158,7 +149,7 @@ class DINOv2(Method):
             logits = head.logits(targets)
             teacher_probs = ((logits - center) / temperature).softmax(dim=2)
 
-        see = partial(_tokens, student["backbone"], mask_token=self._mask_token())
+        see = partial(image_and_patches, student["backbone"], mask_token=self._mask_token())
         images, patches = zip(*forward_views(self, see, views[:2], masks), strict=True)
         local = forward_views(self, partial(features, student["backbone"]), views[2:]) if views[2:] else []
         embeddings = student["head"](torch.stack((*images, *local), dim=1))
@@ -238,10 +229,3 @@ class DINOv2(Method):
     def _mask_token(self):
         own = getattr(self.student["backbone"].embeddings, "mask_token", None)
         return self.mask_token if own is None else own.flatten()
-
-
-def _tokens(backbone: PreTrainedModel, pixels: Tensor, mask: Tensor | None = None, mask_token: Tensor | None = None):
-    """What the encoder pools, (n, width), and its patches, (n, patches, width). mask: bool (n, patches), which it does not see."""
-    hidden = tokens(backbone, pixels, mask=mask, mask_token=mask_token)
-    patches = (pixels.shape[-1] // token_grid(backbone)[1]) ** 2
-    return pool_tokens(backbone, hidden), hidden[:, -patches:]

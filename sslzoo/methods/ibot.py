@@ -1,13 +1,12 @@
 """iBOT: DINO that also predicts, for each masked patch of a global view, to which prototypes the teacher assigns that patch."""
 
-from dataclasses import replace
 
 import torch
 from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
 from transformers import PreTrainedConfig
 
-from sslzoo.encoders import feature_width, features, pool_tokens, token_grid, tokens
+from sslzoo.encoders import feature_width, features, token_grid
 from sslzoo.method import Method, MethodConfig
 from sslzoo.optim import ParameterGroup, decay_groups
 from sslzoo.paper import Paper, Reported
@@ -16,13 +15,13 @@ from sslzoo.parts.dino_head import DINOHead
 from sslzoo.parts.ema import ema_update, frozen_copy, momentum_schedule
 from sslzoo.parts.gather import gather
 from sslzoo.parts.hyperparameters import count_or_none, dim, layers, positive, rows, share, weight
-from sslzoo.parts.masked_prediction import masked_cross_entropy, patches_per_side
+from sslzoo.parts.masked_prediction import check_mask_ratios, image_and_patches, masked_cross_entropy, patches_per_side
 from sslzoo.parts.masking import gather_tokens
 from sslzoo.parts.networks import forward_views
 from sslzoo.parts.swapped_prediction import swapped_cross_entropy
 from sslzoo.parts.temperature import warmed_up
 from sslzoo.parts.usage import usage_entropy
-from sslzoo.views.presets import byol_views, local_size
+from sslzoo.views.presets import dino_views
 
 
 @strict
@@ -62,11 +61,7 @@ class IBOTConfig(MethodConfig):
     frozen_epochs: int = count_or_none(1)
 
     def validate_largest_mask_ratio(self):
-        if not self.smallest_mask_ratio <= self.largest_mask_ratio < 1:
-            raise ValueError(
-                f"largest_mask_ratio is {self.largest_mask_ratio}: must be less than 1 and not below smallest_mask_ratio, "
-                f"{self.smallest_mask_ratio}"
-            )
+        check_mask_ratios(self.smallest_mask_ratio, self.largest_mask_ratio)
 
 
 class IBOT(Method):
@@ -108,12 +103,7 @@ class IBOT(Method):
 
     @staticmethod
     def views(size):
-        first, second = byol_views(size).values()
-        return {
-            "global_1": replace(first, scale=(0.25, 1.0)),
-            "global_2": replace(second, scale=(0.25, 1.0)),
-            "local": replace(first, size=local_size(size, patch=4), count=10, scale=(0.05, 0.25), blur=0.5),
-        }
+        return dino_views(size, threshold=0.25, local_count=10, patch=4)
 
     def loss(self, views, progress):
         config, student, teacher = self.config, self.student["head"], self.teacher["head"]
@@ -170,16 +160,12 @@ class IBOT(Method):
 
     def _predict(self, pixels, mask, masked):
         """The student's embeddings of masked images, (n, d), and of their masked patches, (n, most, d)."""
-        backbone = self.student["backbone"]
-        hidden = tokens(backbone, pixels, mask=mask, mask_token=self.mask_token)
-        patches = gather_tokens(hidden[:, -mask.shape[1] :], masked)
-        embeddings = self.student["head"](torch.cat((pool_tokens(backbone, hidden)[:, None], patches), dim=1))
+        image, patches = image_and_patches(self.student["backbone"], pixels, mask, self.mask_token)
+        embeddings = self.student["head"](torch.cat((image[:, None], gather_tokens(patches, masked)), dim=1))
         return embeddings[:, 0], embeddings[:, 1:]
 
     def _targets(self, pixels, masked):
         """The teacher's embeddings of images, (n, d), and of the patches that the student does not see, (n, most, d); all patches' mean."""
-        backbone = self.teacher["backbone"]
-        hidden = tokens(backbone, pixels)
-        patches = hidden[:, -((pixels.shape[-1] // token_grid(backbone)[1]) ** 2) :]
-        embeddings = self.teacher["head"](torch.cat((pool_tokens(backbone, hidden)[:, None], patches), dim=1))
+        image, patches = image_and_patches(self.teacher["backbone"], pixels)
+        embeddings = self.teacher["head"](torch.cat((image[:, None], patches), dim=1))
         return embeddings[:, 0], gather_tokens(embeddings[:, 1:], masked), embeddings[:, 1:].float().mean(dim=1)

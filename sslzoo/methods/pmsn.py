@@ -2,16 +2,12 @@
 
 import torch
 from huggingface_hub.dataclasses import strict
-from torch import nn
 
 from sslzoo.method import Method, MethodConfig
-from sslzoo.optim import ParameterGroup, decay_groups
 from sslzoo.paper import Paper
-from sslzoo.parts.ema import ema_update, frozen_copy, momentum_schedule
 from sslzoo.parts.hyperparameters import share, weight
-from sslzoo.parts.masked_siamese import MaskedBranch, MaskedSiameseConfig, predict_assignments
+from sslzoo.parts.masked_siamese import MaskedSiameseConfig, MaskedSiameseMixin
 from sslzoo.parts.usage import usage_entropy
-from sslzoo.views.presets import masked_siamese_views
 
 
 @strict
@@ -29,36 +25,16 @@ class PMSNConfig(MaskedSiameseConfig, MethodConfig):
     teacher_momentum_end: float | int = share(1.0)
 
 
-class PMSN(Method):
+class PMSN(MaskedSiameseMixin, Method):
     """Prototypes are trained, without weight decay, as in MSN's paper and code; lightly's benchmark never trains them."""
 
     config_class = PMSNConfig
     paper = Paper("The Hidden Uniform Cluster Prior in Self-Supervised Learning", "Mahmoud Assran and others", 2022, "2210.07277")
-    varied_views = ("focal",)
-    views = staticmethod(masked_siamese_views)
-
-    def __init__(self, config: PMSNConfig):
-        super().__init__(config)
-        self.student = MaskedBranch(self.build_encoder(), config.hidden_dim, config.projection_dim)
-        self.teacher = frozen_copy(self.student)
-        self.prototypes = nn.Parameter(nn.Linear(config.projection_dim, config.prototypes, bias=False).weight.detach())
-        self.post_init()
-
-    @property
-    def encoder(self):
-        return self.teacher.backbone
 
     def loss(self, views, progress):
-        cross_entropy, mean_assignment = predict_assignments(self, self.student, self.teacher, self.prototypes, views, progress.draw)
+        cross_entropy, mean_assignment = self.predict_assignments(views, progress.draw)
         # The divergence of the mean assignment from the prior, as in the paper; lightly takes that of the prior from the mean.
         ranks = torch.arange(1, len(mean_assignment) + 1, dtype=mean_assignment.dtype, device=mean_assignment.device)
         log_prior = (-self.config.prior_exponent * ranks.log()).log_softmax(dim=0)
         divergence = (mean_assignment * (mean_assignment.log() - log_prior)).sum()
         return {"loss": cross_entropy + self.config.prior_weight * divergence, "usage_entropy": usage_entropy(mean_assignment[None])}
-
-    def after_step(self, out, progress):
-        config = self.config
-        ema_update(self.teacher, self.student, momentum_schedule(config.teacher_momentum, config.teacher_momentum_end, progress.fraction))
-
-    def parameter_groups(self):
-        return [*decay_groups(self, exclude=[self.prototypes]), ParameterGroup([self.prototypes], decay=False)]

@@ -4,10 +4,18 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
+from sslzoo.encoders import pool_tokens, token_grid, tokens
 from sslzoo.errors import InputError
 
 from .chunks import in_chunks
+
+
+def check_mask_ratios(smallest: float, largest: float) -> None:
+    """Raises `ValueError` unless smallest_mask_ratio and largest_mask_ratio can be a view's least and greatest share of masked patches."""
+    if not smallest <= largest < 1:
+        raise ValueError(f"largest_mask_ratio is {largest}: must be less than 1 and not below smallest_mask_ratio, {smallest}")
 
 
 def patches_per_side(view: Tensor, patch: int) -> int:
@@ -15,6 +23,15 @@ def patches_per_side(view: Tensor, patch: int) -> int:
     if view.shape[-1] % patch:
         raise InputError(f"a global view has {view.shape[-1]} px: must be a multiple of the encoder's patches of {patch} px")
     return view.shape[-1] // patch
+
+
+def image_and_patches(
+    backbone: PreTrainedModel, pixels: Tensor, mask: Tensor | None = None, mask_token: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """What the encoder pools, (n, width), and its patches, (n, patches, width). mask: bool (n, patches), which it does not see."""
+    hidden = tokens(backbone, pixels, mask=mask, mask_token=mask_token)
+    patches = (pixels.shape[-1] // token_grid(backbone)[1]) ** 2
+    return pool_tokens(backbone, hidden), hidden[:, -patches:]
 
 
 def masked_cross_entropy(

@@ -9,8 +9,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from sslzoo.encoders import feature_width, pool_tokens, token_grid, tokens
+from sslzoo.optim import ParameterGroup, decay_groups
+from sslzoo.views.presets import masked_siamese_views
 
 from .chunks import in_chunks
+from .ema import ema_update, frozen_copy, momentum_schedule
 from .gather import gather
 from .hyperparameters import dim, positive, rows, share
 from .masking import split_patches
@@ -52,23 +55,46 @@ class MaskedBranch(nn.Module):
         return self.projector(pool_tokens(self.backbone, tokens(self.backbone, pixels, keep=visible)))
 
 
-def predict_assignments(
-    method: PreTrainedModel, student: MaskedBranch, teacher: MaskedBranch, prototypes: Tensor, views: Sequence[Tensor],
-    draw: Callable[[int], Tensor],
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """The student's cross entropy with the teacher's assignments to prototypes, and the student's mean assignment, (prototypes,).
+class MaskedSiameseMixin:
+    """For a `Method`: student, teacher and prototypes, which are trained without weight decay. What is left to it is its loss.
 
-    method: whose parts they are, configured by `MaskedSiameseConfig`. prototypes: (prototypes, projection_dim).
-    views: the target, for the teacher, then the anchor and the focal views, for the student.
-    draw: uniform numbers (n, columns), `Progress.draw`.
+    Its config has the fields of `MaskedSiameseConfig`, `teacher_momentum` and `teacher_momentum_end`.
     """
-    config, (target, *anchors) = method.config, views
-    with torch.no_grad():
-        targets = teacher(target)
-    mask_ratios = [config.mask_ratio, *[config.focal_mask_ratio] * (len(anchors) - 1)]
-    visible = visible_patches(anchors, token_grid(student.backbone)[1], mask_ratios, draw)
-    embeddings = torch.stack(forward_views(method, student, anchors, visible), dim=1)
-    return assignment_cross_entropy(embeddings, targets, prototypes, config.temperature, config.sharpening)
+
+    varied_views: tuple[str, ...] = ("focal",)
+    views = staticmethod(masked_siamese_views)
+
+    def __init__(self, config):
+        super().__init__(config)  # pyrefly: ignore[bad-argument-count]
+        self.student = MaskedBranch(self.build_encoder(), config.hidden_dim, config.projection_dim)
+        self.teacher = frozen_copy(self.student)
+        self.prototypes = nn.Parameter(nn.Linear(config.projection_dim, config.prototypes, bias=False).weight.detach())
+        self.post_init()
+
+    @property
+    def encoder(self):
+        return self.teacher.backbone
+
+    def predict_assignments(self, views: Sequence[Tensor], draw: Callable[[int], Tensor]) -> tuple[Tensor, Tensor]:
+        """The student's cross entropy with the teacher's assignments to prototypes, and the student's mean assignment, (prototypes,).
+
+        views: the target, for the teacher, then the anchor and the focal views, for the student.
+        draw: uniform numbers (n, columns), `Progress.draw`.
+        """
+        config, (target, *anchors) = self.config, views
+        with torch.no_grad():
+            targets = self.teacher(target)
+        mask_ratios = [config.mask_ratio, *[config.focal_mask_ratio] * (len(anchors) - 1)]
+        visible = visible_patches(anchors, token_grid(self.student.backbone)[1], mask_ratios, draw)
+        embeddings = torch.stack(forward_views(self, self.student, anchors, visible), dim=1)
+        return assignment_cross_entropy(embeddings, targets, self.prototypes, config.temperature, config.sharpening)
+
+    def after_step(self, out, progress):
+        config = self.config
+        ema_update(self.teacher, self.student, momentum_schedule(config.teacher_momentum, config.teacher_momentum_end, progress.fraction))
+
+    def parameter_groups(self):
+        return [*decay_groups(self, exclude=[self.prototypes]), ParameterGroup([self.prototypes], decay=False)]
 
 
 def visible_patches(views: Sequence[Tensor], patch: int, mask_ratios: Sequence[float], draw: Callable[[int], Tensor]) -> list[Tensor]:

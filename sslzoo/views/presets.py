@@ -28,6 +28,19 @@ def byol_views(size: int, interpolation: str = "bicubic") -> dict[str, View]:
     return {"first": View(size, blur=1.0, **crop), "second": View(size, blur=0.1, solarize=0.2, **crop)}
 
 
+def dino_views(size: int, threshold: float, local_count: int, patch: int = 1) -> dict[str, View]:
+    """DINO's views on ImageNet (arXiv:2104.14294), which iBOT and DINOv2 take over: two global ones of BYOL's colours, and local ones.
+
+    threshold: the share of the image's area that divides local from global crops. patch: px, of which local views are a multiple.
+    """
+    first, second = byol_views(size).values()
+    return {
+        "global_1": replace(first, scale=(threshold, 1.0)),
+        "global_2": replace(second, scale=(threshold, 1.0)),
+        "local": replace(first, size=local_size(size, patch), count=local_count, scale=(0.05, threshold), blur=0.5),
+    }
+
+
 def multi_crop(view: View, threshold: float, local_size: int) -> dict[str, View]:
     """Multi-crop (SwAV, arXiv:2006.09882): two global views, and six smaller ones of local parts of the image, all with the same colours.
 
