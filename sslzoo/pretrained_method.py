@@ -1,5 +1,6 @@
 """A method as one of transformers' models: found by the Auto classes, saved, loaded and published, its precision, attention and memory."""
 
+import sys
 from pathlib import Path
 from typing import Any, Self
 
@@ -73,12 +74,13 @@ class PreTrainedMethod(PreTrainedModel):
     activation_checkpointing_disable = gradient_checkpointing_disable
 
     def save_pretrained(
-        self, save_directory: str | Path, max_shard_size: int | str = "50GB", *, push_to_hub: bool = False,
+        self, save_directory: str | Path, max_shard_size: int | str = sys.maxsize, *, push_to_hub: bool = False,
         safe_serialization: bool = True, variant: str | None = None,
     ) -> None:  # fmt: skip
         """Writes the encoder as config.json and model.safetensors in plain transformers form, and the rest as ssl_heads.safetensors.
 
-        max_shard_size: bytes, or a text such as "5GB"; larger weights are split into several files with an index.
+        max_shard_size: bytes, or a text such as "5GB"; larger weights are split into several files with an index. By default, as in every
+            run folder, whose digests and publishing name two files of weights, nothing is split.
         Raises `OSError` when it cannot write; the folder then is as it was before. Raises `InputError` for what no saved method is:
         pickled, one of several variants in a folder, or pushed without the recipe and results of its run.
         """

@@ -76,6 +76,12 @@ class TestParity:
         network = res6()
         assert_equal(import_weights(saved(network, tmp_path / "a.pt"), tmp_path / "mine"), network, 96)
 
+    def test_weights_of_any_size_are_one_file(self, tmp_path, monkeypatch):
+        """Tensors count a billion times their bytes: what is over 50 GB, transformers would split."""
+        monkeypatch.setattr("huggingface_hub.serialization._torch.get_torch_storage_size", lambda tensor: tensor.nbytes * 10**9)
+        folder = import_weights(saved(res6(), tmp_path / "a.pt"), tmp_path / "mine")
+        assert [file.name for file in folder.glob("*.safetensors*")] == ["model.safetensors"]
+
     @pytest.mark.parametrize("scaled", [False, True])
     @pytest.mark.parametrize("size", [16, 32])
     def test_vit(self, size, scaled, tmp_path):

@@ -19,6 +19,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from safetensors.torch import load_file, save_file
 from test_card import FOREVER, change, make_run
+from test_training import short_recipe, train
 
 import sslzoo
 from sslzoo.cli import main
@@ -235,6 +236,16 @@ def test_publishing_again_makes_no_commit_and_a_new_version_makes_one(server, cl
     assert "url" in client(vit)
     assert commits(server, repository) == before + 1
     assert published(server, repository).keys() == FILES | {"examples/notebook.ipynb"}, "our code files are deleted, other files stay"
+
+
+def test_weights_of_any_size_are_one_file_each(tmp_path, monkeypatch, capsys):
+    """Tensors count a billion times their bytes: what is over 50 GB, transformers would split."""
+    monkeypatch.setattr("huggingface_hub.serialization._torch.get_torch_storage_size", lambda tensor: tensor.nbytes * 10**9)
+    run = train(short_recipe("simclr", epochs=1), tmp_path / "run")
+    assert {file.name for file in run.folder.glob("*.safetensors*")} == {"model.safetensors", "ssl_heads.safetensors"}
+    assert main(["publish", str(run.folder), "--to", "ada", "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert "  model.safetensors  " in out and "  ssl_heads.safetensors  " in out
 
 
 def test_a_dry_run_does_not_contact_the_hub(server, client, run):

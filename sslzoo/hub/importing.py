@@ -1,5 +1,6 @@
 """Imports weights that others trained, from a file or one of lightly's checkpoints, into a model folder like a run's."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -65,7 +66,7 @@ def _preprocessing(found: ConvertedEncoder) -> Preprocessing:
 def _write(folder: Path, found: ConvertedEncoder, preprocessing: Preprocessing, imported: dict) -> None:
     with atomic_write(folder) as temporary:
         temporary.mkdir(parents=True)
-        to_plain(found.encoder).save_pretrained(temporary)
+        to_plain(found.encoder).save_pretrained(temporary, max_shard_size=sys.maxsize)  # one file, as in every run folder
         preprocessing.write(temporary)
         run = Run(temporary)
         run.write_results({"training": {}, "numbers": [], "imported": {**imported, "files": run.digests()}})
