@@ -2,13 +2,16 @@
 
     python benches/train.py digits/simclr
     python benches/train.py cifar10/simclr --set dataset=path/to/parquet encoder=res6 --peak-tflops 155
+    python benches/train.py cifar10/simclr --against compile=true
 
+With --against the recipe and the recipe with these further changes take turns, and the last line is the ratio of their speeds.
 Warm-up steps are not counted. Each part is timed on its own in further steps, with the device waited for around it, which is why the parts
 together may take longer than the steps do. FLOPs are those of the networks, forward and backward, without views and optimiser.
 """
 
 import argparse
 import re
+import statistics
 import tempfile
 import time
 from collections import defaultdict
@@ -26,9 +29,11 @@ from sslzoo.provenance import environment
 from sslzoo.recipe import parse_changes, read_recipe
 from sslzoo.run import Run
 from sslzoo.training.loop import Training
+from sslzoo.training.setup import compiles
 
 # Dense TFLOP/s by a part of the device's name, of the matrix products that the recipe's precision uses: (half precision, float32 as TF32).
 PEAKS = {"H200": (989, 495), "H100": (989, 495), "A100": (312, 156), "A6000": (155, 77), "4090": (165, 83), "L4": (121, 60), "T4": (65, 8)}
+TURNS = 3
 RECIPES = Path(__file__).parent.parent / "recipes"
 
 
@@ -120,40 +125,59 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="as for sslzoo train")
-    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--against", nargs="+", default=[], metavar="KEY=VALUE", help="further changes, to compare with")
+    parser.add_argument("--steps", type=int, default=20, help="of each turn")
     parser.add_argument("--warm-up", type=int, default=5, help="steps")
     parser.add_argument("--peak-tflops", type=float, help="of the device, in the recipe's precision, for the MFU")
     parser.add_argument("--cpu", action="store_true", help="even where there is a GPU")
     options = parser.parse_args()
     recipe = read_recipe(options.recipe, parse_changes(options.set))
+    recipes = [recipe, read_recipe(options.recipe, parse_changes(options.set + options.against))] if options.against else [recipe]
     with tempfile.TemporaryDirectory() as folder:
-        measure(Training(recipe, Run(folder), make_accelerator(recipe.precision, options.cpu)), options)
+        trainings = [Steps(Training(recipe, Run(folder), make_accelerator(recipe.precision, options.cpu))) for recipe in recipes]
+        seconds = step_seconds(trainings, options.warm_up, options.steps)
+        for steps, each in zip(trainings, seconds, strict=True):
+            measure(steps, statistics.median(each), options)
+    if options.against:
+        ratios = [first / second for first, second in zip(*seconds, strict=True)]
+        ends = f"from {min(ratios):.2f} to {max(ratios):.2f}"
+        print(f"{' '.join(options.against)}: {statistics.median(ratios):.2f} times as fast, {ends} in {TURNS} turns")
 
 
-def measure(training: Training, options: argparse.Namespace) -> None:
-    """Prints what the steps take."""
-    recipe, device, steps = training.recipe, training.accelerator.device, Steps(training)
-    for _ in range(options.warm_up):
+def step_seconds(trainings: list[Steps], warm_up: int, count: int) -> list[list[float]]:
+    """Seconds of a step of each training, in turns of `count` steps."""
+    for steps in trainings:
+        for _ in range(warm_up):
+            steps.step()
+    seconds = [[] for _ in trainings]
+    for _ in range(TURNS):
+        for steps, each in zip(trainings, seconds, strict=True):
+            device = steps.training.accelerator.device
+            wait(device)
+            began = time.perf_counter()
+            for _ in range(count):
+                steps.step()
+            wait(device)
+            each.append((time.perf_counter() - began) / count)
+    return seconds
+
+
+def measure(steps: Steps, seconds: float, options: argparse.Namespace) -> None:
+    """Prints what a step takes, which is `seconds`."""
+    training = steps.training
+    recipe, device = training.recipe, training.accelerator.device
+    print(f"{recipe.name}: {environment(device)['hardware']}, {recipe.precision}, batch {recipe.batch_size}, {recipe.encoder}")
+    print(f"step        {1000 * seconds:10.1f} ms, {recipe.batch_size / seconds:,.0f} images/s")
+    print(f"memory      {peak_memory(device) / 2**30:10.2f} GiB at most{', of both together' if options.against else ''}")
+    if not compiles(recipe):  # what is compiled cannot be counted
+        steps.mode = "count"
         steps.step()
-    wait(device)
-    began = time.perf_counter()
-    for _ in range(options.steps):
-        steps.step()
-    wait(device)
-    seconds = (time.perf_counter() - began) / options.steps
-    steps.mode = "count"
-    steps.step()
-    peak = options.peak_tflops or known_peak(device, recipe.precision)
-    memory = peak_memory(device)
+        tflops, peak = steps.flops / seconds / 1e12, options.peak_tflops or known_peak(device, recipe.precision)
+        share = f", {100 * tflops / peak:.1f} % of {peak:g} (MFU)" if peak else "; --peak-tflops gives the MFU"
+        print(f"network     {steps.flops / 1e9:10.1f} GFLOP a step, {tflops:.3f} TFLOP/s{share}")
     steps.mode = "time"
     for _ in range(options.steps):
         steps.step()
-    tflops = steps.flops / seconds / 1e12
-    print(f"{recipe.name}: {environment(device)['hardware']}, {recipe.precision}, batch {recipe.batch_size}, {recipe.encoder}")
-    print(f"step        {1000 * seconds:10.1f} ms, {recipe.batch_size / seconds:,.0f} images/s")
-    share = f", {100 * tflops / peak:.1f} % of {peak:g} (MFU)" if peak else "; --peak-tflops gives the MFU"
-    print(f"network     {steps.flops / 1e9:10.1f} GFLOP a step, {tflops:.3f} TFLOP/s{share}")
-    print(f"memory      {memory / 2**30:10.2f} GiB at most")
     for part, total in steps.seconds.items():
         print(f"{part:12}{1000 * total / options.steps:10.1f} ms, {100 * total / sum(steps.seconds.values()):.1f} %")
     if (found := reference(options.recipe)) is None:
@@ -161,9 +185,11 @@ def measure(training: Training, options: argparse.Namespace) -> None:
         return
     minutes, gib = found
     page = read_recipe(options.recipe)
-    page_steps = page.epochs * (len(training.images) // page.batch_size)
     setting = f"{page.encoder}, batch {page.batch_size}, {page.epochs} epochs on an A6000"
-    print(f"reference   {60_000 * minutes / page_steps:10.1f} ms a step, {minutes:g} min with its kNN, {gib:g} GiB: {setting}")
+    each = ""
+    if recipe.dataset == page.dataset:  # else the page's run had another number of steps
+        each = f"{60_000 * minutes / (page.epochs * (len(training.images) // page.batch_size)):.1f} ms a step, "
+    print(f"reference   {each}{minutes:g} min with its kNN, {gib:g} GiB: {setting}")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,10 @@ os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="sslzoo-tests-")
 # Small nets run faster on one thread, and two processes then have a core each.
 os.environ["OMP_NUM_THREADS"] = "1"
 
+from torch import cuda
+
+collect_ignore = [] if cuda.is_available() else ["cuda"]
+
 
 def pytest_collection_finish():
     """A run collects garbage when it starts: without the modules, which live as long as the tests do, this takes 0.02 s and not 0.4."""

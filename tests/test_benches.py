@@ -3,6 +3,7 @@
 import re
 import runpy
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,36 @@ def test_training_steps_are_measured_as_they_are(monkeypatch, capsys):
     assert all(float(ms) > 0 or part in ("after_step", "logs", "data") for part, ms, _ in parts)
     assert float(re.search(r"^memory +([\d.]+) GiB", out, re.M)[1]) > 0.05
     assert "reference   none" in out, "the page has no digits"
+
+
+def test_two_settings_take_turns_and_the_last_line_is_the_ratio_of_their_steps(monkeypatch, capsys):
+    """What is compared is the same twice, with a third of a second more in each step of the second."""
+    bench_of = runpy.run_path(str(BENCHES / "train.py"))
+    slow = bench_of["Steps"].step
+
+    def step(self):
+        if self.training.recipe.log_every == 7:
+            time.sleep(0.3)
+        slow(self)
+
+    monkeypatch.setattr(bench_of["Steps"], "step", step)
+    monkeypatch.setattr(sys, "argv", ["train.py", "digits/simclr", "--cpu", "--set", "batch_size=4", f"dataset={small_digits()}",
+                                      "--steps", "1", "--warm-up", "1", "--against", "log_every=7"])  # fmt: skip
+    bench_of["main"]()
+    out = capsys.readouterr().out
+    first, second = (float(ms) for ms in re.findall(r"^step +([\d.]+) ms", out, re.M))
+    ratio = float(re.search(r"^log_every=7: ([\d.]+) times as fast", out.splitlines()[-1])[1])
+    assert second > first and ratio == pytest.approx(first / second, rel=0.5) and ratio < 1
+
+
+def test_variants_are_listed_with_what_was_measured(monkeypatch, capsys, tmp_path):
+    (tmp_path / "variants").write_text("small/a lr=1\nsmall/b\n")
+    run = Run(tmp_path / "1")
+    run.folder.mkdir()
+    for line in ({"step": 0, KNN: 0.25}, {"step": 10, "feature_rank": 3.25, "feature_std": 0.5}, {"step": 10, KNN: 0.5}):
+        run.append_metrics(line)
+    out = bench("variants", tmp_path / "variants", tmp_path, monkeypatch=monkeypatch, capsys=capsys).splitlines()
+    assert out[2:] == ["| small/a lr=1 | 25.0, 50.0 | 3.2 | 0.500 | 10 |", "| small/b | none | nan | nan | 0 |"]
 
 
 def test_flops_of_training_steps_are_those_of_the_network_forward_and_backward():
@@ -107,6 +138,7 @@ def test_memory_of_losses_is_what_they_allocate_at_most_at_once():
     [
         ("decode", ["40x30", "--threads", 1, "--rounds", 1], "x Pillow"),
         ("decode", ["40x30", "--threads", 1, "--rounds", 1, "--batches"], "x DataLoader"),
+        ("forward_views", ["--cpu", "--encoders", "res6", "--batches", 2, "--steps", 1], "times as fast as one batch"),
         ("knn", ["--rows", 400, "--width", 16, "--rounds", 1], "top-1 of all settings is the same"),
         ("linear", ["--images", 60, "--width", 8, "--epochs", 1, "--rounds", 1], "x"),
         ("listing", ["--files", 20, "--classes", 2], "most memory"),

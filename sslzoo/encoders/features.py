@@ -1,6 +1,5 @@
 """An encoder's features: one vector per image, and one per place of it."""
 
-import functools
 import inspect
 import math
 from typing import Any
@@ -148,7 +147,6 @@ def _pooled(encoder: PreTrainedModel, out) -> Tensor:
     return last.mean((2, 3)) if last.ndim == 4 else pool_tokens(encoder, last)
 
 
-@functools.cache
 def _interpolates_when_told(kind: type[PreTrainedModel]) -> bool:
     """Whether images of another size than its own need a word in the forward pass; others do it on their own, or have no size."""
     return "interpolate_pos_encoding" in inspect.signature(kind.forward).parameters

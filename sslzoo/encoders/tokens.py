@@ -14,6 +14,7 @@ from .names import check_image_size
 # Transformers whose tokens keep their place from the first block to the last.
 _WITHOUT_BIAS = ("vit", "vit_msn", "ijepa", "dinov2", "dinov2_with_registers", "dinov3_vit", "clip_vision_model", "siglip_vision_model")
 _WITH_BIAS = ("beit", "data2vec-vision")  # in each attention, by relative position
+_WITH_MASK = ("clip_vision_model", "siglip_vision_model")
 
 
 def token_grid(encoder: PreTrainedModel, *, drops: bool = False) -> tuple[int, int]:
@@ -76,8 +77,8 @@ def _block_options(encoder: PreTrainedModel, pixels: Tensor, keep: Tensor | None
     if kind == "dinov3_vit":
         rotations = encoder.rope_embeddings(pixels)  # cosines and sines, (patches, width of a head)
         return {"position_embeddings": rotations if keep is None else tuple(angles[keep][:, None] for angles in rotations)}
-    if kind not in _WITH_BIAS:
-        return {"attention_mask": None}
+    if kind not in _WITH_BIAS:  # a mask only where it is required: DINOv2's blocks of transformers 5.17 take none
+        return {"attention_mask": None} if kind in _WITH_MASK else {}
     bias = first_of(encoder, "shared_position_bias") or first_of(first_of(encoder, "encoder") or encoder, "relative_position_bias")
     shared = bias and bias(tuple(length // side_in_px(encoder, "patch_size") for length in size))
     return {"attention_mask" if kind == "beit" else "relative_position_bias": shared, "resolution": size}
