@@ -12,6 +12,7 @@ import pickle
 import shutil
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -31,6 +32,7 @@ from sslzoo.method import Method, Progress
 from sslzoo.methods import shipped_names
 from sslzoo.optim import OPTIMIZERS, make_optimizer, set_learning_rates
 from sslzoo.parts import block_masks
+from sslzoo.training.setup import encoder_groups
 from sslzoo.views import Renderer
 
 SIZE = 16  # px
@@ -277,9 +279,14 @@ class TestState:
 
     @every_method
     def test_parameter_groups_hold_each_trainable_weight_once(self, name):
+        """Those of the method, and those that training makes of them, where encoder and heads have settings of their own."""
         method = build(name)
-        grouped = [id(parameter) for group in method.parameter_groups() for parameter in group.parameters]
-        assert sorted(grouped) == sorted(id(parameter) for parameter in method.parameters() if parameter.requires_grad)
+        recipe = SimpleNamespace(
+            init_from="base", encoder_lr_factor=0.5, layer_decay=1, patch_lr_factor=1, encoder_frozen_epochs=1, clip="network"
+        )  # fmt: skip
+        for groups in (method.parameter_groups(), encoder_groups(method, recipe)):
+            grouped = [id(parameter) for group in groups for parameter in group.parameters]
+            assert sorted(grouped) == sorted(id(parameter) for parameter in method.parameters() if parameter.requires_grad)
 
     @every_method
     @pytest.mark.usefixtures("masks_of_two_blocks")
