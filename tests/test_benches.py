@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from small_digits import small_digits
 from torch import nn
 
@@ -90,7 +91,21 @@ def test_flops_of_training_steps_are_those_of_the_network_forward_and_backward()
 
 @pytest.mark.slow
 def test_continued_pretraining_is_compared_with_training_from_scratch(monkeypatch, capsys, tmp_path):
-    data = ("--first", "digits", "--then", "digits", "--image-size", 16, "--epochs", 1, 1, "--output", tmp_path)
+    data = (
+        "--first",
+        "digits",
+        "--then",
+        "digits",
+        "--image-size",
+        16,
+        "--epochs",
+        1,
+        1,
+        "--output",
+        tmp_path,
+        "--plot",
+        tmp_path / "curves.png",
+    )
     out = bench("continued", *data, monkeypatch=monkeypatch, capsys=capsys)
     curves = {line.split(", ")[1].split(":")[0]: re.findall(r"\d+\.\d", line) for line in out.splitlines() if line.startswith("seed 0")}
     (start, continued), (untrained, alone) = (map(float, curves[way]) for way in ("continued", "scratch"))
@@ -98,6 +113,8 @@ def test_continued_pretraining_is_compared_with_training_from_scratch(monkeypatc
     runs = {name: Run(tmp_path / name) for name in ("first", "continued-0", "scratch-0")}
     assert runs["continued-0"].recipe.init_sha256 == runs["first"].weights_sha256 and runs["scratch-0"].recipe.init_from is None
     assert len({run.results()["training"]["steps"] for run in runs.values()}) == 1
+    with Image.open(tmp_path / "curves.png") as picture:
+        assert {(0x00, 0x72, 0xB2), (0xD5, 0x5E, 0x00)} <= {colour[:3] for _, colour in picture.getcolors(10**6)}, "a curve of each way"
 
 
 @pytest.mark.slow

@@ -65,7 +65,7 @@ class Recipe:
     clip_norm: the largest gradient norm, None: no clipping. clip: whether it is that of all gradients together ("global"), of each
         tensor's ("tensor") or of each sub-network's ("network": the encoder and what is around it, or as the method divides itself).
     precision: "fp32", or the type of autocast. compile: torch.compile for the loss and the colours of views;
-        "auto": off, until a GPU has shown it equal and faster. What cannot be compiled costs a warning.
+        "auto": off, until most methods have been seen faster on a GPU. What cannot be compiled costs a warning.
     gradient_checkpointing: compute a transformer's blocks again in the backward pass: the same gradients in less memory.
     attn_implementation: of a transformer, in training: "eager" or "sdpa" (torch's fused one); None: "sdpa" where it has it.
     seed: of the initial weights, the order of the images, the views and the loss.

@@ -12,7 +12,7 @@ from sslzoo.provenance import environment
 if TYPE_CHECKING:
     from .loop import Training
 
-_COMPILE = {True: "on", False: "off", "auto": "off (auto: until a GPU has shown it equal and faster)"}
+_COMPILE = {True: "on", False: "off", "auto": "off (auto; compile=true may be faster on a GPU)"}
 _SUMMARY_KEY = "knn_top1 k=20 T=0.1"
 
 
