@@ -44,6 +44,18 @@ SMALL_VITS = {"vit": "vit-xs4", "dinov2": "dinov2-xs4", "ijepa": "ijepa-xs4"}
 every_method = pytest.mark.parametrize("name", method_names())
 
 
+def one_of_each_kind():
+    """For what is the same code for every method: one of those whose files hold the same encoder and leave the same out. And guests."""
+    first = {}
+    for name in shipped_names():
+        method = method_class(name)
+        first.setdefault((method.config_class().encoder.model_type, tuple(method.unpublished)), name)
+    return sorted({*first.values(), *method_names()} - ({*shipped_names()} - {*first.values()}))
+
+
+every_kind = pytest.mark.parametrize("name", one_of_each_kind())
+
+
 def small(value):
     """A hyper-parameter of the paper, reduced for a fast test."""
     if isinstance(value, int) and not isinstance(value, bool) and value > 256:
@@ -579,7 +591,7 @@ class TestPreTrainedModel:
         assert half.dtype == torch.bfloat16 and loss.isfinite()
         assert {value.device.type for value in every_tensor(load(saved(name), device_map="meta")).values()} == {"meta"}
 
-    @every_method
+    @every_kind
     def test_shards_load_bit_for_bit_and_are_replaced(self, name, tmp_path):
         method = trained(name)
         method.save_pretrained(tmp_path, max_shard_size=5_000)
@@ -593,7 +605,7 @@ class TestPreTrainedModel:
         assert {file.name for file in tmp_path.glob("*.safetensors*")} == set(WEIGHTS)
         assert all(torch.equal(value, state[key]) for key, value in sslzoo.load(tmp_path).state_dict().items())
 
-    @every_method
+    @every_kind
     def test_weights_beyond_the_methods_own_are_an_error(self, name, damaged):
         folder = damaged(name)
         for file in WEIGHTS:
@@ -704,7 +716,7 @@ WEIGHTS = ("model.safetensors", "ssl_heads.safetensors")
 
 
 class TestDamaged:
-    @every_method
+    @every_kind
     @pytest.mark.parametrize("file", ["config.json", *WEIGHTS])
     def test_missing_files_are_named(self, name, file, damaged):
         folder = damaged(name)
@@ -712,7 +724,7 @@ class TestDamaged:
         # transformers' error for a folder without weights names both kinds of file.
         refused(lambda: sslzoo.load(folder), folder, file)
 
-    @every_method
+    @every_kind
     @pytest.mark.parametrize("file", WEIGHTS)
     @pytest.mark.parametrize("damage", ["flipped", "cut", "empty"])
     def test_broken_weights_are_refused(self, name, file, damage, damaged):
@@ -740,7 +752,7 @@ class TestDamaged:
                 continue
             assert all(torch.equal(value, state[key]) for key, value in expected.items()), place
 
-    @every_method
+    @every_kind
     @pytest.mark.parametrize("file", WEIGHTS)
     def test_pickles_are_not_opened(self, name, file, damaged, tmp_path):
         folder = damaged(name)
@@ -756,7 +768,7 @@ class TestDamaged:
         pickle.loads(bomb)
         assert canary.exists(), "the canary lives"
 
-    @every_method
+    @every_kind
     def test_code_in_the_folder_is_not_run(self, name, damaged, tmp_path):
         folder = damaged(name)
         canary = tmp_path / "canary"
@@ -770,7 +782,7 @@ class TestDamaged:
         refused(lambda: sslzoo.load(folder), folder)
         assert not canary.exists()
 
-    @every_method
+    @every_kind
     @pytest.mark.parametrize(
         "block", [None, [], {}, {"hidden": 1}, *({"model_type": kind} for kind in (None, 5, "sslzoo-foreign", "resnet"))], ids=str
     )
@@ -796,14 +808,14 @@ class TestDamaged:
         file.write_text(json.dumps({**config, "sslzoo": {**config["sslzoo"], "jiont_views": True}}))
         refused(lambda: sslzoo.load(folder), folder, "jiont_views")
 
-    @every_method
+    @every_kind
     def test_invalid_config_is_named(self, name, damaged):
         folder = damaged(name)
         for text in ("", "{", "[]", "\x00", '"text"'):
             (folder / "config.json").write_text(text)
             refused(lambda: sslzoo.load(folder), folder / "config.json")
 
-    @every_method
+    @every_kind
     def test_another_methods_files_are_refused_with_a_hint(self, name, saved):
         class Other(method_class(name)):
             config_class = type("OtherConfig", (method_class(name).config_class,), {"model_type": "sslzoo-other", "__module__": __name__})
