@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from small_digits import small_digits
 from test_training import Killed, train_until, weights
 from two_processes import start_two_processes
 
@@ -20,10 +21,10 @@ from sslzoo.training import images, logs, loop, train
 
 pytestmark = pytest.mark.slow
 # DINO on a ViT: without batch norm, only gathers, averaged gradients and the order of the images could differ from one process.
-# The test images are fewer: 5 steps of 96.
+# 5 steps.
 BASE = {
-    "encoder": "vit-xs4", "optimizer": "sgd", "lr": 0.1, "frozen_epochs": 0, "head_norm": False, "train_split": "test", "batch_size": 96,
-    "epochs": 1, "knn_every": 0, "warmup_epochs": 0, "log_every": 2, "checkpoint_every": 5,
+    "dataset": small_digits(), "encoder": "vit-xs4", "optimizer": "sgd", "lr": 0.1, "frozen_epochs": 0, "head_norm": False,
+    "batch_size": 16, "epochs": 1, "knn_every": 0, "warmup_epochs": 0, "log_every": 2, "checkpoint_every": 5,
 }  # fmt: skip
 
 
@@ -39,7 +40,7 @@ def run(folder: Path, **changes) -> str:
 def ends(folder: Path, rank: int, patch: pytest.MonkeyPatch):
     """All scenarios, in the order in which both processes run them; each returns its outcome in this process."""
     yield "multiple", lambda: run(folder / "multiple", test_split=None)
-    yield "one step", lambda: run(folder / "one", batch_size=500, checkpoint_every=1, log_every=1)
+    yield "one step", lambda: run(folder / "one", batch_size=84, checkpoint_every=1, log_every=1)
     yield "log and checkpoint", lambda: run(folder / "both", log_every=5)
 
     yield "killed", lambda: train_until(3, recipe(checkpoint_every=3), folder / "resumed", patch)
@@ -117,8 +118,9 @@ def raises(error):
     raise error
 
 
-def _process(rank, folder, port):
+def _process(rank, folder, port, images):
     torch.set_num_threads(1)
+    BASE["dataset"] = images  # of both processes
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     seen = {}
@@ -138,7 +140,7 @@ def both(tmp_path_factory):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    context = start_two_processes(_process, (str(folder), port), join=False)
+    context = start_two_processes(_process, (str(folder), port, BASE["dataset"]), join=False)
     deadline = time.monotonic() + 1200  # only a deadlock takes that long
     while not (joined := context.join(timeout=5)) and time.monotonic() < deadline:
         pass
