@@ -138,7 +138,7 @@ print(count, before, peak_memory(cpu))
 
 
 @pytest.mark.slow
-def test_a_hundred_photos_and_panoramas_take_little_memory(tmp_path):
+def test_photos_and_panoramas_take_little_memory(tmp_path):
     torch.manual_seed(0)
     to_plain(build_encoder(encoder_config("res6", 64))).save_pretrained(tmp_path / "model")
     Preprocessing(64, 56).write(tmp_path / "model")
@@ -146,7 +146,7 @@ def test_a_hundred_photos_and_panoramas_take_little_memory(tmp_path):
     photos.mkdir()
     (tmp_path / "one").write_bytes(encode(smooth(4000, 3000), "JPEG"))
     (tmp_path / "other").write_bytes(encode(smooth(3000, 4000), "JPEG"))
-    for index in range(96):
+    for index in range(46):
         os.link(tmp_path / ("one" if index % 2 else "other"), photos / f"{index:03}.jpg")
     for index, size in enumerate([(30_000, 20), (20, 30_000), (60_000, 1), (1, 60_000)]):
         Image.fromarray(smooth(*size)).save(photos / f"panorama{index}.png")
@@ -154,4 +154,4 @@ def test_a_hundred_photos_and_panoramas_take_little_memory(tmp_path):
         [sys.executable, "-c", EMBED, tmp_path / "model", photos, tmp_path / "features.parquet"], capture_output=True, text=True, check=True
     )
     count, before, most = map(int, ran.stdout.split())
-    assert count == 100 and 0 < most - before < 600 * 2**20 and most < 1.5 * 2**30
+    assert count == 50 and 0 < most - before < 600 * 2**20 and most < 1.5 * 2**30
