@@ -12,7 +12,17 @@ from huggingface_hub.utils import validate_repo_id
 
 from sslzoo import method_class, method_names
 from sslzoo.errors import InputError
-from sslzoo.recipe import Recipe, load_recipe, parse_changes, parse_recipe, read_recipe, shipped_recipes, write_recipe, yaml_files
+from sslzoo.recipe import (
+    Recipe,
+    load_recipe,
+    matching_recipes,
+    parse_changes,
+    parse_recipe,
+    read_recipe,
+    shipped_recipes,
+    write_recipe,
+    yaml_files,
+)  # fmt: skip
 from sslzoo.views import View
 
 BASE = {
@@ -54,11 +64,12 @@ class TestShipped:
     @pytest.mark.parametrize("name", shipped_recipes())
     def test_parses_and_has_a_matching_name(self, name):
         recipe = read_recipe(name)
-        dataset, _, variant = name.partition("/")
+        folder, _, variant = name.partition("/")
         # "simclr" or "simclr-variant"; methods have no "-" in their names.
         assert variant.partition("-")[0] == recipe.method
         dataset_name = recipe.dataset.partition("@")[0].rpartition("/")[2]
-        assert dataset == "".join(letter for letter in dataset_name.lower() if letter.isalnum())
+        of_dataset = "".join(letter for letter in dataset_name.lower() if letter.isalnum())
+        assert folder == ("small" if recipe.name.endswith("-small") else of_dataset)
         assert recipe.name.startswith(f"{recipe.method}-") and recipe.encoder in recipe.name
         validate_repo_id(recipe.name)
 
@@ -82,6 +93,12 @@ class TestShipped:
         recipe = read_recipe(name).flat()
         repeated = [key for key in values.keys() - BASE.keys() - {"name"} if recipe[key] == defaults.get(key)]
         assert not repeated, "what a recipe leaves out is spelt out in the run folder"
+
+    def test_small_ones_differ_in_method_and_settings_alone(self):
+        """So that their numbers can stand next to each other."""
+        recipes = [read_recipe(name) for name in matching_recipes("small/*")]
+        budget = {(recipe.dataset, recipe.image_size, recipe.batch_size, recipe.epochs, recipe.precision) for recipe in recipes}
+        assert len(recipes) > 5 and len(budget) == 1
 
     def test_names_are_unique(self):
         names = [read_recipe(name).name for name in shipped_recipes()]
