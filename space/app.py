@@ -48,7 +48,7 @@ def build(board: Board) -> gr.Blocks:
         def load(request: gr.Request, *filters) -> list:
             listing, linked = board.current(), request.query_params.get("model")
             if linked and linked not in listing.entries:
-                listing = board.answered()  # the Hub may have it
+                listing = board.wait_for_hub()  # which may have it
             names, best = list(listing.entries), best_model(listing.entries.values())
             chosen = linked if linked in listing.entries else best
             second = next((name for name in names if name != best), best)
@@ -68,7 +68,7 @@ def build(board: Board) -> gr.Blocks:
             return [listing.source, *leaderboard_tab.load(listing, *filters), *quarantine_of(listing), *choices]
 
         def wait_for_hub() -> None:
-            board.answered()
+            board.wait_for_hub()
 
         def quarantine_of(listing: Listing) -> tuple:
             return gr.Tab(visible=bool(listing.quarantined)), quarantine(listing.quarantined)
@@ -86,8 +86,8 @@ def build(board: Board) -> gr.Blocks:
         loaded = page.load(load, leaderboard_tab.inputs, [*listed, *models, tabs], **QUIET)
         loaded.then(show_linked, None, model_tab.outputs, **QUIET)
         # An event of its own, as the filters are read when an event begins.
-        answered = loaded.then(wait_for_hub, concurrency_limit=None, **QUIET)
-        answered.then(load_hub, [source, *leaderboard_tab.inputs], [*listed, *models], **QUIET)
+        waited = loaded.then(wait_for_hub, concurrency_limit=None, **QUIET)
+        waited.then(load_hub, [source, *leaderboard_tab.inputs], [*listed, *models], **QUIET)
         page.load(None, None, None, js=script("tabs.js"), api_visibility="private")
         for links in (leaderboard_tab.models, model_tab.relatives):
             opened = links.select(open_model, None, [tabs, model_tab.model, *model_tab.outputs], **QUIET)

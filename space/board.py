@@ -21,7 +21,7 @@ class Board:
     """A listing that is requested at once, in the background, and again when it is older than `max_age` seconds.
 
     list_models: requests the list, from the Hub by default. cards: a folder of cards that are listed until the first response; None:
-    those that come with sslzoo. patience: seconds from the first request in which `answered` waits for its response.
+    those that come with sslzoo. patience: seconds from the first request in which `wait_for_hub` waits for its response.
     """
 
     def __init__(
@@ -44,8 +44,8 @@ class Board:
             threading.Thread(target=self._refresh, daemon=True).start()
         return self._listing
 
-    def answered(self) -> Listing:
-        """The latest listing, after the first response or when the patience with it has ended."""
+    def wait_for_hub(self) -> Listing:
+        """The latest listing, after the Hub's first response, or without it once the patience has ended."""
         self._first_response.wait(max(0.0, self._deadline - time.monotonic()))
         return self.current()
 

@@ -21,10 +21,10 @@ class CompareTab:
                 other = gr.Dropdown(label="Another model", min_width=300, elem_id="other-name")
             page = gr.HTML(elem_id="compare-page", padding=False)
             plots = self._curves.row()
-            gr.Markdown("### What both make of an image")
+            gr.HTML("<h3>What both make of an image</h3>", padding=False)
             with gr.Row():
                 with gr.Column(scale=1, min_width=260):
-                    upload = image_input("An image for both, 10 MB at most", "compare-image")
+                    upload = image_input("An image for both, 10 MB at most", "compare-image", tab)
                 answers = []
                 for side in ("one", "other"):
                     with gr.Column(scale=2, min_width=300):

@@ -19,7 +19,7 @@ class CurvePlots:
     def row(self) -> list[gr.Plot]:
         """The components for a plot of losses and one of accuracies."""
         with gr.Row():
-            return [gr.Plot(show_label=False, min_width=320, buttons=[]) for _ in range(2)]
+            return [gr.Plot(show_label=False, min_width=320, buttons=[], visible=False) for _ in range(2)]
 
     def of(self, entries: list[Entry]) -> tuple[list[gr.Plot], str]:
         """New values for `row`, and notices about models without curves."""

@@ -8,7 +8,7 @@ from itertools import accumulate
 import plotly.graph_objects as go
 from labels import Point, place_labels
 from plotly.subplots import make_subplots
-from table import Table, duration
+from table import Table, duration, heading
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")  # distinguishable with colour blindness
 _DASHES = ("solid", "dash", "dot", "dashdot")
@@ -74,7 +74,7 @@ def accuracy_figure(curves: dict[str, dict[str, Curve]]) -> go.Figure:
 
 def cost_figure(tables: list[Table]) -> go.Figure:
     """Accuracy against time, one plot for each data set; models that none at their cost or below surpasses are joined by a line."""
-    titles = [f"{table.benchmark}: kNN top-1 in percent" for table in tables]
+    titles = [f"{table.benchmark}: {heading(table.columns[0], table.columns)} top-1 in percent" for table in tables]
     grid = make_subplots(rows=len(tables), cols=1, subplot_titles=titles, vertical_spacing=0.3 / len(tables))
     figure = _figure("", "time on the hardware that the point names", grid)
     for number, table in enumerate(tables, 1):

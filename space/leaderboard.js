@@ -21,4 +21,15 @@ const mark = () => {
 };
 element.addEventListener("scroll", mark, true);
 new ResizeObserver(mark).observe(element);
-watch("value", mark);
+
+// "expand" says that the end of these tables is in view, or was: what is below them is wanted.
+const seen = new IntersectionObserver((entries) => {
+  if (!entries.some((entry) => entry.isIntersecting)) return;
+  seen.disconnect();
+  trigger("expand");
+}, { rootMargin: "100000px 0px 0px" });
+watch("value", () => {
+  mark();
+  seen.disconnect();
+  seen.observe(element.querySelector(".end"));
+});

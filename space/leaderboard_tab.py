@@ -1,5 +1,7 @@
 """The tab "Leaderboard": filters, a table for each data set, and accuracy against time."""
 
+from html import escape
+
 import gradio as gr
 from board import Board, Listing
 from events import QUIET, script
@@ -7,17 +9,19 @@ from figures import cost_figure
 from leaderboard_page import FEW, few_models, leaderboard
 from table import benchmark, filter_rows, make_tables, splits
 
-_ABOUT = """
-Accuracies are top-1 in percent, as each model's card has them; *kNN* is k = 200 at temperature 0.1, *vs page* the difference from the
-number of the page that the recipe repeats. Numbers of different data sets, splits, protocols or settings are never ranked together.
-"""
+_ABOUT = """<p>
+Accuracies are top-1 in percent, as each model's card has them; <em>kNN</em> is k = 200 at temperature 0.1, <em>vs page</em> the difference
+from the number of the page that the recipe repeats. Numbers of different data sets, splits, protocols or settings are never ranked
+together.
+</p>"""
 _FILTERS = ("Data set", "Method", "Encoder", "Starts from", "Epochs")
 
 
 class LeaderboardTab:
     """Builds the tab.
 
-    inputs, outputs: the components whose values `load` takes and gives; models: its tables, whose "select" event names a model.
+    inputs, outputs: the components whose values `load` takes and gives; models: its tables, whose "select" event names a model. The plot
+    is drawn once the end of the tables is seen: its code is four times as much as that of all else on the first page.
     """
 
     def __init__(self, board: Board):
@@ -30,17 +34,18 @@ class LeaderboardTab:
                     for label in _FILTERS
                 ]  # fmt: skip
             with gr.Row(elem_classes="status"):
-                count = gr.Markdown(elem_id="count")
+                count = gr.HTML(elem_id="count", padding=False)
                 download = gr.Button("Download CSV", size="sm", scale=0, min_width=140, elem_id="download")
             self.models = gr.HTML(
                 elem_id="models", padding=False, apply_default_css=False, js_on_load=script("model_link.js") + script("leaderboard.js")
             )
-            gr.Markdown(_ABOUT, elem_classes="about")
-            cost = gr.Plot(show_label=False, elem_id="cost", buttons=[])
+            gr.HTML(_ABOUT, elem_classes="about", padding=False)
+            cost = gr.Plot(show_label=False, elem_id="cost", buttons=[], visible=False)
             few = gr.HTML(elem_id="few", padding=False)
-        table = [count, self.models, cost, few]
+        table = [count, self.models, few]
         self.inputs, self.outputs = [name, *filters], [*filters, *table]
         gr.on([name.change, *(dropdown.input for dropdown in filters)], self._filter, self.inputs, table, **QUIET)
+        self.models.expand(self._plot, self.inputs, cost, **QUIET)
         download.click(None, None, None, js=script("download.js"), api_visibility="private")
 
     def load(self, listing: Listing, *filters) -> list:
@@ -61,6 +66,9 @@ class LeaderboardTab:
         status = f"{shown} of {len(listing.entries)} models. From {listing.source}." if rows else "No model passes these filters."
         status = status if listing.entries else f"No models yet. From {listing.source}."
         tables = make_tables(rows)
+        return f"<p>{escape(status)}</p>", leaderboard(tables), few_models(tables)
+
+    def _plot(self, *filters) -> gr.Plot:
+        tables = make_tables(filter_rows(self._board.current().entries.values(), *filters))
         plotted = [table for table in tables if table.columns and sum(row.values[0] is not None for row in table.rows) >= FEW]
-        plot = gr.Plot(value=cost_figure(plotted), visible=True) if plotted else gr.Plot(visible=False)
-        return status, leaderboard(tables), plot, few_models(tables)
+        return gr.Plot(value=cost_figure(plotted), visible=True) if plotted else gr.Plot(visible=False)

@@ -4,7 +4,7 @@ from html import escape
 
 from html_parts import model_link, notice, percent, points, table
 from method_notes import method_note
-from table import Row, Table, duration, heading, metric_name, setting_name
+from table import Column, Row, Table, duration, heading, metric_name, setting_name
 
 from sslzoo.hub import Entry
 
@@ -39,9 +39,15 @@ def _tiles(entry: Entry, tables: list[Table]) -> str:
                 if not index:
                     below = f"{place} of {len(found.rows)} {below}"
                     below += "" if row.difference is None else f", {points(row.difference)} against the page's {row.reference:.1f}"
-                tiles.append(_tile(f"{heading(column, found.columns)} top-1", f"{row.values[index]:.1f} %", below))
+                tiles.append(_tile(_title(column, found.columns), f"{row.values[index]:.1f} %", below))
     tiles.append(_tile("Training time", duration(entry.device_hours * 3600), entry.hardware))
     return "".join(tiles)
+
+
+def _title(column: Column, all_columns: list[Column]) -> str:
+    """ "kNN top-1, k = 200" """
+    name, k = heading(column, all_columns), dict(column.setting).get("k")
+    return f"{name} top-1" if k is None or "k=" in name else f"{name} top-1, k = {k}"
 
 
 def _tile(title: str, number: str, below: str) -> str:

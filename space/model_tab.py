@@ -37,13 +37,13 @@ class ModelTab:
             top = gr.HTML(elem_id="model-page", padding=False)
             code = gr.Code(
                 language="python", label="Load it", buttons=["copy"], show_line_numbers=False, lines=3, wrap_lines=True,
-                elem_id="model-code",
+                visible=False, elem_id="model-code",
             )  # fmt: skip
             notices = gr.HTML(elem_id="model-notices", padding=False)
             plots = self._curves.row()
             neighbours = gr.Image(
                 show_label=False, alt_text="Test images and their nearest training images", buttons=["fullscreen"],
-                elem_id="model-neighbours",
+                visible=False, elem_id="model-neighbours",
             )  # fmt: skip
             self.relatives = gr.HTML(elem_id="model-relatives", padding=False, js_on_load=script("model_link.js"))
             with gr.Accordion("Every number, with how it was measured", open=False, elem_id="model-numbers"):

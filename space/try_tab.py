@@ -34,10 +34,10 @@ class TryTab:
     """Builds the tab."""
 
     def __init__(self, trial: Trial):
-        with gr.Tab("Try it", id="try"), gr.Row():
+        with gr.Tab("Try it", id="try") as tab, gr.Row():
             with gr.Column(scale=1, min_width=260):
                 self.model = gr.Dropdown(label="Model", elem_id="try-name")
-                upload = image_input("An image, 10 MB at most", "try-image")
+                upload = image_input("An image, 10 MB at most", "try-image", tab)
             with gr.Column(scale=3, min_width=300):
                 page = gr.HTML(notice(_ASK), elem_id="try-page", padding=False)
         gr.on((self.model.input, upload.change), trial.show, [self.model, upload], page, **BUSY)

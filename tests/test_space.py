@@ -244,7 +244,7 @@ def test_a_model_has_curves_and_numbers_with_their_protocols(opened):
     linked.close()
     assert wrong == []
     expect(page.locator("#model-page")).to_contain_text("SimCLR: two views of an image identify each other")
-    expect(page.locator(".tiles div").first).to_have_text("kNN top-150.0 %3 of 4 on digits, −40.0 against the page's 90.0")
+    expect(page.locator(".tiles div").first).to_have_text("kNN top-1, k = 20050.0 %3 of 4 on digits, −40.0 against the page's 90.0")
     expect(page.locator("#model-code")).to_contain_text(f'model = AutoModel.from_pretrained("{RES}")')
     page.get_by_role("button", name="Every number, with how it was measured").click()
     page.locator("#model-numbers tbody tr").first.wait_for()
@@ -320,6 +320,11 @@ def test_without_the_hub_five_hundred_cards_are_there(browser, addresses):
     expect(page.locator("#models tbody tr")).to_have_count(CARDS)
     expect(page.locator("#count")).to_contain_text("the cards that come with sslzoo, as the Hub has not answered")
     assert not page.get_by_role("tab", name="Quarantine").first.is_visible()
+    loaded = "performance.getEntriesByType('resource').map((entry) => entry.name).join()"
+    assert "Plotly" not in page.evaluate(loaded), "a plot that nobody has scrolled to"
+    page.mouse.wheel(0, 10_000)
+    page.locator("#models .end").scroll_into_view_if_needed()
+    expect(page.locator("#cost .js-plotly-plot")).to_have_count(1)
     page.close()
     assert wrong == []
 
@@ -487,7 +492,7 @@ def test_the_listing_is_refreshed_and_outlives_the_hub(runs, tmp_path):
             thread.join()
 
     hub = Board(list_models, tmp_path, max_age=3600)
-    assert list(hub.answered().entries) == [RES] and "the Hub, asked at" in hub.current().source
+    assert list(hub.wait_for_hub().entries) == [RES] and "the Hub, asked at" in hub.current().source
     assert len(threads) == 1
     hub = Board(list_models, tmp_path, max_age=0)
     join()
@@ -504,7 +509,7 @@ def test_the_listing_is_refreshed_and_outlives_the_hub(runs, tmp_path):
     started = time.monotonic()
     hub = Board(lambda: slow.wait(600) and [listed(runs)], tmp_path, patience=0.2)
     assert "as the Hub has not answered" in hub.current().source and time.monotonic() - started < 0.2, "the first page waits for nothing"
-    assert "as the Hub has not answered" in hub.answered().source and 0.2 <= time.monotonic() - started < 10
+    assert "as the Hub has not answered" in hub.wait_for_hub().source and 0.2 <= time.monotonic() - started < 10
     assert "as the Hub has not answered" in hub.current().source, "a visitor waits no longer than `patience`"
     slow.set()
 
