@@ -149,6 +149,30 @@ def test_memory_of_losses_is_what_they_allocate_at_most_at_once():
     assert memory_of(run, device) == pytest.approx(2 * size, rel=0.1) and len(held) == size
 
 
+_LATE_PAGE = """
+import http.server
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"<div id=models></div>" + b" " * 102_400 + b"<script>setTimeout(() => models.innerHTML = "
+            b"'<table><td><a>1</a></td></table>', 700); setTimeout(() => fetch('/more'), 1500)</script>")
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+print(f"at http://127.0.0.1:{server.server_port} (Ctrl-C ends it)", flush=True)
+server.serve_forever()
+"""
+
+
+@pytest.mark.slow
+def test_first_pages_are_measured_until_their_leaderboard_is_visible(monkeypatch, capsys, tmp_path):
+    (tmp_path / "app.py").write_text(_LATE_PAGE)
+    out = bench("space", "--space", tmp_path, "--loads", 1, monkeypatch=monkeypatch, capsys=capsys)
+    line = re.search(r"visible after ([\d.]+) s .*, (\d+) requests, (\d+) KiB; (\d+) KiB in all", out)
+    seconds, requests, before, in_all = map(float, line.groups())
+    assert 0.7 <= seconds < 60 and 1 <= requests <= 2 and before >= 100 and in_all > before
+    assert out.splitlines()[1].startswith("empty page"), "Gradio's part of it"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "arguments", "said"),
