@@ -13,10 +13,11 @@ element.addEventListener("click", (event) => {
   head.setAttribute("aria-sort", down ? "descending" : "ascending");
 });
 
-// A table that goes on to the right shows a shadow there.
+// A table that goes on to the right or below shows a shadow there.
 const mark = () => {
   for (const board of element.querySelectorAll(".board")) {
     board.parentNode.classList.toggle("more", board.scrollWidth - board.clientWidth - board.scrollLeft > 4);
+    board.parentNode.classList.toggle("below", board.scrollHeight - board.clientHeight - board.scrollTop > 4);
   }
 };
 element.addEventListener("scroll", mark, true);

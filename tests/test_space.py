@@ -412,6 +412,7 @@ def test_numbers_of_different_protocols_settings_and_splits_never_share_a_column
         ("a/five", "digits"): ([None, 16, None, None], 90), ("a/three", "digits (validation)"): ([60], 95),
     }  # fmt: skip
     assert [entry.name for entry, _ in table.filter_rows(sound, "", ["digits (validation)"], [], [], [], [])] == ["a/three"]
+    assert table.filter_rows(sound, "", [], [], [], [], [sound[0].epochs + 1]) == []
 
 
 def test_data_sets_never_share_a_ranking_and_few_models_no_axis(runs):
