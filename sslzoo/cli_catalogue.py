@@ -21,8 +21,9 @@ def list_recipes(options: argparse.Namespace) -> None:
         if options.json:
             print(json.dumps(row))
         else:
+            data = f" on {row['other_data']}" if row["other_data"] else ""
             numbers = "  ".join(
-                f"{metric} {'-' if ours is None else f'{100 * ours:.1f}'} (page {'-' if theirs is None else f'{100 * theirs:.1f}'})"
+                f"{metric} {'-' if ours is None else f'{100 * ours:.1f}{data}'} (page {'-' if theirs is None else f'{100 * theirs:.1f}'})"
                 for metric, (ours, theirs) in _ours_and_theirs(row).items()
             )
             print(f"{row['recipe']:28} {row['encoder']:8} batch {row['batch_size']:<5} epochs {row['epochs']:<4} {numbers}")

@@ -72,11 +72,12 @@ def test_list_has_a_row_for_every_recipe(capsys):
     by_name = {row["recipe"]: row for row in rows}
     assert by_name["cifar10/simclr-b512"] == {
         "recipe": "cifar10/simclr-b512", "dataset": "cifar10", "method": "simclr", "variant": "b512", "encoder": "res18", "batch_size": 512,
-        "epochs": 200, "name": "simclr-res18-cifar10-b512", "reference": {"knn_top1": 0.848}, "measured": {},
+        "epochs": 200, "name": "simclr-res18-cifar10-b512", "reference": {"knn_top1": 0.848},
+        "measured": {"knn_top1": 0.8455, "knn_top5": 0.9938}, "other_data": "cifar10-93-from-jpeg",
     }  # fmt: skip
     assert by_name["imagenet1k/dino"]["reference"]["linear_top1"] == 0.682 and by_name["imagenet1k/dino"]["variant"] is None
     assert main(["list"]) == 0
-    assert "84.8" in capsys.readouterr().out
+    assert "84.5 on cifar10-93-from-jpeg (page 84.8)" in capsys.readouterr().out
 
 
 def test_evaluate_repeats_the_numbers_of_the_training(run_folder, capsys):

@@ -228,6 +228,10 @@ def test_catalogue_has_the_cards_numbers(metadata, tmp_path, monkeypatch):
     assert listed.name == "sslzoo/simclr-res6-digits" and listed.folder == card.parent
     measured = {row["recipe"]: row["measured"] for row in catalogue() if row["measured"]}
     assert measured == {"digits/simclr": {"knn_top1": 0.5}}, "k = 200, and not the best epoch"
+    assert not any(row["other_data"] for row in catalogue())
+    metadata["sslzoo"]["dataset"] = "other"
+    card.write_text(f"---\n{yaml.safe_dump(metadata)}---\n\n# A model\n\n---\n")
+    assert {row["recipe"]: row["other_data"] for row in catalogue() if row["other_data"]} == {"digits/simclr": "other"}
     card.write_text("no metadata")
     with pytest.raises(InputError, match="the card of sslzoo/simclr-res6-digits is malformed: .* no block 'sslzoo'"):
         catalogue()

@@ -15,10 +15,11 @@ _LAST_EPOCH = (("of", "last epoch"),)
 
 
 def catalogue() -> list[dict[str, Any]]:
-    """One row per recipe: recipe, dataset, method, variant, encoder, batch_size, epochs, name, reference and measured.
+    """One row per recipe: recipe, dataset, method, variant, encoder, batch_size, epochs, name, reference, measured and other_data.
 
     dataset: the recipe's folder. variant: what follows the method in the file's name. reference: the page's numbers by metric, as
-    fractions. measured: ours, from the card of that name; empty where there is none. Raises `InputError` for a malformed card.
+    fractions. measured: ours, from the card of that name; empty where there is none. other_data: the card's data set where that is not the
+    recipe's, else None. Raises `InputError` for a malformed card.
     """
     entries, quarantined = read_entries(card_models())
     if quarantined:
@@ -36,6 +37,7 @@ def catalogue() -> list[dict[str, Any]]:
                 **{key: values[key] for key in ("method", "encoder", "batch_size", "epochs")},
                 "reference": {key.removeprefix("reference."): value for key, value in values.items() if key.startswith("reference.")},
                 "measured": _measured(entry, values.get("reference_k")) if entry else {},
+                "other_data": entry.dataset if entry and entry.dataset != values["dataset"] else None,
             }
         )  # fmt: skip
     return rows
