@@ -14,6 +14,7 @@ Accuracies are top-1 in percent, as each model's card has them; <em>kNN</em> is 
 from the number of the page that the recipe repeats. Numbers of different data sets, splits, protocols or settings are never ranked
 together.
 </p>"""
+_IN_PAGE = 100  # models at most whose tables are part of the page itself, so that they show before the first event has been answered
 _FILTERS = ("Data set", "Method", "Encoder", "Starts from", "Epochs")
 
 
@@ -26,6 +27,9 @@ class LeaderboardTab:
 
     def __init__(self, board: Board):
         self._board = board
+        listing, first_count, first_tables, first_few = board.current(), "", "", ""
+        if len(listing.entries) <= _IN_PAGE:
+            first_count, first_tables, first_few = self._show(listing, "", *([] for _ in _FILTERS))
         with gr.Tab("Leaderboard", id="leaderboard"):
             with gr.Row(elem_classes="filters"):
                 name = gr.Textbox(label="Search", placeholder="Part of a name", min_width=150, elem_id="search")
@@ -34,14 +38,15 @@ class LeaderboardTab:
                     for label in _FILTERS
                 ]  # fmt: skip
             with gr.Row(elem_classes="status"):
-                count = gr.HTML(elem_id="count", padding=False)
+                count = gr.HTML(first_count, elem_id="count", padding=False)
                 download = gr.Button("Download CSV", size="sm", scale=0, min_width=140, elem_id="download")
             self.models = gr.HTML(
-                elem_id="models", padding=False, apply_default_css=False, js_on_load=script("model_link.js") + script("leaderboard.js")
-            )
+                first_tables, elem_id="models", padding=False, apply_default_css=False,
+                js_on_load=script("model_link.js") + script("leaderboard.js"),
+            )  # fmt: skip
             gr.HTML(_ABOUT, elem_classes="about", padding=False)
             cost = gr.Plot(show_label=False, elem_id="cost", buttons=[], visible=False)
-            few = gr.HTML(elem_id="few", padding=False)
+            few = gr.HTML(first_few, elem_id="few", padding=False)
         table = [count, self.models, few]
         self.inputs, self.outputs = [name, *filters], [*filters, *table]
         gr.on([name.change, *(dropdown.input for dropdown in filters)], self._filter, self.inputs, table, **QUIET)

@@ -35,7 +35,7 @@ sys.path.insert(0, str(TESTS.parent / "space"))  # as when its app.py is run
 import compare_page  # noqa: E402
 import model_page  # noqa: E402
 import table  # noqa: E402
-from app import serve  # noqa: E402
+from app import build, serve  # noqa: E402
 from board import Board  # noqa: E402
 from familiarity import Familiarity  # noqa: E402
 from figures import accuracy_figure, cost_figure, loss_figure, read_curves  # noqa: E402
@@ -418,7 +418,8 @@ def test_numbers_of_different_protocols_settings_and_splits_never_share_a_column
 def test_data_sets_never_share_a_ranking_and_few_models_no_axis(runs):
     def model(name: str, dataset: str, value: float, **block):
         number = {"metric": "knn_top1", "value": value, "when": "last", "protocol": "knn-instdisc-v2", "split": "test", "dataset": dataset}
-        numbers = [{**number, "arguments": {"k": 200, "temperature": 0.1}}]
+        linear = {"metric": "linear_top1", "value": 1.5 - value, "protocol": "linear-features-v1"}  # the other way round
+        numbers = [{**number, "arguments": {"k": 200, "temperature": 0.1}}, {**number, **linear, "arguments": {"of": "last epoch"}}]
         return listed(runs, name, dataset=dataset, processes=1, numbers=numbers, **block)
 
     digits = [model(f"a/digits-{index}", "digits", 0.9 + index / 100, reference={}, seconds=10.0 + index) for index in range(4)]
@@ -430,6 +431,8 @@ def test_data_sets_never_share_a_ranking_and_few_models_no_axis(runs):
     assert broken == []
     tables = table.make_tables(table.filter_rows(entries, "", [], [], [], [], []))
     assert [(found.benchmark, len(found.rows)) for found in tables] == [("uoft-cs/cifar10", 2), ("digits", 4)], "references first"
+    assert [row.entry.name for row in tables[1].rows] == [f"a/digits-{index}" for index in (3, 2, 1, 0)], "best kNN first"
+    assert len(tables[1].columns) == 2
     html = leaderboard(tables)
     assert ">+0.2<" in html and ">−0.7<" in html and ">2.0 h<" in html and ">12 s<" in html
     assert "facebook/dinov2-small<small>apache-2.0</small>" in html, "the base model and its licence"
@@ -449,6 +452,18 @@ def test_losses_of_different_methods_have_axes_of_their_own():
     apart = loss_figure(curves, {"a": "simclr", "b": "dino"})
     assert [line.yaxis for line in apart.data] == ["y", "y2"] and "Loss of b" in [title.text for title in apart.layout.annotations]
     assert {line.yaxis for line in loss_figure(curves, {"a": "dino", "b": "dino"}).data} == {None}
+
+
+def test_the_first_tables_are_part_of_the_page(runs, tmp_path):
+    answer = threading.Event()
+    (tmp_path / "simclr-res6-digits").mkdir()
+    (tmp_path / "simclr-res6-digits" / "README.md").write_bytes(runs[RES]["README.md"])
+    try:
+        page = build(Board(lambda: answer.wait(600) and [], tmp_path, patience=600)).get_config_file()
+    finally:
+        answer.set()
+    (models,) = [part for part in page["components"] if part["props"].get("elem_id") == "models"]
+    assert "simclr-res6-digits" in models["props"]["value"]
 
 
 def test_what_the_first_page_shows_is_known_without_torch():
