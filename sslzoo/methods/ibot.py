@@ -1,6 +1,5 @@
 """iBOT: DINO that also predicts, for each masked patch of a global view, to which prototypes the teacher assigns that patch."""
 
-
 import torch
 from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
