@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor, wait
 from types import SimpleNamespace
 
 import pytest
@@ -186,13 +187,16 @@ def test_dead_job_is_continued_by_the_same_command_publishes_and_is_evaluated(hu
 
 def test_ctrl_c_leaves_the_job_running_and_the_same_command_finds_it(hub):
     server, client = hub
-    specification = {"command": ["sleep", "60"], "arguments": [], "environment": {}, "flavor": "cpu-basic"}
+    specification = {"command": ["sleep", "300"], "arguments": [], "environment": {}, "flavor": "cpu-basic"}
     job = server.start("ada", specification | {"labels": {"sslzoo": "train", "name": "short"}})
     following = client.start("train", "digits/simclr", *SHORT, "--on-jobs", "cpu-basic")
     wait_for(lambda: ("GET", f"/api/jobs/ada/{job.id}/logs") in server.log)
-    time.sleep(0.2)
-    client.process.send_signal(signal.SIGINT)
-    outcome = following()
+    with ThreadPoolExecutor(1) as pool:
+        ended = pool.submit(following)
+        while not ended.done():  # one may be lost, as Python ignores an interrupt in a destructor
+            client.process.send_signal(signal.SIGINT)
+            wait([ended], timeout=10)
+    outcome = ended.result()
     assert outcome.code == 0 and f"job {job.id} does this already" in outcome.out
     assert f"the job goes on: `sslzoo jobs {job.id} --namespace ada` comes back" in outcome.err and job.stage == "RUNNING"
     assert client("jobs", job.id, "--cancel").code == 0
