@@ -34,7 +34,8 @@ row() {
     tar -C "$RUN" --exclude checkpoints -cf - . | split -b 15M - "$OUT/run.tar."
 }
 
-# Variants of recipes, several at a time: variants FILE SECONDS KEY=VALUE ... The file has a recipe and its changes on each line.
+# Variants of recipes, several at a time: variants FILE SECONDS KEY=VALUE ... The file has a recipe and its changes on each line,
+# as benches/small_variants.txt.
 variants() {
     local file=$1 seconds=$2
     shift 2
