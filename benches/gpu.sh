@@ -1,6 +1,6 @@
 #!/bin/bash
 # Measures on a bare machine with a GPU: bash benches/gpu.sh PART ..., with results in $OUT (default: build/gpu).
-# Of the packages, those that are missing are installed from wheels in .whl; CIFAR-10's Parquet files lie in $DATA.
+# Packages in .whl are installed first, if there are any; CIFAR-10's Parquet files lie in $DATA.
 set -u -o pipefail
 cd "$(dirname "$0")/.."
 OUT=${OUT:-build/gpu} PYTHON=${PYTHON:-python3} DATA=${DATA:-.gpu/cifar10-93-from-jpeg} RUN=${RUN:-/tmp/run}
@@ -8,7 +8,7 @@ mkdir -p "$OUT"
 export PYTHON PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1 TORCHINDUCTOR_CACHE_DIR=/tmp/inductor PYTHONPATH=/tmp/site:$PWD
 
 install() {
-    [ -d /tmp/site ] || $PYTHON -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --target /tmp/site .whl/*.whl
+    [ -d /tmp/site ] || [ ! -d .whl ] || $PYTHON -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --target /tmp/site .whl/*.whl
 }
 
 # Every method against a CPU.

@@ -29,8 +29,11 @@ const seen = new IntersectionObserver((entries) => {
   seen.disconnect();
   trigger("expand");
 }, { rootMargin: "100000px 0px 0px" });
-watch("value", () => {
+const show = () => {
   mark();
   seen.disconnect();
-  seen.observe(element.querySelector(".end"));
-});
+  const end = element.querySelector(".end");
+  if (end) seen.observe(end);
+};
+watch("value", show);
+show(); // the first tables come with the page

@@ -454,6 +454,17 @@ def test_losses_of_different_methods_have_axes_of_their_own():
     assert {line.yaxis for line in loss_figure(curves, {"a": "dino", "b": "dino"}).data} == {None}
 
 
+def test_the_plot_is_drawn_where_the_first_tables_stay(browser):
+    def unreachable():
+        raise ConnectionError
+
+    page, wrong = visit(browser, serve(Board(unreachable), server_name="127.0.0.1", prevent_thread_lock=True), 1440)
+    page.locator("#models .end").scroll_into_view_if_needed()
+    expect(page.locator("#cost .scatterlayer").first).to_be_attached()
+    page.close()
+    assert wrong == []
+
+
 def test_the_first_tables_are_part_of_the_page(runs, tmp_path):
     answer = threading.Event()
     (tmp_path / "simclr-res6-digits").mkdir()
