@@ -12,7 +12,7 @@ import gradio as gr
 from board import Board, Listing
 from compare_tab import CompareTab
 from curve_plots import CurvePlots
-from events import QUIET, script
+from events import LISTING, MODEL, QUIET, script
 from leaderboard_page import quarantine
 from leaderboard_tab import LeaderboardTab
 from model_tab import ModelTab, best_model
@@ -45,7 +45,7 @@ def build(board: Board) -> gr.Blocks:
             with gr.Tab("Quarantine", id="quarantine", visible=False) as quarantine_tab:
                 quarantined = gr.HTML(elem_id="quarantined", padding=False)
 
-        def load(request: gr.Request, *filters) -> list:
+        def load(request: gr.Request) -> list:
             listing, linked = board.current(), request.query_params.get("model")
             if linked and linked not in listing.entries:
                 listing = board.wait_for_hub()  # which may have it
@@ -53,19 +53,19 @@ def build(board: Board) -> gr.Blocks:
             chosen = linked if linked in listing.entries else best
             second = next((name for name in names if name != best), best)
             return [
-                listing.source, *leaderboard_tab.load(listing, *filters), *quarantine_of(listing),
+                listing.source, *leaderboard_tab.choices(listing), *quarantine_of(listing),
                 *(gr.Dropdown(choices=names, value=value) for value in (chosen, chosen, best, second)),
                 gr.Tabs(selected="model") if linked in listing.entries else gr.skip(),
             ]  # fmt: skip
 
-        def load_hub(source: str, *filters) -> list:
+        def load_hub(source: str) -> list:
             """What the Hub lists, where the page was loaded before it answered; choices that were made since stay."""
             listing = board.current()
             if listing.source == source:
                 return [gr.skip()] * (len(listed) + len(models))
             names = list(listing.entries)
             choices = [gr.Dropdown(choices=names) for _ in models]
-            return [listing.source, *leaderboard_tab.load(listing, *filters), *quarantine_of(listing), *choices]
+            return [listing.source, *leaderboard_tab.choices(listing), *quarantine_of(listing), *choices]
 
         def wait_for_hub() -> None:
             board.wait_for_hub()
@@ -73,24 +73,25 @@ def build(board: Board) -> gr.Blocks:
         def quarantine_of(listing: Listing) -> tuple:
             return gr.Tab(visible=bool(listing.quarantined)), quarantine(listing.quarantined)
 
-        def show_linked(request: gr.Request) -> tuple:
-            linked = request.query_params.get("model")
-            return model_tab.show(linked) if linked in board.current().entries else (gr.skip(),) * len(model_tab.outputs)
+        def show_linked(name: str | None, request: gr.Request) -> tuple:
+            return model_tab.show(name) if name and request.query_params.get("model") == name else (gr.skip(),) * len(model_tab.outputs)
 
         def open_model(event: gr.EventData) -> tuple:
-            return gr.Tabs(selected="model"), event.model, *model_tab.show(event.model)
+            return gr.Tabs(selected="model"), event.model
 
         models = [model_tab.model, try_tab.model, *compare_tab.models]
         source = gr.State("")  # of the listing that is shown
-        listed = [source, *leaderboard_tab.outputs, quarantine_tab, quarantined]
-        loaded = page.load(load, leaderboard_tab.inputs, [*listed, *models, tabs], **QUIET)
-        loaded.then(show_linked, None, model_tab.outputs, **QUIET)
-        # An event of its own, as the filters are read when an event begins.
+        listed = [source, *leaderboard_tab.filters, quarantine_tab, quarantined]
+        loaded = page.load(load, None, [*listed, *models, tabs], **QUIET)
+        loaded.then(show_linked, model_tab.model, model_tab.outputs, **MODEL)
         waited = loaded.then(wait_for_hub, concurrency_limit=None, **QUIET)
-        waited.then(load_hub, [source, *leaderboard_tab.inputs], [*listed, *models], **QUIET)
+        heard = waited.then(load_hub, source, [*listed, *models], **QUIET)
+        for event in (loaded, heard):  # an event of its own, as the filters are read when an event begins
+            event.then(leaderboard_tab.show, leaderboard_tab.inputs, leaderboard_tab.outputs, **LISTING)
         page.load(None, None, None, js=script("tabs.js"), api_visibility="private")
         for links in (leaderboard_tab.models, model_tab.relatives):
-            opened = links.select(open_model, None, [tabs, model_tab.model, *model_tab.outputs], **QUIET)
+            opened = links.select(open_model, None, [tabs, model_tab.model], **QUIET)
+            opened.then(model_tab.show, model_tab.model, model_tab.outputs, **MODEL)
             opened.then(None, model_tab.model, None, js=script("address.js"), api_visibility="private")
         model_tab.model.input(None, model_tab.model, None, js=script("address.js"), api_visibility="private")
     return page

@@ -4,7 +4,7 @@ from html import escape
 
 import gradio as gr
 from board import Board, Listing
-from events import QUIET, script
+from events import LISTING, QUIET, script
 from figures import cost_figure
 from leaderboard_page import FEW, few_models, leaderboard
 from table import benchmark, filter_rows, make_tables, splits
@@ -21,8 +21,9 @@ _FILTERS = ("Data set", "Method", "Encoder", "Starts from", "Epochs")
 class LeaderboardTab:
     """Builds the tab.
 
-    inputs, outputs: the components whose values `load` takes and gives; models: its tables, whose "select" event names a model. The plot
-    is drawn once the end of the tables is seen: its code is four times as much as that of all else on the first page.
+    filters: the components whose choices `choices` gives; inputs, outputs: those whose values `show` takes and gives; models: its tables,
+    whose "select" event names a model. The plot is drawn once the end of the tables is seen: its code is four times as much as that of all
+    else on the first page.
     """
 
     def __init__(self, board: Board):
@@ -33,7 +34,7 @@ class LeaderboardTab:
         with gr.Tab("Leaderboard", id="leaderboard"):
             with gr.Row(elem_classes="filters"):
                 name = gr.Textbox(label="Search", placeholder="Part of a name", min_width=150, elem_id="search")
-                filters = [
+                self.filters = [
                     gr.Dropdown(multiselect=True, label=label, min_width=150, elem_id=f"filter-{label.split()[0].lower()}")
                     for label in _FILTERS
                 ]  # fmt: skip
@@ -47,22 +48,20 @@ class LeaderboardTab:
             gr.HTML(_ABOUT, elem_classes="about", padding=False)
             cost = gr.Plot(show_label=False, elem_id="cost", buttons=[], visible=False)
             few = gr.HTML(first_few, elem_id="few", padding=False)
-        table = [count, self.models, few]
-        self.inputs, self.outputs = [name, *filters], [*filters, *table]
-        gr.on([name.change, *(dropdown.input for dropdown in filters)], self._filter, self.inputs, table, **QUIET)
+        self.inputs, self.outputs = [name, *self.filters], [count, self.models, few]
+        gr.on([name.change, *(one.input for one in self.filters)], self.show, self.inputs, self.outputs, **LISTING)
         self.models.expand(self._plot, self.inputs, cost, **QUIET)
         download.click(None, None, None, js=script("download.js"), api_visibility="private")
 
-    def load(self, listing: Listing, *filters) -> list:
+    def choices(self, listing: Listing) -> list[gr.Dropdown]:
         entries = listing.entries.values()
-        rows = [(entry, split) for entry in entries for split in splits(entry)]
-        choices = (
-            {benchmark(entry, split) for entry, split in rows}, {entry.method for entry in entries}, {entry.encoder for entry in entries},
-            {entry.start for entry in entries}, {entry.epochs for entry in entries},
+        values = (
+            {benchmark(entry, split) for entry in entries for split in splits(entry)}, {entry.method for entry in entries},
+            {entry.encoder for entry in entries}, {entry.start for entry in entries}, {entry.epochs for entry in entries},
         )  # fmt: skip
-        return [*(gr.Dropdown(choices=sorted(values)) for values in choices), *self._show(listing, *filters)]
+        return [gr.Dropdown(choices=sorted(one)) for one in values]
 
-    def _filter(self, *filters) -> tuple:
+    def show(self, *filters) -> tuple:
         return self._show(self._board.current(), *filters)
 
     def _show(self, listing: Listing, *filters) -> tuple:

@@ -7,7 +7,7 @@ from pathlib import Path
 import gradio as gr
 from board import Board
 from curve_plots import CurvePlots
-from events import BUSY, script
+from events import MODEL, script
 from html_parts import notice
 from model_files import fetch_neighbours
 from model_page import facts, headline, loading_code, measurements, relatives
@@ -51,7 +51,7 @@ class ModelTab:
             with gr.Accordion("How it was trained", open=False, elem_id="model-facts"):
                 training = gr.HTML(padding=False)
         self.outputs = [top, code, notices, *plots, neighbours, self.relatives, numbers, training]
-        gr.on((tab.select, self.model.input), self.show, self.model, self.outputs, **BUSY)
+        gr.on((tab.select, self.model.input), self.show, self.model, self.outputs, **MODEL)
 
     def show(self, name: str | None) -> tuple:
         entries = self._board.current().entries

@@ -1,9 +1,11 @@
-"""The Space as a process of its own: `python space_server.py CARDS` prints one address a line until its input ends.
+"""The Space as a process of its own: `python space_server.py CARDS FEW_CARDS ANSWER` prints one address a line until its input ends.
 
-The first page lists the models of the Hub at HF_ENDPOINT; the second shows the cards in the folder CARDS, as its Hub never answers.
+The first page lists the models of the Hub at HF_ENDPOINT; the second shows the cards in the folder CARDS, as its Hub never answers; the
+third those in FEW_CARDS until the file ANSWER exists.
 """
 
 import sys
+import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "space"))
@@ -16,8 +18,14 @@ def no_hub():
     raise ConnectionError("no Hub here")
 
 
-cards = Path(sys.argv[1])
-for board in (Board(), Board(no_hub, cards)):
+def slow_hub():
+    while not answer.exists():
+        time.sleep(0.05)
+    raise ConnectionError("no Hub here")
+
+
+cards, few_cards, answer = map(Path, sys.argv[1:])
+for board in (Board(), Board(no_hub, cards), Board(slow_hub, few_cards, patience=600)):
     address = serve(board, server_name="127.0.0.1", prevent_thread_lock=True)
     print(address, flush=True)
 sys.stdin.read()

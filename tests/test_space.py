@@ -78,13 +78,14 @@ def card(runs, name: str, weights: str, changes: dict[str, str]) -> str:
 
 @pytest.fixture(scope="module")
 def addresses(runs, tmp_path_factory):
-    """The addresses of the Space with the Hub, and of the Space without it."""
+    """The addresses of the Space with the Hub, without it, and with one that answers once the file given as the fourth exists."""
     folder = tmp_path_factory.mktemp("space")
-    cards = folder / "cards"
+    cards, few_cards = folder / "cards", folder / "few_cards"
     for index in range(CARDS):
-        (cards / f"model-{index}").mkdir(parents=True)
         text = card(runs, f"sslzoo/model-{index}", "a", {"a" * 64: f"{index:062x}ab", "value: 0.5\n": f"value: {index / 1000}\n"})
-        (cards / f"model-{index}" / "README.md").write_text(text)
+        for place in (cards, few_cards)[: 2 if index < 3 else 1]:
+            (place / f"model-{index}").mkdir(parents=True)
+            (place / f"model-{index}" / "README.md").write_text(text)
     other = {"method: simclr": "method: dino", "epochs: 4": "epochs: 800", "value: 0.5\n": "value: 0.625\n"}
     with HubServer({}, page_size=2) as server:  # several pages; the Hub refuses any token
         for name, files in runs.items():
@@ -103,12 +104,12 @@ def addresses(runs, tmp_path_factory):
         environment = server.environment(folder / "home", token="hf_nobodys")
         with open(folder / "errors", "w") as errors:
             process = subprocess.Popen(
-                [sys.executable, TESTS / "space_server.py", cards], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                stderr=errors, text=True,
+                [sys.executable, TESTS / "space_server.py", cards, few_cards, folder / "answer"], env=environment, stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE, stderr=errors, text=True,
             )  # fmt: skip
-        found = [process.stdout.readline().strip() for _ in range(2)]
+        found = [process.stdout.readline().strip() for _ in range(3)]
         assert all(found), (folder / "errors").read_text()
-        yield found
+        yield [*found, folder / "answer"]
         process.stdin.close()
         process.wait(timeout=600)
         assert "hf_nobodys" not in (folder / "errors").read_text()
@@ -214,6 +215,20 @@ def test_the_table_lists_valid_models_and_filters_and_sorts(opened):
         page.locator(f"#filter-{name} .token-remove").first.click()
     expect(page.locator("#models tbody tr")).to_have_count(4)
     expect(page.locator("#cost .js-plotly-plot .point")).to_have_count(4)
+
+
+def test_what_is_typed_while_the_page_still_loads_filters_its_tables(browser, addresses):
+    *_, address, answer = addresses
+    page, wrong = visit(browser, address, 1440, "?model=nobodys/model")  # loading goes on until the Hub has answered
+    expect(page.locator("#models tbody tr")).to_have_count(3)
+    page.locator("#search textarea, #search input").fill("model-2")
+    expect(page.locator("#models tbody tr")).to_have_count(1)
+    answer.touch()
+    page.locator("#filter-method input").click()
+    page.get_by_role("option", name="simclr", exact=True).wait_for()  # it has loaded
+    assert names(page) == ["model-2"]
+    page.close()
+    assert wrong == []
 
 
 def test_hostile_metadata_is_quarantined_and_not_run(opened):
