@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 import tempfile
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -10,6 +11,8 @@ os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="sslzoo-tests-")
 # Small nets run faster on one thread, and two processes then have a core each.
 os.environ["OMP_NUM_THREADS"] = "1"
+# A script's background job ignores interrupts, and so does all that it starts: the processes that tests interrupt would not end.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from torch import cuda
 
