@@ -11,10 +11,11 @@ os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="sslzoo-tests-")
 # Small nets run faster on one thread, and two processes then have a core each.
 os.environ["OMP_NUM_THREADS"] = "1"
-# A script's background job ignores interrupts, and so does all that it starts: the processes that tests interrupt would not end.
-signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from torch import cuda
+
+# A script's background job ignores interrupts, and so does all that it starts: the processes that tests interrupt would not end.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 collect_ignore = [] if cuda.is_available() else ["cuda"]
 
