@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import pkgutil
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
@@ -44,9 +45,10 @@ def method_name(method: type[Method]) -> str:
     return method.config_class.model_type.removeprefix("sslzoo-")
 
 
-def shipped_names() -> list[str]:
+@cache
+def shipped_names() -> tuple[str, ...]:
     """The names of the methods that come with sslzoo."""
-    return [module.name for module in pkgutil.iter_modules(__path__)]
+    return tuple(module.name for module in pkgutil.iter_modules(__path__))
 
 
 def _registered() -> dict[str, EntryPoint]:

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 import torch
 from huggingface_hub.errors import StrictDataclassFieldValidationError
+from transformers import PreTrainedConfig
 
 from sslzoo.data import source_name
 from sslzoo.encoders import encoder_config, from_description
@@ -163,19 +164,19 @@ class Recipe:
         if self.name is not None and not HUB_NAME.fullmatch(self.name):
             allowed = f"letters, digits, '_', and single '-' and '.' between them, {MAX_LENGTH} at most"
             raise InputError(f"name '{self.name}' is not a name for a Hub repository: {allowed}")
-        name = self.name or derived_name(self.method, self.encoder, self.dataset, self.init_from, self.teacher)
-        object.__setattr__(self, "name", name)
+        object.__setattr__(self, "name", self.name or derived_name(self.method, self.encoder, self.dataset, self.init_from, self.teacher))
         if self.channels != 3 and (self.mean, self.std) == (IMAGENET_MEAN, IMAGENET_STD):
             object.__setattr__(self, "mean", None)
             object.__setattr__(self, "std", None)
-        patch = patch_size(self.method_config().encoder)
+        encoder = self.method_config().encoder
         for key, default in (("eval_crop", "image_size"), ("eval_resize", "eval_crop")):
             size = getattr(self, key)
-            object.__setattr__(self, key, getattr(self, default) if size is None else pixels(key, size, self.image_size, patch))
+            size = getattr(self, default) if size is None else pixels(key, size, self.image_size, patch_size(encoder))
+            object.__setattr__(self, key, size)
         check_encoders(self)
         for protocol in self.protocols:
             protocol_named(protocol)
-        self.make_views()
+        self._views_for(encoder)
 
     @property
     def encoder_name(self) -> str:
@@ -199,8 +200,7 @@ class Recipe:
     def method_config(self) -> MethodConfig:
         """The method's configuration. Raises `InputError`."""
         try:
-            named = isinstance(self.encoder, str)
-            encoder = encoder_config(self.encoder, self.image_size) if named else from_description(self.encoder)
+            encoder = encoder_config(self.encoder, self.image_size) if isinstance(self.encoder, str) else from_description(self.encoder)
             encoder.num_channels = self.channels  # all families of images call it so
             return method_class(self.method).config_class(encoder=encoder, image_size=self.image_size, **self.hyperparameters)
         except InputError:
@@ -230,7 +230,10 @@ class Recipe:
 
     def make_views(self) -> dict[str, View]:
         """The method's views with the recipe's values. Raises `InputError`."""
-        return views_of(method_class(self.method), self.method_config().encoder, self.image_size, self.views)
+        return self._views_for(self.method_config().encoder)
+
+    def _views_for(self, encoder: PreTrainedConfig) -> dict[str, View]:
+        return views_of(method_class(self.method), encoder, self.image_size, self.views)
 
     def public(self) -> "Recipe":
         """The recipe as it is published: only the last part of local paths."""
@@ -241,7 +244,7 @@ class Recipe:
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name not in NESTED}
         config = self.method_config()
         values |= {key: getattr(config, key) for key in config.hyperparameters()}
-        for name, view in self.make_views().items():
+        for name, view in self._views_for(config.encoder).items():
             values |= {f"view.{name}.{field}": value for field, value in dataclasses.asdict(view).items()}
         values |= {f"reference.{metric}": value for metric, value in self.reference.items()}
         return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}

@@ -10,9 +10,10 @@ from sslzoo.encoders import blocks, feature_width, fit_image_size, load_pretrain
 from sslzoo.encoders.embedding import side_in_px
 from sslzoo.errors import InputError
 from sslzoo.evaluation import Preprocessing
-from sslzoo.methods import method_class, method_names
+from sslzoo.methods import method_class
 from sslzoo.parts.distillation import DistillationMixin, FrozenTeacher
 
+from .limits import CHOICES
 from .schema import Recipe
 from .starting_point import check_license, is_pinned, license_of, locate, normalization_of, pinned_folder
 
@@ -96,4 +97,4 @@ def _image_size(folder: Path, encoder: PreTrainedModel) -> int | None:
 
 
 def _is_distillation(method: Any) -> bool:
-    return method in method_names() and issubclass(method_class(method), DistillationMixin)
+    return method in CHOICES["method"] and issubclass(method_class(method), DistillationMixin)

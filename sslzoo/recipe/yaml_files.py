@@ -4,6 +4,7 @@ import fnmatch
 import os
 import re
 from collections.abc import Hashable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ def shipped_recipes() -> dict[str, Path]:
     return {file.relative_to(folder).with_suffix("").as_posix(): file for file in files}
 
 
+@cache
 def shipped_run_names() -> dict[str, Path]:
     """The `name:` of each shipped recipe that has one ("simclr-res18-cifar10"), and its file."""
     found = {file: re.search(r"^name: *(\S+)", file.read_text(encoding="utf-8"), re.MULTILINE) for file in shipped_recipes().values()}
