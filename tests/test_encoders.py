@@ -103,6 +103,33 @@ class TestNames:
             encoder_config("vit-s16", 30)
 
 
+class TestGraph:
+    """tests/test_contract.py traces each method around a single layer; what stands in its place is traced here, once for each kind."""
+
+    @pytest.fixture(autouse=True)
+    def fresh_compiler(self):
+        torch._dynamo.reset()
+        yield
+        torch._dynamo.reset()
+
+    @pytest.mark.parametrize("name", ["res6", "vit-xs4", "dinov2-xs4", "ijepa-xs4"])
+    def test_of_features_and_tokens_has_no_break(self, name):
+        torch.manual_seed(0)
+        config = encoder_config(name, 16)
+        config.num_hidden_layers = 1  # the second is traced like the first
+        encoder = build_encoder(config).train()
+        keep, mask = torch.tensor([[0, 5], [3, 2]]), torch.arange(72).view(2, 36) % 3 == 0
+
+        def forward(own, larger):
+            out = [features(encoder, own), features(encoder, larger)]
+            if name != "res6":
+                out += [tokens(encoder, own, keep=keep), tokens(encoder, larger, mask=mask, mask_token=torch.ones(64))]
+            return out
+
+        compiled = torch.compile(forward, backend="eager", fullgraph=True)(pixels(), pixels(24))
+        torch.testing.assert_close(compiled, forward(pixels(), pixels(24)))
+
+
 class TestFeatures:
     def test_of_a_resnet_are_the_mean_of_the_map(self):
         torch.manual_seed(0)

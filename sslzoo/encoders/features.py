@@ -149,7 +149,7 @@ def _pooled(encoder: PreTrainedModel, out) -> Tensor:
 
 def _interpolates_when_told(kind: type[PreTrainedModel]) -> bool:
     """Whether images of another size than its own need a word in the forward pass; others do it on their own, or have no size."""
-    return "interpolate_pos_encoding" in inspect.signature(kind.forward).parameters
+    return "interpolate_pos_encoding" in inspect.unwrap(kind.forward).__code__.co_varnames
 
 
 def _set_windows(encoder: PreTrainedModel, pixels: Tensor) -> None:
