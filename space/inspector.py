@@ -23,7 +23,7 @@ from sslzoo.encoders import feature_map, features, load_pretrained
 from sslzoo.errors import InputError, first_line
 from sslzoo.evaluation import Preprocessing, class_attention, nearest, pca_map, required_resolution
 from sslzoo.hub import Entry
-from sslzoo.recipe import Recipe, read_recipe, shipped_recipes
+from sslzoo.recipe import read_recipe, read_values, shipped_recipes
 
 _MAX_MODEL_SIZE = _MAX_DATASET_SIZE = 400_000_000  # bytes on the Hub
 _BANK_SIZE, _LARGE_IMAGE_BANK_SIZE = 400, 120  # images; fewer above 64 px, where the encoder is slower
@@ -94,15 +94,15 @@ class Inspector:
         return LoadedModel(encoder, preprocessing, bank)
 
     @cached_property
-    def _recipes(self) -> dict[str, Recipe]:
+    def _recipe_files(self) -> dict[str, Path]:
         """By data set. Only these data sets are loaded: a card could name anything, also a folder of this machine."""
-        recipes = map(read_recipe, shipped_recipes().values())
-        return {recipe.dataset: recipe for recipe in recipes if recipe.dataset == EMBEDDED or hub_id(recipe.dataset)}
+        files = {read_values(file)["dataset"]: file for file in shipped_recipes().values()}
+        return {dataset: file for dataset, file in files.items() if dataset == EMBEDDED or hub_id(dataset)}
 
     def _make_bank(self, entry: Entry, encoder: PreTrainedModel, preprocessing: Preprocessing) -> Bank:
-        recipe = self._recipes.get(entry.dataset)
-        if recipe is None:
+        if entry.dataset not in self._recipe_files:
             raise InputError("no recipe that comes with sslzoo uses it")
+        recipe = read_recipe(self._recipe_files[entry.dataset])
         if recipe.dataset != EMBEDDED:
             info = HfApi(token=False).dataset_info(hub_id(recipe.dataset)[0], files_metadata=True, timeout=10)
             size = sum(file.size or 0 for file in info.siblings or [])

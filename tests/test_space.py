@@ -4,7 +4,10 @@ import dataclasses
 import inspect
 import json
 import os
+import queue
 import re
+import runpy
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +15,7 @@ import threading
 import time
 from pathlib import Path
 
+import gradio as gr
 import httpx2
 import numpy as np
 import pytest
@@ -26,7 +30,7 @@ from test_card import make_run
 from sslzoo.data import load_images
 from sslzoo.errors import InputError
 from sslzoo.evaluation import PROTOCOLS
-from sslzoo.hub import ListedModel, read_entries, write_card
+from sslzoo.hub import Entry, ListedModel, read_entries, write_card
 from sslzoo.methods import method_class, shipped_names
 
 TESTS = Path(__file__).parent
@@ -74,6 +78,14 @@ def card(runs, name: str, weights: str, changes: dict[str, str]) -> str:
         assert old in text, old
         text = text.replace(old, new)
     return text
+
+
+@pytest.fixture
+def one_card(runs, tmp_path) -> Path:
+    """A folder with the card of one model."""
+    (tmp_path / "simclr-res6-digits").mkdir()
+    (tmp_path / "simclr-res6-digits" / "README.md").write_bytes(runs[RES]["README.md"])
+    return tmp_path
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +144,13 @@ def opened(browser, addresses):
     page, wrong = visit(browser, addresses[0], 1440)
     yield page
     assert wrong == []
+
+
+@pytest.fixture
+def serve_here():
+    """Serves a board from this process until the test ends, and returns its address."""
+    yield lambda board: serve(board, server_name="127.0.0.1", prevent_thread_lock=True)
+    gr.close_all(verbose=False)
 
 
 def visit(browser, address: str, width: int, query: str = ""):
@@ -344,14 +363,12 @@ def test_without_the_hub_five_hundred_cards_are_there(browser, addresses):
     assert wrong == []
 
 
-def test_the_first_page_waits_for_no_hub_and_its_models_are_added_to_what_is_shown(browser, runs, tmp_path):
+def test_the_first_page_waits_for_no_hub_and_its_models_are_added_to_what_is_shown(browser, serve_here, runs, one_card):
     answer = threading.Event()
-    (tmp_path / "simclr-res6-digits").mkdir()
-    (tmp_path / "simclr-res6-digits" / "README.md").write_bytes(runs[RES]["README.md"])
     community = listed(runs, ADA)
-    board = Board(lambda: answer.wait(600) and [listed(runs), community], tmp_path, patience=600)
+    board = Board(lambda: answer.wait(600) and [listed(runs), community], one_card, patience=600)
     try:
-        page, wrong = visit(browser, serve(board, server_name="127.0.0.1", prevent_thread_lock=True), 1440)
+        page, wrong = visit(browser, serve_here(board), 1440)
         expect(page.locator("#count")).to_have_text("1 of 1 models. From the cards that come with sslzoo, as the Hub has not answered.")
         page.locator("#search textarea, #search input").fill("dino")
         expect(page.locator("#count")).to_have_text("No model passes these filters.")
@@ -469,23 +486,21 @@ def test_losses_of_different_methods_have_axes_of_their_own():
     assert {line.yaxis for line in loss_figure(curves, {"a": "dino", "b": "dino"}).data} == {None}
 
 
-def test_the_plot_is_drawn_where_the_first_tables_stay(browser):
+def test_the_plot_is_drawn_where_the_first_tables_stay(browser, serve_here):
     def unreachable():
         raise ConnectionError
 
-    page, wrong = visit(browser, serve(Board(unreachable), server_name="127.0.0.1", prevent_thread_lock=True), 1440)
+    page, wrong = visit(browser, serve_here(Board(unreachable)), 1440)
     page.locator("#models .end").scroll_into_view_if_needed()
     expect(page.locator("#cost .scatterlayer").first).to_be_attached()
     page.close()
     assert wrong == []
 
 
-def test_the_first_tables_are_part_of_the_page(runs, tmp_path):
+def test_the_first_tables_are_part_of_the_page(one_card):
     answer = threading.Event()
-    (tmp_path / "simclr-res6-digits").mkdir()
-    (tmp_path / "simclr-res6-digits" / "README.md").write_bytes(runs[RES]["README.md"])
     try:
-        page = build(Board(lambda: answer.wait(600) and [], tmp_path, patience=600)).get_config_file()
+        page = build(Board(lambda: answer.wait(600) and [], one_card, patience=600)).get_config_file()
     finally:
         answer.set()
     (models,) = [part for part in page["components"] if part["props"].get("elem_id") == "models"]
@@ -596,6 +611,18 @@ def test_uploads_are_upright_and_without_metadata(tmp_path):
             open_upload(str(file))
 
 
+@pytest.fixture(scope="module")
+def usable(runs, digit, tmp_path_factory) -> Entry:
+    """The entry of a model that can be used as it is."""
+    folder = tmp_path_factory.mktemp("usable")
+    for file, data in runs[RES].items():
+        (folder / file).write_bytes(data)
+    (entry,), _ = read_entries([listed(runs)])
+    entry = dataclasses.replace(entry, folder=folder)
+    assert len(Inspector().inspect(entry, str(digit[0])).neighbours) == 8
+    return entry
+
+
 @pytest.mark.parametrize("name, change, said", [
     ("config.json", {"hidden_sizes": [10**9, 10**9]}, "config.json of .* says hidden_sizes"),
     ("config.json", {"depths": [1, 10**6]}, "config.json of .* says depths"),
@@ -607,16 +634,11 @@ def test_uploads_are_upright_and_without_metadata(tmp_path):
     ("preprocessor_config.json", {"image_std": [0, 1, 1]}, "mean or standard deviation|cannot be loaded|cannot tell|image_std above 0"),
     ("model.safetensors", None, "are not those that its card describes"),
 ])  # fmt: skip
-def test_a_strangers_model_is_checked_before_it_is_loaded(runs, digit, tmp_path, name, change, said):
-    for file, data in runs[RES].items():
-        (tmp_path / file).write_bytes(data)
-    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'canary')!r}, 'w')")
-    (entry,), _ = read_entries([listed(runs)])
-    entry = dataclasses.replace(entry, folder=tmp_path)
-    inspector = Inspector()
-    assert len(inspector.inspect(entry, str(digit[0])).neighbours) == 8, "as it is, it can be used"
-    data = json.dumps({**json.loads(runs[RES][name]), **change}).encode() if change else runs[RES][name][:-1] + b"x"
-    (tmp_path / name).write_bytes(data)
+def test_a_strangers_model_is_checked_before_it_is_loaded(usable, digit, tmp_path, name, change, said):
+    entry = dataclasses.replace(usable, folder=shutil.copytree(usable.folder, tmp_path / "changed"))
+    (entry.folder / "evil.py").write_text(f"open({str(tmp_path / 'canary')!r}, 'w')")
+    file = entry.folder / name
+    file.write_bytes(json.dumps({**json.loads(file.read_bytes()), **change}).encode() if change else file.read_bytes()[:-1] + b"x")
     with pytest.raises(InputError, match=said):
         Inspector().inspect(entry, str(digit[0]))
     assert not (tmp_path / "canary").exists()
@@ -642,10 +664,25 @@ def test_the_cache_keeps_the_most_recently_used():
     assert made[-1] == "x", "an error is not remembered"
 
 
-def test_app_prints_its_address_and_ends_with_an_interrupt():
-    command = [sys.executable, str(TESTS.parent / "space" / "app.py")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "GRADIO_SERVER_NAME": "127.0.0.1"}) as process:
-        address = re.search(r"http://\S+", process.stdout.readline())[0]
-        assert "leaderboard" in httpx2.get(address).text.lower()
-        process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=600) == 0
+def test_app_prints_its_address_and_ends_with_an_interrupt(monkeypatch):
+    """In this process, where everything is imported; Python's default handler is what a terminal's Ctrl-C reaches."""
+    pages, printed = [], queue.SimpleQueue()
+
+    def visit_and_interrupt():
+        try:
+            pages.append(httpx2.get(re.search(r"http://\S+", printed.get(timeout=600))[0]).text)
+        finally:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setenv("GRADIO_SERVER_NAME", "127.0.0.1")
+    monkeypatch.setattr("builtins.print", lambda text, flush: printed.put(text) if flush else None)
+    visitor = threading.Thread(target=visit_and_interrupt)
+    visitor.start()
+    try:
+        runpy.run_path(str(TESTS.parent / "space" / "app.py"), run_name="__main__")
+    except KeyboardInterrupt:
+        pytest.fail("the interrupt is not caught")
+    finally:
+        visitor.join()
+        gr.close_all(verbose=False)
+    assert "leaderboard" in pages[0].lower()
