@@ -3,18 +3,22 @@
 import atexit
 import functools
 import io
+import math
 import shutil
 import tempfile
 from pathlib import Path
 
 import torch
+from ramp_images import ramp_images
 from torch.nn import functional as F
 
 import sslzoo
 from sslzoo.data import load_images
 from sslzoo.evaluation import Preprocessing, extract
+from sslzoo.method import Progress
 from sslzoo.recipe import read_recipe
 from sslzoo.training import train
+from sslzoo.views import Renderer
 
 
 def gain(name: str, folder: Path, **changes) -> float:
@@ -28,6 +32,24 @@ def gain(name: str, folder: Path, **changes) -> float:
     torch.save(recipe.make_method().encoder, weights)
     train(recipe, folder, cpu=True)
     return read_out(sslzoo.load(folder).encoder) - untrained_read_out(weights.getvalue())
+
+
+def prediction_of_assignments(name: str, folder: Path, **changes) -> float:
+    """By how many nats the loss on test images' views, a cross entropy with assignments, is less than the entropy of the mean prediction.
+
+    Targets use all prototypes equally, so no prediction that is the same for every image gets above 0. The images are ramps, which a
+    small ViT learns in 48 steps; of the digits it learns as much in 200.
+    """
+    settings = {"dataset": ramp_images(), "test_split": None, "epochs": 3, "batch_size": 32, "warmup_epochs": 0}
+    recipe = read_recipe(name, {**settings, **changes})
+    train(recipe, folder, cpu=True)
+    images = load_images(recipe.dataset, "test", device=torch.device("cpu"))
+    (batch,) = images.batches([torch.arange(len(images))])
+    render = Renderer(list(recipe.make_views().values()), recipe.seed, mean=recipe.mean, std=recipe.std)
+    with torch.no_grad():
+        views = render(batch.pixels, batch.sizes, batch.samples, 0)
+        out = sslzoo.load(folder).eval()(views, Progress(0, 1, 0, 0, batch.samples))
+    return float(out["usage_entropy"]) * math.log(recipe.method_config().prototypes) - float(out["loss"])
 
 
 @functools.cache

@@ -20,7 +20,9 @@ def test_every_method_has_a_card():
 
 
 @pytest.mark.parametrize("folder", CARDS, ids=lambda folder: folder.name)
-def test_a_card_written_again_is_the_same(folder, tmp_path):
+def test_a_card_written_again_is_the_same(folder, tmp_path, monkeypatch):
+    if folder != CARDS[0]:  # the text does not depend on the drawing, which tests/test_card.py is about
+        monkeypatch.setattr("sslzoo.hub.card.draw_curves", lambda run: None)
     shutil.copytree(folder, tmp_path / "again")
     (tmp_path / "again" / "README.md").unlink()
     card = write_card(tmp_path / "again")

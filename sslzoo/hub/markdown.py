@@ -1,6 +1,7 @@
 """Renders Markdown templates with untrusted text (data set names, hardware, edited results.json), every value escaped."""
 
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,14 @@ class Verbatim(str):
 
 def render(template: Path, values: dict[str, Any]) -> str:
     """The template with its values; each is escaped unless the template passes it through the filter `verbatim`."""
+    return _compiled(template.read_text(encoding="utf-8")).render(values)
+
+
+@cache
+def _compiled(text: str) -> jinja2.Template:
     environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
         finalize=lambda value: value if isinstance(value, Verbatim) else escape(value),
     )  # fmt: skip
     environment.filters["verbatim"] = Verbatim
-    return environment.from_string(template.read_text(encoding="utf-8")).render(values)
+    return environment.from_string(text)

@@ -1,10 +1,11 @@
 """Recipe files: the shipped ones, and the keys and values in a YAML file. Imports neither torch nor transformers, to start fast."""
 
+import copy
 import fnmatch
 import os
 import re
 from collections.abc import Hashable
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ def read_values(file: Path) -> dict[str, Any]:
             content = stream.read(_MAX_BYTES + 1)
         if len(content) > _MAX_BYTES:
             raise InputError(f"{file} is no recipe: it has more than {_MAX_BYTES} bytes")
-        values = yaml.load(content.decode("utf-8-sig"), Loader=StrictLoader)
+        values = copy.deepcopy(_parse(content))
     except InputError:
         raise
     except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:  # ValueError: no UTF-8, or a date such as 2024-13-45
@@ -73,6 +74,12 @@ def read_values(file: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise InputError(f"{file} is no recipe: it must hold lines of `key: value`")
     return values
+
+
+@lru_cache(maxsize=256)
+def _parse(content: bytes) -> Any:
+    # The recipe of a run folder is read whenever something of it is asked for.
+    return yaml.load(content.decode("utf-8-sig"), Loader=StrictLoader)
 
 
 class StrictLoader(yaml.SafeLoader):

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from learning import gain
+from learning import prediction_of_assignments
 
 from sslzoo import PMSN, PMSNConfig
 from sslzoo.method import Progress
@@ -232,5 +232,5 @@ def test_recipe_of_the_reference_table_keeps_85_percent_of_every_anchors_patches
 
 
 @pytest.mark.slow
-def test_training_beats_the_untrained_encoder(tmp_path):
-    assert gain("digits/pmsn", tmp_path / "run", epochs=20) > 0.01
+def test_training_predicts_test_images_better_than_a_constant(tmp_path):
+    assert prediction_of_assignments("digits/pmsn", tmp_path / "run") > 0.25  # three seeds: 0.34 to 0.60
