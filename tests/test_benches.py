@@ -97,7 +97,7 @@ def test_continued_pretraining_is_compared_with_training_from_scratch(monkeypatc
         "--then",
         "digits",
         "--image-size",
-        16,
+        8,
         "--epochs",
         1,
         1,

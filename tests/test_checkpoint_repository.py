@@ -11,7 +11,7 @@ from small_digits import small_digits
 ADA = "hf_adas_secret"
 PLACE = "ada/mine-checkpoints"
 TRAIN = ("train", "digits/simclr", "--cpu", "--checkpoints-to", PLACE, "--output", "run")
-SMALL = ("--set", "batch_size=16", "epochs=2", "knn_every=0", "name=mine", "checkpoint_every=3")
+SMALL = ("--set", "image_size=8", "batch_size=16", "epochs=2", "knn_every=0", "name=mine", "checkpoint_every=3")
 
 
 @pytest.fixture(scope="module")

@@ -374,7 +374,7 @@ def test_faults_on_the_way_cost_no_results_and_leave_no_half_model(server, ada):
         assert results() == before
 
     before = len(server.log)
-    ada.succeeds("train digits/simclr --set epochs=1 name=night --cpu")
+    ada.succeeds("train digits/simclr --set epochs=1 image_size=8 name=night --cpu")
     assert server.log[before:] == [], "training needs no Hub"
 
     trained = results()
@@ -406,7 +406,7 @@ def test_faults_on_the_way_cost_no_results_and_leave_no_half_model(server, ada):
     first = server.files(name)
     assert {file: data for file, data in first.items() if file != ".gitattributes"} == bytes_in(run)
 
-    ada.succeeds(f"train digits/simclr --set epochs=1 seed=1 name=night --output {run}-again --cpu")
+    ada.succeeds(f"train digits/simclr --set epochs=1 seed=1 image_size=8 name=night --output {run}-again --cpu")
     run = ada.folder / "runs/night-again"
     server.cut("PUT", "/lfs/objects/", times=200)
     fails(f"publish {run} --to ada", 1, "publish again")
