@@ -47,6 +47,17 @@ variants() {
     tar -C /tmp -czf "$OUT/variants.tar.gz" --exclude '*.safetensors' --exclude checkpoints variants $(cd /tmp && ls -d variant-*.log)
 }
 
+# The table of all methods, several runs at a time; repeated on the same machine, it goes on: table MINUTES KEY=VALUE ...
+table() {
+    local minutes=$1
+    shift
+    OMP_NUM_THREADS=1 $PYTHON benches/methods.py --seeds ${SEEDS:-0 1 2} --workers "${WORKERS:-12}" --minutes "$minutes" --output /tmp/methods \
+        --set dataset="$DATA" "$@" > "$OUT/methods.md" 2> "$OUT/methods.log"
+    grep -v "^step" "$OUT/methods.log" | tail -20
+    cat "$OUT/methods.md"
+    tar -C /tmp -czf "$OUT/methods.tar.gz" --exclude '*.safetensors' --exclude checkpoints methods
+}
+
 install || exit
 for part; do
     echo "== $part, after $SECONDS s"

@@ -1,43 +1,92 @@
 """Several recipes at one budget, over several seeds, as a Markdown table: kNN top-1 (k = 20) untrained and trained, mean and range.
 
-    python benches/methods.py 'small/*' --seeds 0 1 2
-    python benches/methods.py 'small/*' --set dataset=path/to/parquet epochs=5
+    python benches/methods.py --set epochs=20 batch_size=128 --seeds 0 1 2
+    python benches/methods.py 'small/*' --set dataset=path/to/parquet epochs=5 --workers 12 --minutes 9
 
-Runs that are finished are read, and interrupted ones go on, when the command is repeated.
+Without a recipe: every method that needs no teacher, with a ResNet-18 or a small ViT, on CIFAR-10. Runs that are finished are read, and
+interrupted ones go on, when the command is repeated; the table is that of the finished ones.
 """
 
 import argparse
+import os
 import statistics
 import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
+from typing import NamedTuple
 
-from sslzoo.errors import InputError, TrainingError
+import torch
+
+from sslzoo.errors import InputError, StoppedError, TrainingError
 from sslzoo.recipe import matching_recipes, parse_changes, read_recipe
 from sslzoo.run import Run
+from sslzoo.stopping import TRY_AGAIN, TimeLimit
 from sslzoo.training import train
 
+_RESNETS = (
+    "barlowtwins", "byol", "dcl", "dclw", "dino", "fastsiam", "lejepa", "mocov2", "mocov3", "nnclr", "simclr", "simsiam", "smog", "swav",
+    "tico", "vicreg", "vicregl", "visreg",
+)  # fmt: skip
+_RECIPES = [*(f"cifar10/{method}" for method in _RESNETS), "small/*"]
 _KNN = "knn_top1 k=20 T=0.1"
+
+
+class Job(NamedTuple):
+    """A run to train. changes: as after --set. end: by the monotonic clock, which the processes of a machine share; None: no end."""
+
+    recipe: str
+    changes: list[str]
+    seed: int
+    folder: Path
+    cpu: bool
+    end: float | None
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("recipes", nargs="+", metavar="RECIPE", help="a recipe, or a pattern of shipped ones")
+    parser.add_argument("recipes", nargs="*", default=_RECIPES, metavar="RECIPE", help="a recipe, or a pattern of shipped ones")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="changes to all of them")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--workers", type=int, default=1, help="runs at a time, each in a process of its own")
+    parser.add_argument("--minutes", type=float, help="save and stop then")
     parser.add_argument("--cpu", action="store_true")
     parser.add_argument("--output", type=Path, default=Path("runs/methods"))
     options = parser.parse_args()
+    end = time.monotonic() + 60 * options.minutes if options.minutes else None
     names = [name for pattern in options.recipes for name in matching_recipes(pattern)]
-    runs: dict[str, list[Run]] = {name: [] for name in names}
-    for seed in options.seeds:
-        for name in names:
-            folder = options.output / f"{name.replace('/', '-')}-{seed}"
-            try:
-                recipe = read_recipe(name, {**parse_changes(options.set), "seed": seed})
-                runs[name].append(train(recipe, folder, resume=True, cpu=options.cpu))
-            except (InputError, TrainingError) as error:
-                print(f"{name}, seed {seed}: {error}", file=sys.stderr)
-    print(table(runs))
+    jobs = [
+        Job(name, options.set, seed, options.output / f"{name.replace('/', '-')}-{seed}", options.cpu, end)
+        for seed in options.seeds for name in names
+    ]  # fmt: skip
+    if options.workers == 1:
+        problems = list(map(run_job, jobs))
+    else:
+        threads = max(1, (os.cpu_count() or 1) // options.workers)
+        with ProcessPoolExecutor(options.workers, get_context("spawn"), torch.set_num_threads, (threads,)) as pool:
+            problems = list(pool.map(run_job, jobs))
+    for job, problem in zip(jobs, problems, strict=True):
+        if problem is not None:
+            print(f"{job.recipe}, seed {job.seed}: {problem}", file=sys.stderr)
+    finished = [(job.recipe, Run(job.folder)) for job, problem in zip(jobs, problems, strict=True) if problem is None]
+    print(table({name: [run for recipe, run in finished if recipe == name] for name in names}))
+
+
+def run_job(job: Job) -> str | None:
+    """Trains to the end, or says in a line why not."""
+    limit = None if job.end is None else TimeLimit(job.end - time.monotonic())
+    try:
+        if limit is not None and not limit.allows(0) and not Run(job.folder).results()["training"]:
+            return "not begun before the time was up"
+        train(read_recipe(job.recipe, {**parse_changes(job.changes), "seed": job.seed}), job.folder, resume=True, cpu=job.cpu, limit=limit)
+    except (InputError, TrainingError) as error:
+        return str(error)
+    except StoppedError as error:
+        if error.exit_code != TRY_AGAIN:
+            raise KeyboardInterrupt from None
+        return str(error)
+    return None
 
 
 def table(runs: dict[str, list[Run]]) -> str:

@@ -132,6 +132,8 @@ def test_a_table_of_methods_has_the_numbers_of_their_runs(monkeypatch, capsys, t
         assert rows[name][4:6] == [f"{sum(v) / 2:.1f} ({min(v):.1f} to {max(v):.1f})" for v in (first, last)]
     means = [float(line.split("|")[6].split()[0]) for line in out[2:]]
     assert means == sorted(means, reverse=True)
+    again = bench("methods", *arguments[:1], "digits/simclr", *arguments[2:], "--minutes", 1e-9, monkeypatch=monkeypatch, capsys=capsys)
+    assert again.splitlines() == out and not (tmp_path / "digits-simclr-0").exists(), "what is finished is read, nothing is begun"
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux tells the peak of a part of a process")
