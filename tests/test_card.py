@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from curves_once import draw_curves_once
 from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 from PIL import Image
@@ -78,6 +79,20 @@ def change(run: Run, at: int = 0, **values) -> None:
     results = run.results()
     results["numbers"][at] |= values
     (run.folder / "results.json").write_text(json.dumps(results))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def curves_once():
+    """`write_card` draws the curves of equal metrics once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sslzoo.hub.card.draw_curves", draw_curves_once)
+        yield
+
+
+@pytest.fixture
+def real_curves(monkeypatch):
+    """Drawn each time, for tests that depend on it."""
+    monkeypatch.setattr("sslzoo.hub.card.draw_curves", draw_curves)
 
 
 @pytest.fixture(scope="module")
@@ -286,7 +301,7 @@ def test_a_data_set_of_the_hub_is_named_and_a_missing_one_costs_pictures(tmp_pat
     assert len(warnings) == 1 and "no neighbours.png and maps.png" in warnings[0] and "someone/pictures" in warnings[0]
 
 
-def test_writing_again_changes_no_byte_and_other_weights_another_picture(tmp_path, caplog):
+def test_writing_again_changes_no_byte_and_other_weights_another_picture(tmp_path, caplog, real_curves):
     run = make_run(tmp_path / "run")
 
     def written() -> dict[str, bytes]:
@@ -378,7 +393,7 @@ def paths(value, at: tuple = ()) -> Iterator[tuple]:
 NONSENSE = (None, [], {}, [[1]], {"a": [{}]}, 10**30, 10**4000, -1, float("nan"), float("inf"), True, "x" * 5000, "a\nb", "\ud800", 0.5)
 
 
-def test_arbitrary_results_and_metrics_give_a_card_or_a_one_line_error(tmp_path):
+def test_arbitrary_results_and_metrics_give_a_card_or_a_one_line_error(tmp_path, real_curves):
     run = make_run(tmp_path / "run")
     results = run.results()
     results["numbers"][0]["provenance"]["environment"] = {"hardware": "x"}
