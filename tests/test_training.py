@@ -45,7 +45,11 @@ def short_recipe(method: str, **changes):
 
 
 def train(recipe, folder, **options) -> Run:
-    return train_run(recipe, folder, cpu=True, **options)
+    """On the CPU; a resumed run is not rehearsed again, which takes longer than its few steps."""
+    with pytest.MonkeyPatch.context() as patch:
+        if options.get("resume"):
+            patch.setattr(sys.modules[train_run.__module__], "rehearse", lambda *_: None)
+        return train_run(recipe, folder, cpu=True, **options)
 
 
 def same_weights(first: Path, second: Path) -> bool:
