@@ -675,7 +675,7 @@ def test_app_prints_its_address_and_ends_with_an_interrupt(monkeypatch):
             os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setenv("GRADIO_SERVER_NAME", "127.0.0.1")
-    monkeypatch.setattr("builtins.print", lambda text, flush: printed.put(text) if flush else None)
+    monkeypatch.setattr("builtins.print", lambda *texts, flush=False, **_: printed.put(*texts) if flush else None)
     visitor = threading.Thread(target=visit_and_interrupt)
     visitor.start()
     try:
