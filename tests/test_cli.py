@@ -1,10 +1,12 @@
 """The command line, as a user types it."""
 
 import json
+import os
 import runpy
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as parquet
@@ -14,6 +16,7 @@ from PIL import Image
 from small_digits import small_digits
 
 from sslzoo.cli import main
+from sslzoo.cli_console import hide_progress_bars
 from sslzoo.data import load_images
 from sslzoo.encoders import features, load_pretrained
 from sslzoo.evaluation import Preprocessing
@@ -60,6 +63,18 @@ def test_what_reads_text_alone_waits_for_no_large_library(arguments):
     assert done.returncode == 0 and done.stdout
     assert "'sslzoo.cli'" in done.stderr
     assert not [name for name in ("torch", "transformers", "datasets", "numpy", "matplotlib") if f"'{name}'" in done.stderr]
+
+
+def test_progress_bars_of_datasets_are_hidden_without_importing_it(monkeypatch):
+    monkeypatch.setenv("HF_DATASETS_DISABLE_PROGRESS_BARS", "")  # restored to what it was
+    monkeypatch.delenv("HF_DATASETS_DISABLE_PROGRESS_BARS")
+    monkeypatch.delitem(sys.modules, "datasets", raising=False)
+    hide_progress_bars()
+    assert os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] == "1" and "datasets" not in sys.modules
+    hidden = []
+    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(disable_progress_bars=lambda: hidden.append(True)))
+    hide_progress_bars()
+    assert hidden, "imported before"
 
 
 def test_list_has_a_row_for_every_recipe(capsys):
