@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--cpu", action="store_true")
     parser.add_argument("--output", type=Path, default=Path("runs/methods"))
     options = parser.parse_args()
-    end = time.monotonic() + 60 * options.minutes if options.minutes else None
+    end = time.monotonic() + 60 * options.minutes if options.minutes is not None else None
     names = [name for pattern in options.recipes for name in matching_recipes(pattern)]
     jobs = [
         Job(name, options.set, seed, options.output / f"{name.replace('/', '-')}-{seed}", options.cpu, end)

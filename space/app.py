@@ -85,8 +85,8 @@ def build(board: Board) -> gr.Blocks:
         loaded = page.load(load, None, [*listed, *models, tabs], **QUIET)
         loaded.then(show_linked, model_tab.model, model_tab.outputs, **MODEL)
         waited = loaded.then(wait_for_hub, concurrency_limit=None, **QUIET)
-        heard = waited.then(load_hub, source, [*listed, *models], **QUIET)
-        for event in (loaded, heard):  # an event of its own, as the filters are read when an event begins
+        hub_loaded = waited.then(load_hub, source, [*listed, *models], **QUIET)
+        for event in (loaded, hub_loaded):  # an event of its own, as the filters are read when an event begins
             event.then(leaderboard_tab.show, leaderboard_tab.inputs, leaderboard_tab.outputs, **LISTING)
         page.load(None, None, None, js=script("tabs.js"), api_visibility="private")
         for links in (leaderboard_tab.models, model_tab.relatives):

@@ -34,14 +34,14 @@ def gain(name: str, folder: Path, **changes) -> float:
     return read_out(sslzoo.load(folder).encoder) - untrained_read_out(weights.getvalue())
 
 
-def prediction_of_assignments(name: str, folder: Path, **changes) -> float:
+def prediction_of_assignments(name: str, folder: Path) -> float:
     """By how many nats the loss on test images' views, a cross entropy with assignments, is less than the entropy of the mean prediction.
 
     Targets use all prototypes equally, so no prediction that is the same for every image gets above 0. The images are ramps, which a
     small ViT learns in 48 steps; of the digits it learns as much in 200.
     """
     settings = {"dataset": ramp_images(), "test_split": None, "epochs": 3, "batch_size": 32, "warmup_epochs": 0}
-    recipe = read_recipe(name, {**settings, **changes})
+    recipe = read_recipe(name, settings)
     train(recipe, folder, cpu=True)
     images = load_images(recipe.dataset, "test", device=torch.device("cpu"))
     (batch,) = images.batches([torch.arange(len(images))])

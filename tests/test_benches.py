@@ -12,6 +12,9 @@ from PIL import Image
 from small_digits import small_digits
 from torch import nn
 
+from sslzoo.methods import method_class, shipped_names
+from sslzoo.parts.distillation import DistillationMixin
+from sslzoo.recipe import matching_recipes, read_recipe
 from sslzoo.run import Run
 
 KNN = "knn_top1 k=20 T=0.1"
@@ -134,6 +137,14 @@ def test_a_table_of_methods_has_the_numbers_of_their_runs(monkeypatch, capsys, t
     assert means == sorted(means, reverse=True)
     again = bench("methods", *arguments[:1], "digits/simclr", *arguments[2:], "--minutes", 1e-9, monkeypatch=monkeypatch, capsys=capsys)
     assert again.splitlines() == out and not (tmp_path / "digits-simclr-0").exists(), "what is finished is read, nothing is begun"
+
+
+def test_the_table_of_methods_has_every_method_that_needs_no_teacher():
+    patterns = runpy.run_path(str(BENCHES / "methods.py"))["_RECIPES"]
+    recipes = [read_recipe(name) for pattern in patterns for name in matching_recipes(pattern)]
+    found = {recipe.method for recipe in recipes}
+    assert found == {name for name in shipped_names() if not issubclass(method_class(name), DistillationMixin)}
+    assert {(recipe.image_size, recipe.dataset) for recipe in recipes} == {(32, "uoft-cs/cifar10")}
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux tells the peak of a part of a process")

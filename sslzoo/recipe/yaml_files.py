@@ -78,7 +78,7 @@ def read_values(file: Path) -> dict[str, Any]:
 
 @lru_cache(maxsize=256)
 def _parse(content: bytes) -> Any:
-    # The recipe of a run folder is read whenever something of it is asked for.
+    # A run folder's recipe is read again for each of its values.
     return yaml.load(content.decode("utf-8-sig"), Loader=StrictLoader)
 
 
