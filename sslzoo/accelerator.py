@@ -52,3 +52,8 @@ def make_accelerator(precision: str, cpu: bool, *, tracker: str | None = None, f
 def on_cpu(cpu: bool) -> bool:
     """Whether to compute on the CPU: because of `cpu`, of how the run was launched, or as there is no accelerator."""
     return cpu or parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
+
+
+def emulates_bf16(device: torch.device) -> bool:
+    """Whether products in bf16 are far slower than in fp32 there: on CPUs without the instructions that oneDNN needs for them."""
+    return device.type == "cpu" and not (torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported())

@@ -301,7 +301,7 @@ def test_bfloat16_trains_like_float32(tmp_path):
 
 
 @pytest.mark.slow
-def test_epochs_are_measured_in_the_runs_precision_and_the_ends_in_float32(tmp_path, monkeypatch):
+def test_epochs_are_measured_in_the_runs_precision_and_the_ends_in_float32(tmp_path, monkeypatch, capsys):
     types, values = [], iter([0.95, 0.5, 0.4, 0.97])  # untrained, two epochs, and the final weights once more
 
     def accuracy(bank, *rest):
@@ -314,9 +314,11 @@ def test_epochs_are_measured_in_the_runs_precision_and_the_ends_in_float32(tmp_p
 
     monkeypatch.setattr(knn, "knn_accuracy", accuracy)
     monkeypatch.setattr(loop.Training, "_train_step", no_step)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     recipe = short_recipe("simclr", precision="bf16", epochs=2, knn_every=1, checkpoint_every=5)
     train_until(7, recipe, tmp_path / "run", monkeypatch)
     run = train(recipe, tmp_path / "run", resume=True)
+    assert "precision          this CPU has no instructions for bf16: --set precision=fp32 is several" in capsys.readouterr().err
     assert types == ["fp32", "bf16", "bf16", "fp32"]
     name, half = "knn_top1 k=20 T=0.1", "knn_top1 k=20 T=0.1 knn-instdisc-bf16-v2"
     logged = [(line["step"], line.get("epoch"), line.get(name), line.get(half)) for line in run.metrics() if name in line or half in line]

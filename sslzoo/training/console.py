@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
+from sslzoo.accelerator import emulates_bf16
 from sslzoo.data import source_name
 from sslzoo.provenance import environment
 
@@ -36,6 +37,8 @@ def print_plan(training: "Training") -> None:
         "compile": _COMPILE[recipe.compile],
         "output": f"{training.run.folder}, a checkpoint every {recipe.checkpoint_every:,} steps",
     }
+    if recipe.precision == "bf16" and emulates_bf16(accelerator.device):
+        lines["precision"] = "this CPU has no instructions for bf16: --set precision=fp32 is several times as fast"
     if recipe.adaptation:
         lines["first convolution"] = recipe.adaptation
     if recipe.channels != 3:
