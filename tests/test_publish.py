@@ -270,7 +270,11 @@ def test_invalid_folders_are_refused_before_the_hub_is_contacted(server, client,
     for name, kept in (("ssl_heads.safetensors", heads), ("modeling_sslzoo_resnet.py", code)):
         (folder / name).unlink()
         answer = client(folder)
-        assert answer["error"] == "InputError" and f"not complete: {name} missing" in answer["message"]
+        assert answer["error"] == "InputError" and f"not complete: {name} missing; finish the training" in answer["message"]
+        index = folder / f"{name}.index.json"
+        index.touch()
+        assert client(folder)["message"].endswith("in shards: save them anew, without max_shard_size")
+        index.unlink()
         (folder / name).write_bytes(kept)
     (folder / "ssl_heads.safetensors").write_bytes(heads[:-10])
     assert "ssl_heads.safetensors is damaged" in client(folder)["message"]

@@ -164,7 +164,11 @@ def _check_complete(run: Run) -> None:
         checked_training(run)
     missing = [name for name in required_files(run) if not (run.folder / name).is_file()]
     if missing:
-        raise InputError(f"{run.folder} is not complete: {', '.join(missing)} missing; finish the training with --resume")
+        if any((run.folder / f"{name}.index.json").is_file() for name in missing):
+            advice = "its weights are in shards: save them anew, without max_shard_size"
+        else:
+            advice = "import the weights again" if imported else "finish the training with --resume"
+        raise InputError(f"{run.folder} is not complete: {', '.join(missing)} missing; {advice}")
     for name in (WEIGHTS,) if imported else (WEIGHTS, HEADS):
         try:
             with safe_open(run.folder / name, "pt"):
