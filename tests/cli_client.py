@@ -1,14 +1,13 @@
 """The command line in a process of its own whose Hub is a `HubServer`, for several commands, as its libraries are slow to import."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 from hub_server import HubServer
+from python_server import PythonProcess, start_python
 
 _LOOP = """
 import contextlib, io, json, os, sys
@@ -33,7 +32,7 @@ class Outcome(NamedTuple):
 
 
 class CliClient:
-    def __init__(self, process: subprocess.Popen, folder: Path):
+    def __init__(self, process: PythonProcess, folder: Path):
         self.process, self.folder = process, folder
 
     def __call__(self, *arguments: object) -> Outcome:
@@ -57,9 +56,5 @@ class CliClient:
 def cli_client(server: HubServer, folder: Path, token: str | None) -> Iterator[CliClient]:
     """folder: where the process runs. The Hub client's cache is in it."""
     folder.mkdir(exist_ok=True)
-    environment = server.environment(folder / "home", token)
-    with subprocess.Popen(
-        [sys.executable, "-c", _LOOP], cwd=folder, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
+    with start_python(_LOOP, env=server.environment(folder / "home", token), cwd=folder) as process:
         yield CliClient(process, folder)
-        process.stdin.close()

@@ -5,8 +5,9 @@
         server.fail("POST", "/preupload/", status=503, times=2)
         done = server.run_python("from huggingface_hub import ...", home=tmp_path, token="hf_ada")
 
-The client reads HF_ENDPOINT, HF_HOME and HF_HUB_DISABLE_XET when it is imported, so it runs in a process of its own; give each server
-a fresh home. Not served: Xet, pull requests, discussions, Spaces' runtimes. The files of a gated repository are for its owners alone.
+The client reads HF_ENDPOINT, HF_HOME and HF_HUB_DISABLE_XET when it is imported, so it runs in a process of its own, which
+`python_server` starts; give each server a fresh home. Not served: Xet, pull requests, discussions, Spaces' runtimes. The files of a gated
+repository are for its owners alone.
 """
 
 import base64
@@ -18,7 +19,6 @@ import re
 import secrets
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -30,6 +30,7 @@ from urllib.parse import parse_qs, quote, unquote, urlencode
 
 import uvicorn
 import yaml
+from python_server import run_python
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
@@ -207,9 +208,8 @@ class HubServer:
         chosen |= {f"HF_HUB_DISABLE_{name}": "1" for name in ("XET", "TELEMETRY", "PROGRESS_BARS")}
         return kept | chosen | ({"HF_TOKEN": token} if token else {})
 
-    def run_python(self, code: str, home: Path, token: str | None = None, timeout: float = 600) -> subprocess.CompletedProcess:
-        environment = self.environment(home, token)
-        return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=timeout)
+    def run_python(self, code: str, home: Path, token: str | None = None) -> subprocess.CompletedProcess:
+        return run_python(code, env=self.environment(home, token))
 
     def add(self, name: str, files: Mapping[str, str | bytes], kind: str = "models", private: bool = False) -> Repository:
         """Commits `files` without a client, in a new repository if there is none of that name."""

@@ -3,7 +3,8 @@
 The "machine" of a job runs the very command that was sent, through bash, in an empty folder and with no more of this session's environment
 than any process on the Hub's server gets; its token comes from the job's secrets. There is no internet, so `uvx` alone is a stand-in, first
 in the PATH: it holds the constraints against the versions that are installed here, unpacks the wheel that it is given, and runs the entry
-point that this wheel names, with the wheel's own code and this Python's other packages. `hf` is the installed client's own.
+point that this wheel names, with the wheel's own code and this Python's other packages, in a process of `python_server`. `hf` is the
+installed client's own.
 """
 
 import asyncio
@@ -17,12 +18,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hub_server import Call, HubServer, Json, Refused, Response, _now, _route
+from python_server import server_address
 from starlette.responses import StreamingResponse
 
 _UVX = '''#!{python}
 import configparser, os, sys, zipfile
 from importlib.metadata import version
 from pathlib import Path
+
+sys.path.append("{tests}")
+from python_server import request
 
 arguments, options = sys.argv[1:], {{}}
 while arguments[0].startswith("--"):
@@ -42,9 +47,11 @@ with zipfile.ZipFile(source) as archive:
 scripts = configparser.ConfigParser()
 scripts.read(next(unpacked.glob("*.dist-info/entry_points.txt")))
 module, _, function = scripts["console_scripts"][program].partition(":")
-code = "import sys; sys.path.insert(0, %r); from %s import %s; sys.argv = %r; sys.exit(%s())"
+code = "import sys; sys.path[0] = %r; from %s import %s; sys.argv = %r; sys.exit(%s())"
 code %= (str(unpacked), module, function, arguments, function)
-os.execv("{python}", ["{python}", "-P", "-c", code])
+process = request("{server}", code, [], os.environ, Path.cwd(), (0, 1, 2))
+process.recv(99)  # its id
+sys.exit(int(process.recv(99)))
 '''
 
 
@@ -103,7 +110,8 @@ class JobsServer(HubServer):
         disk = Path(tempfile.mkdtemp(dir=self.folder))
         (disk / "bin").mkdir()
         minor = f"{sys.version_info.major}.{sys.version_info.minor}"
-        script = _UVX.format(python=sys.executable, minor=minor, bin=Path(sys.executable).parent)
+        places = {"python": sys.executable, "bin": Path(sys.executable).parent, "tests": Path(__file__).parent}
+        script = _UVX.format(minor=minor, server=server_address(), **places)
         (disk / "bin/uvx").write_text(script)
         (disk / "bin/uvx").chmod(0o755)
         environment = self.environment(disk / "home") | specification["environment"] | specification.get("secrets", {})

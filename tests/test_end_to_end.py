@@ -1,8 +1,6 @@
 """The whole way over a Hub on loopback, as a user types it: from a recipe to a stranger's machine that measures the same numbers."""
 
 import json
-import subprocess
-import sys
 from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +10,7 @@ import pytest
 import yaml
 from hub_server import HubServer
 from PIL import Image
+from python_server import start_python
 
 ADA, ADA_AGAIN = "hf_adas_first_secret", "hf_adas_second_secret"
 MODEL, DINOV2 = "ada/simclr-res6-digits", "facebook/dinov2-tiny"
@@ -26,7 +25,6 @@ SHELL = """
 import contextlib, io, json, shlex, sys, time
 from sslzoo.cli import main
 time.sleep = lambda seconds: None  # the waits between two tries are long
-print("ready", flush=True)
 names = {}
 for line in sys.stdin:
     command, out, code = json.loads(line), io.StringIO(), None
@@ -59,11 +57,9 @@ class Person:
         for folder in (self.folder, self.home):
             folder.mkdir(exist_ok=True, parents=True)
         with open(self._errors, "w") as errors:
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", SHELL], env=server.environment(self.home) | environment, cwd=self.folder, stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE, stderr=errors, text=True,
-            )  # fmt: skip
-        assert self._process.stdout.readline() == "ready\n", self._errors.read_text()
+            self._process = start_python(
+                SHELL, env=server.environment(self.home) | environment, cwd=self.folder, stderr=errors.fileno()
+            )
 
     def sign_in(self, token: str) -> None:
         """As `hf auth login` does it; a token in the environment would come first."""
@@ -89,8 +85,7 @@ class Person:
         return self
 
     def __exit__(self, *_) -> None:
-        self._process.stdin.close()
-        self._process.wait(timeout=600)
+        self._process.__exit__()
 
 
 def holds_token(data: bytes) -> bool:

@@ -7,11 +7,11 @@ import json
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from python_server import run_python
 from small_digits import small_digits
 
 ROOT = Path(__file__).parents[1]
@@ -52,10 +52,10 @@ def install(place: Path, **entry_points: str) -> None:
     (distribution / "entry_points.txt").write_text("\n".join(["[sslzoo.methods]", *lines, ""]))
 
 
-def run_python(place: Path, *arguments: str) -> subprocess.CompletedProcess:
-    """Runs Python with the packages in the folder installed, and what this project's tests import."""
+def run_with(place: Path, code: str, *arguments: str) -> subprocess.CompletedProcess:
+    """Runs code with the packages in the folder installed, and what this project's tests import."""
     path = os.pathsep.join(filter(None, [str(place), str(ROOT / "tests"), os.environ.get("PYTHONPATH")]))
-    return subprocess.run([sys.executable, *arguments], cwd=ROOT, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True)
+    return run_python(code, *arguments, env={**os.environ, "PYTHONPATH": path}, cwd=ROOT)
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def site(tmp_path_factory) -> Path:
 
 @pytest.mark.slow
 def test_is_trained_loaded_carded_and_listed_like_one_of_ours(site, tmp_path):
-    used = run_python(site, "-c", USE, str(site / "queueclr.yaml"), str(tmp_path / "queueclr-res6-digits"), small_digits())
+    used = run_with(site, USE, str(site / "queueclr.yaml"), str(tmp_path / "queueclr-res6-digits"), small_digits())
     assert used.returncode == 0, used.stderr[-3000:]
     assert json.loads(used.stdout.splitlines()[-1]) == [True, "outside.queueclr", "queueclr", 100, "queueclr", 0]
 
@@ -80,7 +80,7 @@ def test_keeps_the_contract_and_passes_the_pages_facts(site, tmp_path):
     facts.write_text(blocks()["tests/facts/test_queueclr.py"].replace('"digits/queueclr"', repr(str(site / "queueclr.yaml"))))
     (tmp_path / "conftest.py").write_text((ROOT / "tests/facts/conftest.py").read_text())
     options = ["-p", "no:cacheprovider", "--rootdir", str(ROOT), "-c", str(ROOT / "pyproject.toml"), "-k", "queueclr"]
-    tried = run_python(site, "-m", "pytest", *options, str(ROOT / "tests/test_contract.py"), str(facts))
+    tried = run_with(site, "import pytest, sys; sys.exit(pytest.main())", *options, str(ROOT / "tests/test_contract.py"), str(facts))
     assert tried.returncode == 0, tried.stdout[-3000:]
     assert int(re.search(r"(\d+) passed", tried.stdout)[1]) > 20
 

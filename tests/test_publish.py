@@ -4,7 +4,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,7 @@ from huggingface_hub import ModelCard
 from matplotlib.figure import Figure
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
+from python_server import start_python
 from safetensors.torch import load_file, save_file
 from test_card import FOREVER, change, make_run
 from test_training import short_recipe, train
@@ -45,7 +45,6 @@ from sslzoo.hub import publish
 sslzoo.hub.card.draw_curves = draw_curves_once
 slept = []
 time.sleep = slept.append  # skips the delays between two attempts
-print("ready", flush=True)
 for line in sys.stdin:
     out, answer = io.StringIO(), {}
     slept.clear()
@@ -82,11 +81,7 @@ def client(server, tmp_path_factory):
     home = tmp_path_factory.mktemp("home")
     environment = server.environment(home, ADA) | {"PYTHONPATH": os.pathsep.join(sys.path)}
     with open(home / "stderr", "w") as errors:
-        process = subprocess.Popen(
-            [sys.executable, "-c", CLIENT], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors,
-            text=True,
-        )  # fmt: skip
-    assert process.stdout.readline() == "ready\n", (home / "stderr").read_text()
+        process = start_python(CLIENT, env=environment, stderr=errors.fileno())
 
     def publish(folder: Path, namespace: str = "sslzoo", **arguments) -> dict:
         process.stdin.write(json.dumps({"folder": str(folder), "namespace": namespace, **arguments}) + "\n")
@@ -99,9 +94,8 @@ def client(server, tmp_path_factory):
         assert "\n" not in answer.get("message", "") and "signature=" not in answer.get("message", "")
         return answer
 
-    yield publish
-    process.stdin.close()
-    process.wait(timeout=600)
+    with process:
+        yield publish
 
 
 @pytest.fixture(scope="module")
@@ -215,7 +209,7 @@ def test_a_published_run_loads_in_plain_transformers_and_completely_in_sslzoo(se
     assert files.keys() == FILES, "no checkpoints, other code or notes"
     assert files == {name: (folder / name).read_bytes() for name in FILES}
     assert commits(server, repository) == 1
-    done = server.run_python(PLAIN.replace("FOLDER", repr(str(folder))), tmp_path / "plain", timeout=600)
+    done = server.run_python(PLAIN.replace("FOLDER", repr(str(folder))), tmp_path / "plain")
     assert done.returncode == 0, done.stderr
     assert done.stderr == "", "silently"
     assert json.loads(done.stdout) == {
