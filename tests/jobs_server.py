@@ -18,16 +18,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hub_server import Call, HubServer, Json, Refused, Response, _now, _route
-from python_server import server_address
+from python_server import python_command
 from starlette.responses import StreamingResponse
 
 _UVX = '''#!{python}
 import configparser, os, sys, zipfile
 from importlib.metadata import version
 from pathlib import Path
-
-sys.path.append("{tests}")
-from python_server import request
 
 arguments, options = sys.argv[1:], {{}}
 while arguments[0].startswith("--"):
@@ -49,9 +46,7 @@ scripts.read(next(unpacked.glob("*.dist-info/entry_points.txt")))
 module, _, function = scripts["console_scripts"][program].partition(":")
 code = "import sys; sys.path[0] = %r; from %s import %s; sys.argv = %r; sys.exit(%s())"
 code %= (str(unpacked), module, function, arguments, function)
-process = request("{server}", code, [], os.environ, Path.cwd(), (0, 1, 2))
-process.recv(99)  # its id
-sys.exit(int(process.recv(99)))
+os.execv("{python}", {ask} + [code])
 '''
 
 
@@ -110,8 +105,7 @@ class JobsServer(HubServer):
         disk = Path(tempfile.mkdtemp(dir=self.folder))
         (disk / "bin").mkdir()
         minor = f"{sys.version_info.major}.{sys.version_info.minor}"
-        places = {"python": sys.executable, "bin": Path(sys.executable).parent, "tests": Path(__file__).parent}
-        script = _UVX.format(minor=minor, server=server_address(), **places)
+        script = _UVX.format(python=sys.executable, minor=minor, bin=Path(sys.executable).parent, ask=python_command())
         (disk / "bin/uvx").write_text(script)
         (disk / "bin/uvx").chmod(0o755)
         environment = self.environment(disk / "home") | specification["environment"] | specification.get("secrets", {})

@@ -64,7 +64,7 @@ class PythonProcess:
 def start_python(code: str, *arguments: str, env: Mapping[str, str], cwd: Path | None = None, stderr: int = 2) -> PythonProcess:
     """Runs `code` as `python -c` does. stderr: a file descriptor. The process is killed when the one that started it ends."""
     (child_stdin, stdin), (stdout, child_stdout) = os.pipe(), os.pipe()
-    connection = request(server_address(), code, arguments, env, cwd or Path.cwd(), (child_stdin, child_stdout, stderr))
+    connection = request(_start_server()[0], code, arguments, env, cwd or Path.cwd(), (child_stdin, child_stdout, stderr))
     os.close(child_stdin)
     os.close(child_stdout)
     return PythonProcess(connection, stdin, stdout)
@@ -87,8 +87,9 @@ def request(address: str, code: str, arguments, env: Mapping[str, str], cwd: Pat
     return connection
 
 
-def server_address() -> str:
-    return _start_server()[0]
+def python_command() -> list[str]:
+    """For other programs that start processes: a command that runs the code that follows, as `python -c` does, in one of the server's."""
+    return [sys.executable, "-P", __file__, "ask", _start_server()[0]]
 
 
 @functools.cache
@@ -98,7 +99,7 @@ def _start_server() -> tuple[str, subprocess.Popen]:
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH" and not name.startswith("HF_")}
     environment["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"  # transformers reads it as it is imported
     server = subprocess.Popen(
-        [sys.executable, "-P", __file__, address], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd="/"
+        [sys.executable, "-P", __file__, "serve", address], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd="/"
     )  # fmt: skip
     assert server.stdout.readline() == b"ready\n"
     return address, server
@@ -184,4 +185,10 @@ def read_environment_again() -> None:
 
 
 if __name__ == "__main__":
-    serve(*sys.argv[1:])
+    do, address, *what = sys.argv[1:]
+    if do == "serve":
+        serve(address)
+    else:
+        process = request(address, what[0], what[1:], os.environ, Path.cwd(), (0, 1, 2))
+        process.recv(_SIZE)  # its id
+        sys.exit(int(process.recv(_SIZE)))

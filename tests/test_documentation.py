@@ -99,21 +99,23 @@ def test_each_file_and_target_of_make_that_a_command_names_exists():
             assert set(command.removeprefix("make ").split()) <= targets, command
 
 
-@pytest.fixture
-def workplace(tmp_path, monkeypatch) -> Path:
-    """A folder with the photos and runs that the pages name, all of them small."""
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    """A folder with the photos and runs that the pages name, all of them small; the tests run in it."""
+    folder = tmp_path_factory.mktemp("workplace")
     for split, count in (("train", 40), ("test", 20)):
         images, labels = scattered_digits(split)
         for index, (image, label) in enumerate(zip(images[:count], labels[:count].tolist(), strict=True)):
-            file = tmp_path / "path/to/photos" / split / str(label) / f"{index}.png"
+            file = folder / "path/to/photos" / split / str(label) / f"{index}.png"
             file.parent.mkdir(parents=True, exist_ok=True)
             (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(file)
-    shutil.copytree("path/to/photos", "folder/of/photos")
-    assert not main(["train", "digits/simclr", "--cpu", "--output", "runs/mine", "--set", "dataset=path/to/photos", *SMALL])
-    for name in ("other", "simclr-res18-cifar10", "simclr-res6-digits"):
-        shutil.copytree("runs/mine", f"runs/{name}")
-    return tmp_path
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        shutil.copytree("path/to/photos", "folder/of/photos")
+        assert not main(["train", "digits/simclr", "--cpu", "--output", "runs/mine", "--set", "dataset=path/to/photos", *SMALL])
+        for name in ("other", "simclr-res18-cifar10", "simclr-res6-digits"):
+            shutil.copytree("runs/mine", f"runs/{name}")
+        yield folder
 
 
 SMALL = ["epochs=1", "batch_size=20"]

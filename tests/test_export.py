@@ -6,6 +6,7 @@ from importlib.util import module_from_spec, spec_from_file_location
 
 import numpy as np
 import onnx
+import onnx_ir
 import onnxruntime
 import pytest
 import torch
@@ -30,6 +31,14 @@ def model(folder, name="res6", size=16, crop=None):
     return folder
 
 
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A folder with an encoder, and its ONNX file."""
+    place = tmp_path_factory.mktemp("exported")
+    folder = model(place / "simclr-res6-digits")
+    return folder, export_onnx(str(folder), place / "encoder.onnx")
+
+
 @pytest.mark.parametrize(("name", "size", "crop"), [("res6", 16, 24), ("res18", 96, 96), ("vit-xs4", 16, 24)])
 def test_gives_the_encoders_features_for_any_batch(name, size, crop, tmp_path, capfd, recwarn):
     folder = model(tmp_path / "model", name, size, crop)
@@ -51,21 +60,23 @@ def test_gives_the_encoders_features_for_any_batch(name, size, crop, tmp_path, c
     assert np.ptp(expected, axis=0).max() > 0.01
 
 
-def test_says_what_it_is_of_and_how_images_are_prepared_but_not_where_it_was(tmp_path):
-    folder = model(tmp_path / "simclr-res6-digits")
-    file = export_onnx(str(folder), tmp_path / "encoder.onnx")
+def test_says_what_it_is_of_and_how_images_are_prepared_but_not_where_it_was(exported):
+    folder, file = exported
     told = {entry.key: entry.value for entry in onnx.load(file).metadata_props}
     assert told["sslzoo.source"] == "simclr-res6-digits"
     values = json.loads(told["sslzoo.preprocessing"])
     assert Preprocessing(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])}) == Preprocessing.read(folder)
-    assert not [path for path in (tmp_path, export.__file__, sys.prefix) if str(path).encode() in file.read_bytes()]
+    assert not [path for path in (folder.parent, export.__file__, sys.prefix) if str(path).encode() in file.read_bytes()]
 
 
 @pytest.mark.parametrize(("off", "told"), [(2e-4, r"2\.0e-04"), (torch.nan, "nan")])
-def test_file_that_computes_something_else_is_not_put_in_place(off, told, tmp_path, monkeypatch):
+def test_file_that_computes_something_else_is_not_put_in_place(off, told, exported, tmp_path, monkeypatch):
+    """What was exported without an error is taken for an encoder whose own features are `off` from it."""
     folder, file = model(tmp_path / "model"), tmp_path / "encoder.onnx"
     file.write_text("the file that was there")
-    monkeypatch.setattr(export._Features, "forward", lambda self, pixel_values: features(self.encoder, pixel_values) + off)
+    program = torch.onnx.ONNXProgram(onnx_ir.load(exported[1]), None)
+    monkeypatch.setattr(export, "_program", lambda encoder, shape: program)
+    monkeypatch.setattr(export, "features", lambda encoder, pixels: features(encoder, pixels) + off)
     with pytest.raises(InputError, match=rf"'sslzoo_resnet' of .*model cannot be exported: .* {told} from its own"):
         export_onnx(str(folder), file)
     assert file.read_text() == "the file that was there" and len(list(tmp_path.iterdir())) == 2
