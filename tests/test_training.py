@@ -18,9 +18,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from small_digits import TEST_IMAGES, TRAIN_IMAGES, small_digits
 from tiny_teacher import teacher_changes
+from torch.multiprocessing import ProcessExitedException
+from two_processes import run_in_process
 
 import sslzoo
 from sslzoo import checkpoint as checkpoints
+from sslzoo.cli import main
 from sslzoo.data.resident import ResidentImages
 from sslzoo.errors import InputError, TrainingError
 from sslzoo.evaluation import PROTOCOLS, knn
@@ -44,11 +47,15 @@ def short_recipe(method: str, **changes):
     return read_recipe(f"digits/{method}", {**SHORT, **teacher_changes(method), **changes})
 
 
+def without_rehearsal(patch: pytest.MonkeyPatch) -> None:
+    """Runs begin with their first step: a rehearsal takes longer than the few steps of these."""
+    patch.setattr(sys.modules[train_run.__module__], "rehearse", lambda *_: None)
+
+
 def train(recipe, folder, **options) -> Run:
-    """On the CPU; a resumed run is not rehearsed again, which takes longer than its few steps."""
+    """On the CPU."""
     with pytest.MonkeyPatch.context() as patch:
-        if options.get("resume"):
-            patch.setattr(sys.modules[train_run.__module__], "rehearse", lambda *_: None)
+        without_rehearsal(patch)
         return train_run(recipe, folder, cpu=True, **options)
 
 
@@ -94,17 +101,40 @@ def train_until(step: int, recipe, folder: Path, monkeypatch) -> None:
             train(recipe, folder, resume=True)
 
 
+def resume_and_compare(recipe, whole: Path, stopped: Path) -> None:
+    """Resumes a run that was stopped, and compares its weights and losses with those of the same run without an interruption."""
+    train(recipe, stopped, resume=True)
+    assert same_weights(whole, stopped)
+    curves = [[(line["step"], line.get("loss")) for line in Run(folder).metrics()] for folder in (whole, stopped)]
+    assert curves[0] == curves[1]
+
+
 @pytest.mark.parametrize("method", shipped_names())
 def test_an_interrupted_run_ends_with_the_weights_of_an_uninterrupted_one(method, tmp_path, monkeypatch):
-    recipe = short_recipe(method, dataset=small_digits(50), epochs=2, checkpoint_every=2, test_split=None)  # 3 steps an epoch
+    """Interrupted in the second epoch, a step after the checkpoint: a copy of the folder is what a killed run leaves."""
+    recipe = short_recipe(method, dataset=small_digits(50), epochs=2, checkpoint_every=4, test_split=None)  # 3 steps an epoch
+    original = loop.Training._train_step
+
+    def copying(self, *arguments):
+        if self.step == 5:
+            shutil.copytree(tmp_path / "whole", tmp_path / "stopped")
+        return original(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Training, "_train_step", copying)
+        train(recipe, tmp_path / "whole")
+    resume_and_compare(recipe, tmp_path / "whole", tmp_path / "stopped")
+
+
+@pytest.mark.parametrize("method", ["dino", "swav"])
+def test_a_resumed_run_may_be_interrupted_again(method, tmp_path, monkeypatch):
+    """DINO freezes a layer in its first epoch, SwAV its prototypes in the first steps."""
+    recipe = short_recipe(method, dataset=small_digits(50), epochs=2, checkpoint_every=2, test_split=None)
     train(recipe, tmp_path / "whole")
     # Right after the checkpoint of step 2, within the first epoch; then between two checkpoints, within the second.
     for step in (2, 5):
         train_until(step, recipe, tmp_path / "stopped", monkeypatch)
-    train(recipe, tmp_path / "stopped", resume=True)
-    assert same_weights(tmp_path / "whole", tmp_path / "stopped")
-    curves = [[(line["step"], line.get("loss")) for line in Run(tmp_path / name).metrics()] for name in ("whole", "stopped")]
-    assert curves[0] == curves[1]
+    resume_and_compare(recipe, tmp_path / "whole", tmp_path / "stopped")
 
 
 def test_an_interruption_between_two_epochs_loses_no_evaluation(tmp_path, monkeypatch):
@@ -121,42 +151,36 @@ def test_an_interruption_between_two_epochs_loses_no_evaluation(tmp_path, monkey
     assert keys[0] == keys[1] and sum(value is not None for _, value in keys[0]) == 4
 
 
-# Kills itself when it is about to sync the FIRST-th file of checkpoints that are being written.
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from sslzoo.cli import main
+def train_until_file(_, folder: str, first: int, changes: dict) -> None:
+    """Trains with the command line, and kills its process when that is about to sync the `first`-th file of checkpoints."""
+    checkpoints, sync, synced = Path(folder) / "checkpoints", os.fsync, []
 
-folder, first, sync, synced = Path(sys.argv[1]) / "checkpoints", int(sys.argv[2]), os.fsync, []
+    def fsync(handle):
+        if list(checkpoints.glob(".step-*.new")) and len(list(checkpoints.glob("step-*"))) > 1:
+            synced.append(handle)
+            if len(synced) == first:
+                os.kill(os.getpid(), signal.SIGKILL)
+        sync(handle)
 
-def fsync(handle):
-    if list(folder.glob(".step-*.new")) and len(list(folder.glob("step-*"))) > 1:
-        synced.append(handle)
-        if len(synced) == first:
-            os.kill(os.getpid(), signal.SIGKILL)
-    sync(handle)
-
-os.fsync = fsync
-sys.exit(main(["train", "digits/simclr", "--cpu", "--resume", "--output", sys.argv[1], "--set", *sys.argv[3:]]))
-"""
+    os.fsync = fsync
+    values = [f"{key}={value}" for key, value in changes.items()]
+    main(["train", "digits/simclr", "--cpu", "--resume", "--output", folder, "--set", *values])
 
 
-def test_a_killed_process_loses_nothing_that_was_saved(tmp_path):
-    changes, folder = {**SHORT, "epochs": 4, "checkpoint_every": 1}, tmp_path / "killed"
-    recipe = short_recipe("simclr", **changes)
-    train(recipe, tmp_path / "whole")
+def test_a_killed_process_loses_nothing_that_was_saved(uninterrupted, tmp_path):
+    changes, folder = {**SHORT, "checkpoint_every": 1}, tmp_path / "killed"
     reached = [0]
     # The first file of a checkpoint; after some more, the third of another.
-    for count in (1, 5 * 4 + 3):
-        command = [sys.executable, "-c", KILLED, str(folder), str(count), *(f"{key}={value}" for key, value in changes.items())]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-        assert done.returncode == -signal.SIGKILL, done.stderr
+    for count in (1, 5 * 2 + 3):
+        with pytest.raises(ProcessExitedException) as ended:
+            run_in_process(train_until_file, (str(folder), count, changes))
+        assert ended.value.signal_name == "SIGKILL"
         assert list((folder / "checkpoints").glob(".step-*.new")), "in the middle of a checkpoint"
         reached.append(max(int(place.name[5:]) for place in (folder / "checkpoints").glob("step-*")))
-    assert reached == sorted(set(reached)) and reached[-1] < 20
+    assert reached == sorted(set(reached)) and reached[-1] < 15
     assert not (tmp_path / "killed" / WEIGHTS[0]).exists()
-    train(recipe, tmp_path / "killed", resume=True)
-    assert same_weights(tmp_path / "whole", tmp_path / "killed")
+    train(short_recipe("simclr", **changes), tmp_path / "killed", resume=True)
+    assert same_weights(uninterrupted, tmp_path / "killed")
 
 
 @pytest.mark.parametrize("file", ["method.safetensors", "optimizer.pt", "state.json", "manifest.json"])
@@ -238,7 +262,7 @@ def test_no_pickle_is_run_from_a_checkpoint(uninterrupted, killed, tmp_path):
 
 def test_two_processes_end_with_the_weights_of_one(tmp_path):
     """DINO on a ViT: without batch norm, only gathers, averaged gradients and the order of the images could differ."""
-    changes = {**SHORT, "epochs": 2, "encoder": "vit-xs4", "optimizer": "sgd", "lr": 0.1, "frozen_epochs": 0, "head_norm": False}
+    changes = {**SHORT, "epochs": 1, "encoder": "vit-xs4", "optimizer": "sgd", "lr": 0.1, "frozen_epochs": 0, "head_norm": False}
     train(read_recipe("digits/dino", changes), tmp_path / "one")
     config = ROOT / "recipes/accelerate/two_cpu_processes.yaml"
     command = [
@@ -287,7 +311,7 @@ def test_bfloat16_trains_like_float32(tmp_path):
     losses = []
     for precision in ("fp32", "bf16"):
         # In batches of 16, larger steps magnify the rounding.
-        run = train(short_recipe("simclr", precision=precision, epochs=2, lr=0.001), tmp_path / precision)
+        run = train(short_recipe("simclr", dataset=small_digits(34), precision=precision, epochs=2, lr=0.001), tmp_path / precision)
         losses.append([line["loss"] for line in run.metrics() if "loss" in line][-1])
         assert all(value.dtype != torch.bfloat16 for value in weights(run.folder).values())
     assert losses[0] != losses[1]
@@ -462,6 +486,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_checkpoints(value,
     [
         ({"batch_size": TRAIN_IMAGES + 1}, f"{TRAIN_IMAGES + 1} is more than the {TRAIN_IMAGES} images"),
         ({"batch_size": 9, "accumulate": 2}, "cannot be divided"),
+        ({"view.both.count": 3}, "view.both.count is 3: simclr needs 2"),
         ({"dataset": "no/such/folder"}, "no/such/folder"),
         ({"train_split": "trian"}, "did you mean 'train'"),
         ({"tracker": "trackio"}, "trackio"),
@@ -469,7 +494,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_checkpoints(value,
 )
 def test_a_recipe_that_cannot_be_trained_is_refused(changes, message, tmp_path):
     with pytest.raises(InputError, match=message):
-        train(short_recipe("simclr", **changes), tmp_path / "run")
+        train_run(short_recipe("simclr", **changes), tmp_path / "run", cpu=True)
     assert not (tmp_path / "run" / "results.json").exists()
 
 

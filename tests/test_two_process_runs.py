@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from small_digits import small_digits
-from test_training import Killed, train_until, weights
+from test_training import Killed, train_until, weights, without_rehearsal
 from two_processes import start_two_processes
 
 from sslzoo.errors import InputError, StoppedError, TrainingError
@@ -125,6 +125,7 @@ def _process(rank, folder, port, images):
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     seen = {}
     with pytest.MonkeyPatch.context() as patch:
+        without_rehearsal(patch)
         for name, scenario in ends(Path(folder), rank, patch):
             try:
                 seen[name] = scenario()
