@@ -15,6 +15,11 @@ def noise(count, columns, seed=0):
     return torch.rand(count, columns, generator=torch.Generator().manual_seed(seed))
 
 
+def many_block_masks(*settings):
+    """Of `IMAGES` images, in parts that fit the processor's cache, which takes half the time."""
+    return torch.cat([block_masks(part, *settings) for part in noise(IMAGES, BLOCK_COLUMNS).split(2000)])
+
+
 def plain_block_mask(numbers, side, smallest):
     """One image, as iBOT's code goes about it: a set of masked patches, row-major."""
     numbers = iter(numbers.tolist())
@@ -46,7 +51,7 @@ def test_blocks_are_those_of_the_loop(side, smallest):
 
 
 def test_ibots_masks_have_the_statistics_of_its_code():
-    masks = block_masks(noise(IMAGES, BLOCK_COLUMNS), 14, (0.1, 0.5), 0.5, 16)
+    masks = many_block_masks(14, (0.1, 0.5), 0.5, 16)
     counts = masks.sum(dim=1)
     within = counts[counts > 0].float()
     assert counts.float().mean() / 196 == pytest.approx(0.147, rel=0.01)
@@ -59,7 +64,7 @@ def test_ibots_masks_have_the_statistics_of_its_code():
 
 @pytest.mark.parametrize(("side", "mean"), [(14, 58.2), (16, 76.2)])
 def test_dinov2s_masks_have_the_statistics_of_its_code(side, mean):
-    counts = block_masks(noise(IMAGES, BLOCK_COLUMNS), side, (0.1, 0.5), 1.0, 4).sum(dim=1).float()
+    counts = many_block_masks(side, (0.1, 0.5), 1.0, 4).sum(dim=1).float()
     assert counts.mean() == pytest.approx(mean, rel=0.01) and counts.min() > 0.1 * side * side - 4
 
 
