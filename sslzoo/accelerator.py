@@ -8,6 +8,7 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState
 from accelerate.utils import GradientAccumulationPlugin, TorchDynamoPlugin, parse_flag_from_env
+from torch import nn
 
 from sslzoo.errors import InputError, first_line
 
@@ -52,6 +53,12 @@ def make_accelerator(precision: str, cpu: bool, *, tracker: str | None = None, f
 def on_cpu(cpu: bool) -> bool:
     """Whether to compute on the CPU: because of `cpu`, of how the run was launched, or as there is no accelerator."""
     return cpu or parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
+
+
+def to_device(model: nn.Module, device: torch.device) -> nn.Module:
+    """The model on the device, with the channels last in the weights of convolutions on CPUs and CUDA, where that is faster for most."""
+    memory_format = torch.channels_last if device.type in ("cpu", "cuda") else torch.preserve_format
+    return model.to(device, memory_format=memory_format)  # pyrefly: ignore[missing-argument]
 
 
 def emulates_bf16(device: torch.device) -> bool:

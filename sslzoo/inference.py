@@ -13,7 +13,7 @@ from huggingface_hub import constants
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
-from sslzoo.accelerator import make_accelerator, on_cpu
+from sslzoo.accelerator import make_accelerator, on_cpu, to_device
 from sslzoo.data import ImageSet, load_images
 from sslzoo.encoders import model_folder
 from sslzoo.errors import InputError, first_line
@@ -133,7 +133,7 @@ def measure_stored(
     state = _state_folder(folder, data, protocol, seed)
     with all_or_none():
         weights = Run(folder).weights_sha256
-        encoder = load_encoder(folder, data.preprocessing).to(accelerator.device)
+        encoder = to_device(load_encoder(folder, data.preprocessing), accelerator.device)
     check_equal("the weights", weights)
     with _bar("images", 0, protocol) as bar:
         found = measure(encoder, data, protocol, Session(accelerator, seed, bar, state, limit))
@@ -164,7 +164,7 @@ def load_for_features(
     """An encoder on its device, its preprocessing, and images to embed, however many of them are broken. Raises `InputError`."""
     folder = model_folder(name)
     device, preprocessing = make_accelerator("fp32", cpu).device, Preprocessing.read(folder)
-    encoder = load_encoder(folder, preprocessing).to(device)
+    encoder = to_device(load_encoder(folder, preprocessing), device)
     # Each image is read once, so none needs to stay in memory.
     images = load_images(
         source, split, image_column=image_column, label_column=label_column, channels=preprocessing.channels,

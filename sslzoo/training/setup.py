@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
 from torch import nn
 
+from sslzoo.accelerator import to_device
 from sslzoo.compilation import compiled
 from sslzoo.encoders import depths, embedding_parts, fit_channels, fit_image_size, load_pretrained
 from sslzoo.errors import InputError
@@ -45,11 +46,10 @@ def make_training_method(recipe: Recipe, accelerator: Accelerator) -> Method:
     method = recipe.make_method()
     if teacher is not None:
         method.set_teacher(teacher)
-    method = method.to(accelerator.device)
+    method = to_device(method, accelerator.device)
     if accelerator.device.type == "cuda":
         torch.set_float32_matmul_precision("high")
         torch.backends.cudnn.benchmark = True  # every step has the same shapes
-        method = method.to(memory_format=torch.channels_last)  # pyrefly: ignore[missing-argument]
         if accelerator.num_processes > 1:
             method = nn.SyncBatchNorm.convert_sync_batchnorm(method)
     prepare_for_training(method, recipe)
