@@ -13,8 +13,9 @@ import statistics
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 from typing import NamedTuple
 
 import torch
@@ -64,13 +65,19 @@ def main() -> None:
         problems = list(map(run_job, jobs))
     else:
         threads = max(1, (os.cpu_count() or 1) // options.workers)
-        with ProcessPoolExecutor(options.workers, get_context("spawn"), torch.set_num_threads, (threads,)) as pool:
+        with ProcessPoolExecutor(options.workers, get_context("spawn"), start_worker, (threads,)) as pool:
             problems = list(pool.map(run_job, jobs))
     for job, problem in zip(jobs, problems, strict=True):
         if problem is not None:
             print(f"{job.recipe}, seed {job.seed}: {problem}", file=sys.stderr)
     finished = [(job.recipe, Run(job.folder)) for job, problem in zip(jobs, problems, strict=True) if problem is None]
     print(table({name: [run for recipe, run in finished if recipe == name] for name in names}))
+
+
+def start_worker(threads: int) -> None:
+    """Ends with the process that started it, even a killed one: what a left-over worker writes would mix with the next one's runs."""
+    torch.set_num_threads(threads)
+    Thread(target=lambda: (parent_process().join(), os._exit(1)), daemon=True).start()
 
 
 def run_job(job: Job) -> str | None:

@@ -1,9 +1,11 @@
 """The benches: what they print is true of what they ran, and each runs at its smallest size."""
 
+import os
 import re
 import runpy
 import sys
 import time
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -137,6 +139,30 @@ def test_a_table_of_methods_has_the_numbers_of_their_runs(monkeypatch, capsys, t
     assert means == sorted(means, reverse=True)
     again = bench("methods", *arguments[:1], "digits/simclr", *arguments[2:], "--minutes", 1e-9, monkeypatch=monkeypatch, capsys=capsys)
     assert again.splitlines() == out and not (tmp_path / "digits-simclr-0").exists(), "what is finished is read, nothing is begun"
+
+
+def test_the_workers_of_a_killed_bench_end():
+    start_worker, context, (reading, writing) = runpy.run_path(str(BENCHES / "methods.py"))["start_worker"], get_context("fork"), os.pipe()
+
+    def work():
+        start_worker(1)
+        os.write(writing, b"started")
+        time.sleep(60)
+        os.write(writing, b"goes on")
+
+    def run_bench():
+        worker = context.Process(target=work)
+        worker.start()
+        worker.join()
+
+    killed = context.Process(target=run_bench)
+    killed.start()
+    os.close(writing)
+    assert os.read(reading, 7) == b"started"
+    killed.kill()
+    assert os.read(reading, 7) == b""  # no process holds the other end
+    os.close(reading)
+    killed.join()
 
 
 def test_the_table_of_methods_has_every_method_that_needs_no_teacher():
