@@ -77,7 +77,12 @@ def main() -> None:
 def start_worker(threads: int) -> None:
     """Ends with the process that started it, even a killed one: what a left-over worker writes would mix with the next one's runs."""
     torch.set_num_threads(threads)
-    Thread(target=lambda: (parent_process().join(), os._exit(1)), daemon=True).start()
+    Thread(target=end_with_parent, daemon=True).start()
+
+
+def end_with_parent() -> None:
+    parent_process().join()
+    os._exit(1)
 
 
 def run_job(job: Job) -> str | None:

@@ -55,6 +55,10 @@ class PythonProcess:
         return self
 
     def __exit__(self, *_) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends its input, and waits until the process has ended."""
         self.stdin.close()
         self.wait(timeout=600)
         self.stdout.close()

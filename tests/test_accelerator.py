@@ -5,6 +5,8 @@ import torch
 
 from sslzoo.accelerator import emulates_bf16, make_accelerator, to_device
 from sslzoo.encoders import build_encoder, encoder_config, features
+from sslzoo.evaluation import Preprocessing
+from sslzoo.inference import load_for_features
 from sslzoo.methods import load
 from sslzoo.recipe import read_recipe
 from sslzoo.training.setup import make_training_method
@@ -23,10 +25,13 @@ def test_convolutions_have_channels_last_on_a_cpu_and_give_the_same_features():
     torch.testing.assert_close(features(encoder, images), before, rtol=1e-4, atol=1e-5)
 
 
-def test_student_and_teacher_are_trained_with_channels_last_and_saved_without(tmp_path):
+def test_student_and_teacher_are_trained_and_embed_with_channels_last_and_are_saved_without(tmp_path):
     method = make_training_method(read_recipe("digits/byol"), make_accelerator("fp32", cpu=True))
     assert has_channels_last(method) and has_channels_last(method.encoder)
     method.save_pretrained(tmp_path)
+    Preprocessing(16, 16).write(tmp_path)
+    encoder, *_ = load_for_features(str(tmp_path), "digits", "test", None, None, cpu=True)
+    assert has_channels_last(encoder)
     loaded = load(tmp_path)
     assert not has_channels_last(loaded)
     assert all(torch.equal(loaded.state_dict()[name], value) for name, value in method.state_dict().items())

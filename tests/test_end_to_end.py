@@ -85,7 +85,7 @@ class Person:
         return self
 
     def __exit__(self, *_) -> None:
-        self._process.__exit__()
+        self._process.close()
 
 
 def holds_token(data: bytes) -> bool:
