@@ -25,3 +25,8 @@ def pytest_collection_finish():
     gc.collect()
     gc.freeze()
     gc.unfreeze = lambda: None  # with which a run ends
+
+
+def pytest_xdist_auto_num_workers():
+    """One more than cores, as some tests wait: for a browser, a server, a job."""
+    return len(os.sched_getaffinity(0)) + 1

@@ -1,4 +1,4 @@
-"""What training on the embedded digits does for an encoder; each method's facts test states the margin it must reach."""
+"""What a little training does, by measures that each method's facts test states a margin for."""
 
 import atexit
 import functools
@@ -16,22 +16,39 @@ import sslzoo
 from sslzoo.data import load_images
 from sslzoo.evaluation import Preprocessing, extract
 from sslzoo.method import Progress
-from sslzoo.recipe import read_recipe
+from sslzoo.recipe import Recipe, read_recipe
+from sslzoo.run import Run
 from sslzoo.training import train
 from sslzoo.views import Renderer
 
 
-def gain(name: str, folder: Path, **changes) -> float:
-    """The gain in accuracy of `read_out` from training the recipe with `changes`, as a fraction of the test images.
+def digits_run(method: str, folder: Path, **changes) -> Run:
+    """A run of the method's recipe for digits with `changes`, in batches of 32 and without warm-up.
 
-    An epoch in batches of 32 without warm-up takes as many steps as four in the recipes' batches of 128, in a quarter of the time.
+    An epoch then takes as many steps as four in batches of 128, in a quarter of the time.
     """
-    recipe = read_recipe(name, {"test_split": None, **changes})
-    torch.manual_seed(recipe.seed)
+    changes = {"test_split": None, "batch_size": 32, "warmup_epochs": 0, **changes}
+    return train(read_recipe(f"digits/{method}", changes), folder, cpu=True)
+
+
+def gain(run: Run) -> float:
+    """The gain in accuracy of `read_out` from training, as a fraction of the test images."""
+    torch.manual_seed(run.recipe.seed)
     weights = io.BytesIO()
-    torch.save(recipe.make_method().encoder, weights)
-    train(recipe, folder, cpu=True)
-    return read_out(sslzoo.load(folder).encoder) - untrained_read_out(weights.getvalue())
+    torch.save(run.recipe.make_method().encoder, weights)
+    return read_out(sslzoo.load(run.folder).encoder) - untrained_read_out(weights.getvalue())
+
+
+def penalty_for_other_images(run: Run) -> float:
+    """By how much the loss on test images grows when every view but an image's first is the next image's.
+
+    A read-out gains from almost any training, this only from a loss of the right sign.
+    """
+    model = sslzoo.load(run.folder).train()
+    (first, *others), progress = views_of_test_images(run.recipe)
+    with torch.no_grad():
+        own = model([first, *others], progress)["loss"]
+        return float(model([first, *(view.roll(1, 0) for view in others)], progress)["loss"] - own)
 
 
 def prediction_of_assignments(name: str, folder: Path) -> float:
@@ -43,13 +60,17 @@ def prediction_of_assignments(name: str, folder: Path) -> float:
     settings = {"dataset": ramp_images(), "test_split": None, "epochs": 3, "batch_size": 32, "warmup_epochs": 0}
     recipe = read_recipe(name, settings)
     train(recipe, folder, cpu=True)
+    with torch.no_grad():
+        out = sslzoo.load(folder).eval()(*views_of_test_images(recipe))
+    return float(out["usage_entropy"]) * math.log(recipe.method_config().prototypes) - float(out["loss"])
+
+
+def views_of_test_images(recipe: Recipe) -> tuple[list[torch.Tensor], Progress]:
+    """What a method's forward pass takes, in the first epoch's first step."""
     images = load_images(recipe.dataset, "test", device=torch.device("cpu"))
     (batch,) = images.batches([torch.arange(len(images))])
     render = Renderer(list(recipe.make_views().values()), recipe.seed, mean=recipe.mean, std=recipe.std)
-    with torch.no_grad():
-        views = render(batch.pixels, batch.sizes, batch.samples, 0)
-        out = sslzoo.load(folder).eval()(views, Progress(0, 1, 0, 0, batch.samples))
-    return float(out["usage_entropy"]) * math.log(recipe.method_config().prototypes) - float(out["loss"])
+    return render(batch.pixels, batch.sizes, batch.samples, 0), Progress(0, 1, 0, 0, batch.samples)
 
 
 @functools.cache
@@ -68,8 +89,7 @@ def digits_teacher() -> str:
     """The folder of a SimCLR that has learned for an epoch, for the methods that learn from a trained encoder."""
     folder = Path(tempfile.mkdtemp(prefix="digits-teacher-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    changes = {"epochs": 1, "batch_size": 32, "warmup_epochs": 0, "test_split": None}
-    return str(train(read_recipe("digits/simclr", changes), folder / "simclr", cpu=True).folder)
+    return str(digits_run("simclr", folder / "simclr", epochs=1).folder)
 
 
 def read_out(encoder) -> float:

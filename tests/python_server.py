@@ -74,11 +74,18 @@ def start_python(code: str, *arguments: str, env: Mapping[str, str], cwd: Path |
     return PythonProcess(connection, stdin, stdout)
 
 
-def run_python(code: str, *arguments: str, env: Mapping[str, str], cwd: Path | None = None) -> subprocess.CompletedProcess:
+def run_python(
+    code: str, *arguments: str, env: Mapping[str, str], cwd: Path | None = None, timeout: float = 600
+) -> subprocess.CompletedProcess:
+    """As `subprocess.run` with captured text. timeout: s, after which the process is killed."""
     with tempfile.TemporaryFile("w+") as errors, start_python(code, *arguments, env=env, cwd=cwd, stderr=errors.fileno()) as process:
+        limit = threading.Timer(timeout, process.send_signal, [signal.SIGKILL])
+        limit.daemon = True
+        limit.start()
         process.stdin.close()
         out = process.stdout.read()
         process.wait()
+        limit.cancel()
         errors.seek(0)
         return subprocess.CompletedProcess([code, *arguments], process.returncode, out, errors.read())
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from learning import gain
+from learning import digits_run, penalty_for_other_images
 
 from sslzoo import BYOL, BYOLConfig
 from sslzoo.method import Progress
@@ -198,5 +198,6 @@ def test_encoder_is_the_students():
 
 
 @pytest.mark.slow
-def test_training_beats_the_untrained_encoder(tmp_path):
-    assert gain("digits/byol", tmp_path / "run", epochs=1, batch_size=32, warmup_epochs=0) > 0.07
+def test_training_tells_images_apart(tmp_path):
+    penalty = penalty_for_other_images(digits_run("byol", tmp_path / "run", epochs=1))
+    assert penalty > 0.3  # three seeds: 0.53 to 0.60; untrained up to 0.03

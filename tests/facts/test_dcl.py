@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from learning import gain
+from learning import digits_run, gain
 
 from sslzoo import DCL, DCLConfig
 from sslzoo.method import Progress
@@ -119,4 +119,4 @@ def test_views_are_simclrs():
 
 @pytest.mark.slow
 def test_training_beats_the_untrained_encoder(tmp_path):
-    assert gain("digits/dcl", tmp_path / "run", epochs=1, batch_size=32, warmup_epochs=0) > 0.1
+    assert gain(digits_run("dcl", tmp_path / "run", epochs=1)) > 0.1

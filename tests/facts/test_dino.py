@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from learning import gain
+from learning import digits_run, gain
 
 from sslzoo import DINO, DINOConfig
 from sslzoo.errors import InputError
@@ -286,4 +286,4 @@ def test_defaults_are_the_papers():
 
 @pytest.mark.slow
 def test_training_beats_the_untrained_encoder(tmp_path):
-    assert gain("digits/dino", tmp_path / "run", epochs=2, batch_size=32, warmup_epochs=0) > 0.05
+    assert gain(digits_run("dino", tmp_path / "run", epochs=2)) > 0.05

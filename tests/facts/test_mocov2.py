@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from learning import gain
+from learning import digits_run, gain
 
 from sslzoo import MoCoV2, MoCoV2Config
 from sslzoo.method import Progress
@@ -208,4 +208,4 @@ def test_defaults_are_the_papers():
 
 @pytest.mark.slow
 def test_training_beats_the_untrained_encoder(tmp_path):
-    assert gain("digits/mocov2", tmp_path / "run", epochs=1, batch_size=32, warmup_epochs=0, lr=0.005) > 0.06
+    assert gain(digits_run("mocov2", tmp_path / "run", epochs=1, lr=0.005)) > 0.06

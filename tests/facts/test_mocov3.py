@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from learning import gain
+from learning import digits_run, penalty_for_other_images
 from torch import nn
 
 from sslzoo import MoCoV3, MoCoV3Config
@@ -203,5 +203,6 @@ def test_defaults_are_the_papers():
 
 
 @pytest.mark.slow
-def test_training_beats_the_untrained_encoder(tmp_path):
-    assert gain("digits/mocov3", tmp_path / "run", epochs=1, batch_size=32, warmup_epochs=0) > 0.07
+def test_training_tells_images_apart(tmp_path):
+    penalty = penalty_for_other_images(digits_run("mocov3", tmp_path / "run", epochs=1))
+    assert penalty > 0.35  # three seeds: 0.63 to 0.66; untrained up to 0.02

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from learning import gain
+from learning import digits_run, penalty_for_other_images
 
 from sslzoo import NNCLR, NNCLRConfig
 from sslzoo.method import Progress
@@ -137,5 +137,6 @@ def test_defaults_are_the_papers():
 
 
 @pytest.mark.slow
-def test_training_beats_the_untrained_encoder(tmp_path):
-    assert gain("digits/nnclr", tmp_path / "run", epochs=1, batch_size=32, warmup_epochs=0) > 0.06
+def test_training_tells_images_apart(tmp_path):
+    penalty = penalty_for_other_images(digits_run("nnclr", tmp_path / "run", epochs=1))
+    assert penalty > 0.5  # three seeds: 0.86 to 0.97; untrained 0.00 or less

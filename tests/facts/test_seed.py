@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from learning import digits_teacher, gain
+from learning import digits_run, digits_teacher, gain
 from safetensors.torch import load_file
 from tiny_teacher import MEAN, SIZE, STD, tiny_encoder
 
@@ -142,5 +142,4 @@ def test_defaults_are_the_papers():
 
 @pytest.mark.slow
 def test_training_beats_the_untrained_encoder(tmp_path):
-    changes = {"teacher": digits_teacher(), "epochs": 1, "batch_size": 32, "warmup_epochs": 0}
-    assert gain("digits/seed", tmp_path / "run", **changes) > 0.05
+    assert gain(digits_run("seed", tmp_path / "run", teacher=digits_teacher(), epochs=1)) > 0.05

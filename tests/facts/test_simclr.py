@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from learning import gain
+from learning import digits_run, gain
 
 from sslzoo import SimCLR, SimCLRConfig
 from sslzoo.method import Progress
@@ -130,4 +130,4 @@ def test_plain_loss_equals_the_value_by_hand():
 
 @pytest.mark.slow
 def test_training_beats_the_untrained_encoder(tmp_path):
-    assert gain("digits/simclr", tmp_path / "run", epochs=1, batch_size=32, warmup_epochs=0) > 0.12
+    assert gain(digits_run("simclr", tmp_path / "run", epochs=1)) > 0.12

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from learning import gain
+from learning import digits_run, gain
 
 from sslzoo import SwAV, SwAVConfig
 from sslzoo.method import Progress
@@ -212,4 +212,4 @@ def test_defaults_are_the_papers():
 
 @pytest.mark.slow
 def test_training_beats_the_untrained_encoder(tmp_path):
-    assert gain("digits/swav", tmp_path / "run", epochs=1, batch_size=32, warmup_epochs=0) > 0.06
+    assert gain(digits_run("swav", tmp_path / "run", epochs=1)) > 0.06

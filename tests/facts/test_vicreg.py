@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from learning import gain
+from learning import digits_run, gain
 
 from sslzoo import VICReg, VICRegConfig
 from sslzoo.method import Progress
@@ -119,4 +119,4 @@ def test_views_are_two_of_the_same_kind_solarized_before_the_blur():
 
 @pytest.mark.slow
 def test_training_beats_the_untrained_encoder(tmp_path):
-    assert gain("digits/vicreg", tmp_path / "run", epochs=1, batch_size=32, warmup_epochs=0, lr=0.003) > 0.07
+    assert gain(digits_run("vicreg", tmp_path / "run", epochs=1, lr=0.003)) > 0.07

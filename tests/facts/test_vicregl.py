@@ -6,7 +6,7 @@ from itertools import permutations
 
 import pytest
 import torch
-from learning import gain
+from learning import digits_run, gain
 
 from sslzoo import VICRegL, VICRegLConfig
 from sslzoo.encoders import features_and_map
@@ -218,4 +218,4 @@ def test_views_are_two_of_the_same_kind():
 
 @pytest.mark.slow
 def test_training_beats_the_untrained_encoder(tmp_path):
-    assert gain("digits/vicregl", tmp_path / "run", epochs=1, batch_size=32, warmup_epochs=0) > 0.08
+    assert gain(digits_run("vicregl", tmp_path / "run", epochs=1)) > 0.08

@@ -4,7 +4,7 @@ import statistics
 
 import pytest
 import torch
-from learning import gain
+from learning import digits_run, gain
 
 from sslzoo import VISReg, VISRegConfig
 from sslzoo.method import Progress
@@ -114,4 +114,4 @@ def test_defaults_are_the_papers():
 
 @pytest.mark.slow
 def test_training_beats_the_untrained_encoder(tmp_path):
-    assert gain("digits/visreg", tmp_path / "run", epochs=1, batch_size=32, warmup_epochs=0) > 0.08
+    assert gain(digits_run("visreg", tmp_path / "run", epochs=1)) > 0.08
