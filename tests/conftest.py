@@ -12,6 +12,7 @@ os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="sslzoo-tests-")
 # Small nets run faster on one thread, and two processes then have a core each.
 os.environ["OMP_NUM_THREADS"] = "1"
 
+import pytest
 from torch import cuda
 
 # A script's background job ignores interrupts, and so does all that it starts: the processes that tests interrupt would not end.
@@ -27,6 +28,7 @@ def pytest_collection_finish():
     gc.unfreeze = lambda: None  # with which a run ends
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers():
     """One more than cores, as some tests wait: for a browser, a server, a job."""
     return len(os.sched_getaffinity(0)) + 1
