@@ -22,13 +22,13 @@ from sslzoo.training import train
 from sslzoo.views import Renderer
 
 
-def digits_run(method: str, folder: Path, **changes) -> Run:
-    """A run of the method's recipe for digits with `changes`, in batches of 32 and without warm-up.
+def digits_run(name: str, folder: Path, **changes) -> Run:
+    """A run of a recipe for digits with `changes`, in batches of 32 and without warm-up.
 
     An epoch then takes as many steps as four in batches of 128, in a quarter of the time.
     """
     changes = {"test_split": None, "batch_size": 32, "warmup_epochs": 0, **changes}
-    return train(read_recipe(f"digits/{method}", changes), folder, cpu=True)
+    return train(read_recipe(name, changes), folder, cpu=True)
 
 
 def gain(run: Run) -> float:
@@ -89,7 +89,7 @@ def digits_teacher() -> str:
     """The folder of a SimCLR that has learned for an epoch, for the methods that learn from a trained encoder."""
     folder = Path(tempfile.mkdtemp(prefix="digits-teacher-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return str(digits_run("simclr", folder / "simclr", epochs=1).folder)
+    return str(digits_run("digits/simclr", folder / "simclr", epochs=1).folder)
 
 
 def read_out(encoder) -> float:

@@ -132,6 +132,6 @@ def test_views_are_byols_pair():
 
 @pytest.mark.slow
 def test_training_beats_the_untrained_encoder(tmp_path):
-    run = digits_run("barlowtwins", tmp_path / "run", epochs=1)
+    run = digits_run("digits/barlowtwins", tmp_path / "run", epochs=1)
     assert gain(run) > 0.08  # three seeds: 0.10 to 0.15
     assert penalty_for_other_images(run) > 8  # three seeds: 17 to 35; with the loss negated -782

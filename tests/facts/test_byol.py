@@ -199,5 +199,5 @@ def test_encoder_is_the_students():
 
 @pytest.mark.slow
 def test_training_tells_images_apart(tmp_path):
-    penalty = penalty_for_other_images(digits_run("byol", tmp_path / "run", epochs=1))
+    penalty = penalty_for_other_images(digits_run("digits/byol", tmp_path / "run", epochs=1))
     assert penalty > 0.3  # three seeds: 0.53 to 0.60; untrained up to 0.03

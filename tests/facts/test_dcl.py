@@ -119,4 +119,4 @@ def test_views_are_simclrs():
 
 @pytest.mark.slow
 def test_training_beats_the_untrained_encoder(tmp_path):
-    assert gain(digits_run("dcl", tmp_path / "run", epochs=1)) > 0.1
+    assert gain(digits_run("digits/dcl", tmp_path / "run", epochs=1)) > 0.1

@@ -112,4 +112,4 @@ def test_views_are_simclrs():
 
 @pytest.mark.slow
 def test_training_beats_the_untrained_encoder(tmp_path):
-    assert gain(digits_run("dclw", tmp_path / "run", epochs=1)) > 0.1
+    assert gain(digits_run("digits/dclw", tmp_path / "run", epochs=1)) > 0.1

@@ -286,4 +286,4 @@ def test_defaults_are_the_papers():
 
 @pytest.mark.slow
 def test_training_beats_the_untrained_encoder(tmp_path):
-    assert gain(digits_run("dino", tmp_path / "run", epochs=2)) > 0.05
+    assert gain(digits_run("digits/dino", tmp_path / "run", epochs=2)) > 0.05

@@ -137,5 +137,5 @@ def test_views_are_four_of_the_same_kind():
 
 @pytest.mark.slow
 def test_training_tells_images_apart(tmp_path):
-    penalty = penalty_for_other_images(digits_run("fastsiam", tmp_path / "run", epochs=1))
+    penalty = penalty_for_other_images(digits_run("digits/fastsiam", tmp_path / "run", epochs=1))
     assert penalty > 0.12  # three seeds: 0.24 to 0.25; untrained 0.00

@@ -153,7 +153,7 @@ def test_defaults_and_recipe_are_the_papers():
 
 @pytest.mark.slow
 def test_training_beats_the_untrained_encoder(tmp_path):
-    run = digits_run("ijepa", tmp_path / "run", epochs=4)
+    run = digits_run("digits/ijepa", tmp_path / "run", epochs=4)
     assert gain(run) > 0.02
     with torch.no_grad():
         loss = sslzoo.load(run.folder)(*views_of_test_images(run.recipe))["loss"]

@@ -114,4 +114,4 @@ def test_defaults_are_the_papers_and_the_pages():
 
 @pytest.mark.slow
 def test_training_beats_the_untrained_encoder(tmp_path):
-    assert gain(digits_run("lejepa", tmp_path / "run", epochs=1)) > 0.08
+    assert gain(digits_run("digits/lejepa", tmp_path / "run", epochs=1)) > 0.08

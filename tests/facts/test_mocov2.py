@@ -208,4 +208,4 @@ def test_defaults_are_the_papers():
 
 @pytest.mark.slow
 def test_training_beats_the_untrained_encoder(tmp_path):
-    assert gain(digits_run("mocov2", tmp_path / "run", epochs=1, lr=0.005)) > 0.06
+    assert gain(digits_run("digits/mocov2", tmp_path / "run", epochs=1, lr=0.005)) > 0.06

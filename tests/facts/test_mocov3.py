@@ -204,5 +204,5 @@ def test_defaults_are_the_papers():
 
 @pytest.mark.slow
 def test_training_tells_images_apart(tmp_path):
-    penalty = penalty_for_other_images(digits_run("mocov3", tmp_path / "run", epochs=1))
+    penalty = penalty_for_other_images(digits_run("digits/mocov3", tmp_path / "run", epochs=1))
     assert penalty > 0.35  # three seeds: 0.63 to 0.66; untrained up to 0.02

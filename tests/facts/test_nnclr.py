@@ -138,5 +138,5 @@ def test_defaults_are_the_papers():
 
 @pytest.mark.slow
 def test_training_tells_images_apart(tmp_path):
-    penalty = penalty_for_other_images(digits_run("nnclr", tmp_path / "run", epochs=1))
+    penalty = penalty_for_other_images(digits_run("digits/nnclr", tmp_path / "run", epochs=1))
     assert penalty > 0.5  # three seeds: 0.86 to 0.97; untrained 0.00 or less

@@ -142,4 +142,4 @@ def test_defaults_are_the_papers():
 
 @pytest.mark.slow
 def test_training_beats_the_untrained_encoder(tmp_path):
-    assert gain(digits_run("seed", tmp_path / "run", teacher=digits_teacher(), epochs=1)) > 0.05
+    assert gain(digits_run("digits/seed", tmp_path / "run", teacher=digits_teacher(), epochs=1)) > 0.05

@@ -130,4 +130,4 @@ def test_plain_loss_equals_the_value_by_hand():
 
 @pytest.mark.slow
 def test_training_beats_the_untrained_encoder(tmp_path):
-    assert gain(digits_run("simclr", tmp_path / "run", epochs=1)) > 0.12
+    assert gain(digits_run("digits/simclr", tmp_path / "run", epochs=1)) > 0.12

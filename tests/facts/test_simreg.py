@@ -56,4 +56,4 @@ def test_crop_keeps_its_colours():
 
 @pytest.mark.slow
 def test_training_beats_the_untrained_encoder(tmp_path):
-    assert gain(digits_run("simreg", tmp_path / "run", teacher=digits_teacher(), epochs=1)) > 0.05
+    assert gain(digits_run("digits/simreg", tmp_path / "run", teacher=digits_teacher(), epochs=1)) > 0.05

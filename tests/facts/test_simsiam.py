@@ -157,5 +157,5 @@ def test_views_are_two_of_the_same_kind():
 
 @pytest.mark.slow
 def test_training_tells_images_apart(tmp_path):
-    penalty = penalty_for_other_images(digits_run("simsiam", tmp_path / "run", epochs=1))
+    penalty = penalty_for_other_images(digits_run("digits/simsiam", tmp_path / "run", epochs=1))
     assert penalty > 0.2  # three seeds: 0.34 to 0.42; untrained 0.00

@@ -202,5 +202,5 @@ def test_defaults_are_the_papers_groups_and_the_reference_tables_values():
 
 @pytest.mark.slow
 def test_training_tells_images_apart(tmp_path):
-    penalty = penalty_for_other_images(digits_run("smog", tmp_path / "run", epochs=1))
+    penalty = penalty_for_other_images(digits_run("digits/smog", tmp_path / "run", epochs=1))
     assert penalty > 0.15  # three seeds: 0.26 to 0.30; untrained up to 0.02

@@ -212,4 +212,4 @@ def test_defaults_are_the_papers():
 
 @pytest.mark.slow
 def test_training_beats_the_untrained_encoder(tmp_path):
-    assert gain(digits_run("swav", tmp_path / "run", epochs=1)) > 0.06
+    assert gain(digits_run("digits/swav", tmp_path / "run", epochs=1)) > 0.06

@@ -203,5 +203,5 @@ def test_encoder_is_the_students():
 
 @pytest.mark.slow
 def test_training_tells_images_apart(tmp_path):
-    penalty = penalty_for_other_images(digits_run("tico", tmp_path / "run", epochs=1))
+    penalty = penalty_for_other_images(digits_run("digits/tico", tmp_path / "run", epochs=1))
     assert penalty > 0.15  # three seeds: 0.18 to 0.22; untrained 0.09 to 0.13

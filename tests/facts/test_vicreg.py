@@ -119,4 +119,4 @@ def test_views_are_two_of_the_same_kind_solarized_before_the_blur():
 
 @pytest.mark.slow
 def test_training_beats_the_untrained_encoder(tmp_path):
-    assert gain(digits_run("vicreg", tmp_path / "run", epochs=1, lr=0.003)) > 0.07
+    assert gain(digits_run("digits/vicreg", tmp_path / "run", epochs=1, lr=0.003)) > 0.07

@@ -218,4 +218,4 @@ def test_views_are_two_of_the_same_kind():
 
 @pytest.mark.slow
 def test_training_beats_the_untrained_encoder(tmp_path):
-    assert gain(digits_run("vicregl", tmp_path / "run", epochs=1)) > 0.08
+    assert gain(digits_run("digits/vicregl", tmp_path / "run", epochs=1)) > 0.08
