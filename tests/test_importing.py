@@ -96,7 +96,7 @@ class TestParity:
         patch, width, layers = arguments
         with torch.device("meta"):
             state = ViT(224, patch, width, layers).state_dict()
-        state = {key: torch.empty(1).expand(value.shape) for key, value in state.items()}
+        state = {key: torch.zeros(1).expand(value.shape) for key, value in state.items()}
         found = convert_weights(state)
         assert (found.name, found.image_size) == (name, 224)
 
