@@ -1,4 +1,6 @@
-"""Several recipes at one budget, over several seeds, as a Markdown table: kNN top-1 (k = 20) untrained and trained, mean and range.
+"""Several recipes at one budget, over several seeds, as a Markdown table: top-1 untrained and trained, mean and range.
+
+By kNN (k = 20) and by the fast linear protocol, which finds what a method for fine-tuning has learned where kNN does not.
 
     python benches/methods.py --set epochs=20 batch_size=128 --seeds 0 1 2
     python benches/methods.py 'small/*' --set dataset=path/to/parquet epochs=5 --workers 12 --minutes 9
@@ -20,11 +22,14 @@ from typing import NamedTuple
 
 import torch
 
+from sslzoo.accelerator import make_accelerator
 from sslzoo.errors import InputError, StoppedError, TrainingError
-from sslzoo.recipe import matching_recipes, parse_changes, read_recipe
-from sslzoo.run import Run
+from sslzoo.inference import evaluate
+from sslzoo.recipe import matching_recipes, parse_changes, read_recipe, write_recipe
+from sslzoo.run import RECIPE, RESULTS, Run
 from sslzoo.stopping import TRY_AGAIN, TimeLimit
 from sslzoo.training import train
+from sslzoo.training.setup import make_training_method
 
 _RESNETS = (
     "barlowtwins", "byol", "dcl", "dclw", "dino", "fastsiam", "lejepa", "mocov2", "mocov3", "nnclr", "simclr", "simsiam", "smog", "swav",
@@ -32,6 +37,7 @@ _RESNETS = (
 )  # fmt: skip
 _RECIPES = [*(f"cifar10/{method}" for method in _RESNETS), "small/*"]
 _KNN = "knn_top1 k=20 T=0.1"
+_LINEAR = "linear-features-v1"
 
 
 class Job(NamedTuple):
@@ -86,12 +92,18 @@ def end_with_parent() -> None:
 
 
 def run_job(job: Job) -> str | None:
-    """Trains to the end, or says in a line why not."""
+    """Trains to the end and measures, or says in a line why not."""
     limit = None if job.end is None else TimeLimit(job.end - time.monotonic())
     try:
         if limit is not None and not limit.allows(0) and not Run(job.folder).results()["training"]:
             return "not begun before the time was up"
         train(read_recipe(job.recipe, {**parse_changes(job.changes), "seed": job.seed}), job.folder, resume=True, cpu=job.cpu, limit=limit)
+        trained = Run(job.folder)
+        if not (untrained(trained).folder / RESULTS).exists():
+            save_untrained(trained, job.cpu)
+        for run in (trained, untrained(trained)):
+            if linear_top1(run) is None:
+                evaluate(str(run.folder), [_LINEAR], cpu=job.cpu, limit=limit)
     except (InputError, TrainingError) as error:
         return str(error)
     except StoppedError as error:
@@ -101,22 +113,42 @@ def run_job(job: Job) -> str | None:
     return None
 
 
+def untrained(run: Run) -> Run:
+    """What the run began with, as a run in its folder."""
+    return Run(run.folder / "untrained")
+
+
+def save_untrained(run: Run, cpu: bool) -> None:
+    """Makes again what the run began with."""
+    recipe, folder = run.recipe, untrained(run).folder
+    make_training_method(recipe, make_accelerator("fp32", cpu)).save_pretrained(folder)
+    recipe.preprocessing.write(folder)
+    write_recipe(recipe, folder / RECIPE)
+    untrained(run).write_results({"training": {}, "numbers": []})
+
+
+def linear_top1(run: Run) -> float | None:
+    """In percent; None where it has not been measured."""
+    numbers = (number for number in run.results()["numbers"] if (number["protocol"], number["metric"]) == (_LINEAR, "linear_top1"))
+    return next((100 * number["value"] for number in numbers), None)
+
+
 def table(runs: dict[str, list[Run]]) -> str:
-    """A row for each recipe with runs, best first."""
+    """A row for each recipe with runs, best by kNN first."""
     rows = []
     for name, found in runs.items():
         if found:
-            ends = [[100 * line[_KNN] for line in run.metrics() if _KNN in line] for run in found]
+            curves = [[100 * line[_KNN] for line in run.metrics() if _KNN in line] for run in found]
             first, training = found[0].recipe, found[0].results()["training"]
             minutes = statistics.mean(run.results()["training"]["seconds"] for run in found) / 60
-            trained = statistics.mean(values[-1] for values in ends)
-            cells = [
-                name, first.encoder_name, f"{training['images']:,} x {first.epochs}", f"{minutes:.1f}",
-                summary([values[0] for values in ends]), summary([values[-1] for values in ends]), str(len(found)),
-            ]  # fmt: skip
-            rows.append((trained, "| " + " | ".join(cells) + " |"))
-    head = "| recipe | encoder | images x epochs | minutes | untrained | trained | seeds |\n|---|---|---|---|---|---|---|"
-    return "\n".join([head, *(row for _, row in sorted(rows, reverse=True))])
+            measured = (
+                [curve[0] for curve in curves], [curve[-1] for curve in curves],
+                [linear_top1(untrained(run)) for run in found], [linear_top1(run) for run in found],
+            )  # fmt: skip
+            cells = [name, first.encoder_name, f"{training['images']:,} x {first.epochs}", f"{minutes:.1f}", *map(summary, measured)]
+            rows.append((statistics.mean(measured[1]), f"| {' | '.join(cells)} | {len(found)} |"))
+    columns = ("recipe", "encoder", "images x epochs", "minutes", "kNN untrained", "trained", "linear untrained", "trained", "seeds")
+    return "\n".join([f"| {' | '.join(columns)} |", "|---" * len(columns) + "|", *(row for _, row in sorted(rows, reverse=True))])
 
 
 def summary(values: list[float]) -> str:

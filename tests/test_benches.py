@@ -14,6 +14,7 @@ from PIL import Image
 from small_digits import small_digits
 from torch import nn
 
+from sslzoo.inference import evaluate
 from sslzoo.methods import method_class, shipped_names
 from sslzoo.parts.distillation import DistillationMixin
 from sslzoo.recipe import matching_recipes, read_recipe
@@ -133,8 +134,12 @@ def test_a_table_of_methods_has_the_numbers_of_their_runs(monkeypatch, capsys, t
         runs = [Run(tmp_path / f"{name.replace('/', '-')}-{seed}") for seed in (0, 1)]
         curves = [[100 * line[KNN] for line in run.metrics() if KNN in line] for run in runs]
         first, last = ([curve[place] for curve in curves] for place in (0, -1))
+        numbers = [[Run(run.folder / part).results()["numbers"] for run in runs] for part in ("untrained", "")]
+        linear = [[100 * number["value"] for run in part for number in run if number["metric"] == "linear_top1"] for part in numbers]
         assert rows[name][1:3] == ["res6", "85 x 1"] and rows[name][-1] == "2"
-        assert rows[name][4:6] == [f"{sum(v) / 2:.1f} ({min(v):.1f} to {max(v):.1f})" for v in (first, last)]
+        assert rows[name][4:8] == [f"{sum(v) / 2:.1f} ({min(v):.1f} to {max(v):.1f})" for v in (first, last, *linear)]
+        knn = evaluate(str(runs[0].folder / "untrained"), cpu=True)
+        assert first[0] == 100 * next(number["value"] for number in knn if number["arguments"] == {"k": 20, "temperature": 0.1})
     means = [float(line.split("|")[6].split()[0]) for line in out[2:]]
     assert means == sorted(means, reverse=True)
     again = bench("methods", *arguments[:1], "digits/simclr", *arguments[2:], "--minutes", 1e-9, monkeypatch=monkeypatch, capsys=capsys)
