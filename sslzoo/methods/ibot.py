@@ -28,6 +28,7 @@ class IBOTConfig(MethodConfig):
     """The official values for ViT-S/16 on ImageNet (arXiv:2111.07832), of its 800 epochs.
 
     hidden_layers: linear layers before the bottleneck. bottleneck_dim: width before the prototypes.
+    head_norm: whether batch norms follow the hidden layers, which see images and patches apart. Small encoders learn better with them.
     trained_gain: whether each prototype has a gain that is trained; the official ViT-B and ViT-L have none.
     masked_share: share of the global views that are masked. smallest_mask_ratio, largest_mask_ratio: between which share of a masked
         view's patches are wanted.
@@ -44,6 +45,7 @@ class IBOTConfig(MethodConfig):
     hidden_dim: int = dim(2048)
     hidden_layers: int = layers(2)
     bottleneck_dim: int = dim(256)
+    head_norm: bool = False
     prototypes: int = rows(8192)
     trained_gain: bool = True
     masked_share: float | int = share(0.5)
@@ -87,7 +89,7 @@ class IBOT(Method):
         token_grid(backbone)  # raises `InputError` for encoders without tokens to mask
         width = feature_width(backbone)
         head = DINOHead(
-            width, config.hidden_dim, config.hidden_layers, config.bottleneck_dim, config.prototypes, trained_gain=config.trained_gain
+            width, config.hidden_dim, config.hidden_layers, config.bottleneck_dim, config.prototypes, config.head_norm, config.trained_gain
         )
         self.student = nn.ModuleDict({"backbone": backbone, "head": head})
         self.teacher = frozen_copy(self.student)
@@ -160,11 +162,15 @@ class IBOT(Method):
     def _predict(self, pixels, mask, masked):
         """The student's embeddings of masked images, (n, d), and of their masked patches, (n, most, d)."""
         image, patches = image_and_patches(self.student["backbone"], pixels, mask, self.mask_token)
-        embeddings = self.student["head"](torch.cat((image[:, None], gather_tokens(patches, masked)), dim=1))
-        return embeddings[:, 0], embeddings[:, 1:]
+        return _embed(self.student["head"], image, gather_tokens(patches, masked))
 
     def _targets(self, pixels, masked):
         """The teacher's embeddings of images, (n, d), and of the patches that the student does not see, (n, most, d); all patches' mean."""
         image, patches = image_and_patches(self.teacher["backbone"], pixels)
-        embeddings = self.teacher["head"](torch.cat((image[:, None], patches), dim=1))
-        return embeddings[:, 0], gather_tokens(embeddings[:, 1:], masked), embeddings[:, 1:].float().mean(dim=1)
+        image, patches = _embed(self.teacher["head"], image, patches)
+        return image, gather_tokens(patches, masked), patches.float().mean(dim=1)
+
+
+def _embed(head, image, patches):
+    """Embeddings of images, (n, d), and of their patches, (n, patches, d). Batch norms would mix the two in one batch."""
+    return head(image), head(patches.flatten(0, 1)).unflatten(0, patches.shape[:2])
