@@ -52,10 +52,11 @@ def penalty_for_other_images(run: Run) -> float:
 
 
 def prediction_of_assignments(name: str, folder: Path) -> float:
-    """By how many nats the images' loss on test images' views, a cross entropy with assignments, is below the mean prediction's entropy.
+    """By how many nats the images' loss on test images' views, a cross entropy with assignments, is below the `usage_entropy`.
 
-    Targets use all prototypes equally, so no prediction that is the same for every image gets above 0. The images are ramps, which a
-    small ViT learns in 48 steps; of the digits it learns as much in 200.
+    No prediction that is the same for every image gets above 0: iBOT's `usage_entropy` is the entropy of the mean assignment, MSN's that
+    of the mean prediction, and MSN's assignments use all prototypes equally. The images are ramps, which a small ViT learns in 48 steps;
+    of the digits it learns as much in 200.
     """
     settings = {"dataset": ramp_images(), "test_split": None, "epochs": 3, "batch_size": 32, "warmup_epochs": 0}
     recipe = read_recipe(name, settings)

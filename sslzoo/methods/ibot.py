@@ -28,7 +28,7 @@ class IBOTConfig(MethodConfig):
     """The official values for ViT-S/16 on ImageNet (arXiv:2111.07832), of its 800 epochs.
 
     hidden_layers: linear layers before the bottleneck. bottleneck_dim: width before the prototypes.
-    head_norm: whether batch norms follow the hidden layers, which see images and patches apart. Small encoders learn better with them.
+    head_norm: whether batch norms follow the hidden layers; images and patches are normalised separately. The kNN of small encoders gains.
     trained_gain: whether each prototype has a gain that is trained; the official ViT-B and ViT-L have none.
     masked_share: share of the global views that are masked. smallest_mask_ratio, largest_mask_ratio: between which share of a masked
         view's patches are wanted.
@@ -172,5 +172,5 @@ class IBOT(Method):
 
 
 def _embed(head, image, patches):
-    """Embeddings of images, (n, d), and of their patches, (n, patches, d). Batch norms would mix the two in one batch."""
+    """Embeddings of images, (n, d), and of their patches, (n, patches, d). Two calls, so that batch norms do not mix them."""
     return head(image), head(patches.flatten(0, 1)).unflatten(0, patches.shape[:2])
