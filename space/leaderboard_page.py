@@ -3,7 +3,7 @@
 from html import escape
 
 from html_parts import model_link, notice, points, table
-from method_notes import method_note
+from method_notes import METHOD_NOTES
 from table import Row, Table, duration, heading
 
 from sslzoo.hub import Quarantined
@@ -49,7 +49,7 @@ def _sorted(index: int, found: Table) -> str:
 
 
 def _row(row: Row, has_reference: bool, shows_start: bool, shows_downloads: bool) -> str:
-    entry, note = row.entry, method_note(row.entry.method)
+    entry, note = row.entry, METHOD_NOTES.get(row.entry.method)
     cells = [f'<td data-value="{escape(entry.name)}" title="{escape(entry.name)}">{_name(row)}</td>']
     for index, value in enumerate(row.values):
         cells.append(_bar(value))

@@ -1,7 +1,6 @@
 """What a method is and where it comes from, read from the text of its file: importing the methods would import torch, for seconds."""
 
 import ast
-from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,22 +13,14 @@ class MethodNote(NamedTuple):
     paper: Paper
 
 
-@cache
-def _files() -> dict[str, Path]:
-    """The files of the methods that come with sslzoo, by the name of the method."""
-    return {file.stem: file for file in (Path(sslzoo.__file__).parent / "methods").glob("[!_]*.py")}
+def _read(file: Path) -> MethodNote:
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    statements = [inner for outer in tree.body if isinstance(outer, ast.ClassDef) for inner in outer.body]
+    call = next(one.value for one in statements if isinstance(one, ast.Assign) and getattr(one.targets[0], "id", "") == "paper")
+    values = [ast.literal_eval(argument) for argument in call.args]
+    named = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
+    return MethodNote(ast.get_docstring(tree).splitlines()[0], Paper(*values, **named))
 
 
-@cache
-def method_note(method: str) -> MethodNote | None:
-    """None for a method that does not come with sslzoo."""
-    if method not in _files():
-        return None
-    tree = ast.parse(_files()[method].read_text(encoding="utf-8"))
-    for statement in (inner for outer in tree.body if isinstance(outer, ast.ClassDef) for inner in outer.body):
-        if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name) and statement.targets[0].id == "paper":
-            call = statement.value
-            values = [ast.literal_eval(argument) for argument in call.args]
-            named = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
-            return MethodNote(ast.get_docstring(tree).splitlines()[0], Paper(*values, **named))
-    return None
+# Of the methods that come with sslzoo. Read on import, as threads must not parse at the same time: CPython 3.11 then fails now and then.
+METHOD_NOTES = {file.stem: _read(file) for file in (Path(sslzoo.__file__).parent / "methods").glob("[!_]*.py")}

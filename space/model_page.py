@@ -3,7 +3,7 @@
 from html import escape
 
 from html_parts import model_link, notice, percent, points, table
-from method_notes import method_note
+from method_notes import METHOD_NOTES
 from table import Column, Row, Table, duration, heading, metric_name, setting_name
 
 from sslzoo.hub import Entry
@@ -14,14 +14,14 @@ _RELATIVES = 4  # of each kind
 def headline(entry: Entry, tables: list[Table]) -> str:
     """Name, idea and paper, and the leaderboard's numbers of the model, large. tables: of all models."""
     badge = "" if entry.own else '<span class="badge">community, numbers as its card has them</span>'
-    note = method_note(entry.method)
+    note = METHOD_NOTES.get(entry.method)
     idea = f"<p>{escape(note.idea)} {_paper(entry)}</p>" if note else ""
     hub = f'<a href="{escape(entry.link)}" target="_blank" rel="noopener noreferrer">{escape(entry.name)}</a>'
     return f'<h3 class="name">{hub}{badge}</h3>{idea}<div class="tiles">{_tiles(entry, tables)}</div>'
 
 
 def _paper(entry: Entry) -> str:
-    paper = method_note(entry.method).paper
+    paper = METHOD_NOTES[entry.method].paper
     link = f'<a href="{escape(paper.url)}" target="_blank" rel="noopener noreferrer">{escape(paper.title)}</a>'
     return f"Paper: {link}, {escape(paper.authors)}, {paper.year}."
 

@@ -1,10 +1,12 @@
 """Images of any number of channels, of 8 and 16 bits: from every kind of source, resident and streamed, without loss."""
 
+import gc
 import io
 import struct
 import sys
 import tarfile
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import datasets
 import numpy as np
@@ -15,6 +17,7 @@ from data_sets import CPU, STREAMED, load, refused
 from PIL import Image
 
 from sslzoo.data import channel_statistics, load_images, statistics
+from sslzoo.data.arrays import read_npy, to_npy
 from sslzoo.data.visible import visible
 from sslzoo.views import Renderer, View, center_crop
 
@@ -134,6 +137,26 @@ class TestArrays:
         np.save(tmp_path / "train" / "a" / "5.npy", np.array([{}, 1], object), allow_pickle=True)
         found = load(tmp_path, channels=5, broken_share=1)
         assert found.skipped == [f"train/a/{number}.npy" for number in (3, 4, 5)] and len(found) == 3
+
+    def test_are_sound_in_many_threads_whatever_garbage_is_collected_meanwhile(self):
+        class Garbage:
+            def __init__(self):
+                self.cycle = self
+
+            def __del__(self):  # Python code, during which other threads may go on
+                sum(range(50))
+
+        images = [image[:2] for image in arrays()]
+        files, interval, threshold = [to_npy(image) for image in images], sys.getswitchinterval(), gc.get_threshold()
+        try:
+            sys.setswitchinterval(1e-6)
+            gc.set_threshold(50)
+            with ThreadPoolExecutor(8) as threads:
+                found = list(threads.map(lambda number: (Garbage(), read_npy(files[number % COUNT]))[1], range(4000)))
+        finally:
+            sys.setswitchinterval(interval)
+            gc.set_threshold(*threshold)
+        equal(found, [images[number % COUNT] for number in range(4000)])
 
 
 class TestRefused:

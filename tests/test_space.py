@@ -46,7 +46,7 @@ from figures import accuracy_figure, cost_figure, loss_figure, read_curves  # no
 from inspector import Inspector  # noqa: E402
 from leaderboard_page import few_models, leaderboard  # noqa: E402
 from lru_cache import LRUCache  # noqa: E402
-from method_notes import method_note  # noqa: E402
+from method_notes import METHOD_NOTES  # noqa: E402
 from uploads import open_upload  # noqa: E402
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -509,10 +509,10 @@ def test_the_first_tables_are_part_of_the_page(one_card):
 
 def test_what_the_first_page_shows_is_known_without_torch():
     assert set(table._PROTOCOLS) == set(PROTOCOLS)
+    assert METHOD_NOTES.keys() == {*shipped_names()}
     for name in shipped_names():
-        note, method = method_note(name), method_class(name)
+        note, method = METHOD_NOTES[name], method_class(name)
         assert note.paper == method.paper and note.idea == inspect.getmodule(method).__doc__.splitlines()[0]
-    assert method_note("someone-s") is None
 
 
 def test_an_image_unlike_the_training_images_is_told():

@@ -2,6 +2,8 @@
 
 import io
 import math
+import re
+import struct
 
 import numpy as np
 
@@ -10,6 +12,12 @@ from .pixel_format import UnfitImage
 
 ARRAYS = (".npy",)
 _MAGIC = b"\x93NUMPY"
+_LENGTH_OFFSET = len(_MAGIC) + 2  # of the header's length, after the two bytes of the format's version
+# Of the header, a dictionary as Python writes it: type, order and shape.
+_FIELDS = tuple(
+    re.compile(rf"['\"]{key}['\"]\s*:\s*{value}")
+    for key, value in (("descr", r"['\"]([<>|=]?[a-zA-Z]\d*)['\"]"), ("fortran_order", "(True|False)"), ("shape", r"\(([\d\s,L]*)\)"))
+)
 
 
 def is_array(encoded: bytes) -> bool:
@@ -25,20 +33,32 @@ def to_npy(array: np.ndarray) -> bytes:
 
 
 def read_npy(encoded: bytes) -> np.ndarray:
-    """The array in the bytes of a .npy file, which it shares: nothing is decoded or copied. Raises `BrokenImage`."""
-    stream = io.BytesIO(memoryview(encoded)[: 2**16])
+    """The array in the bytes of a .npy file, which it shares: nothing is decoded or copied. Thread-safe. Raises `BrokenImage`."""
     try:
-        version = np.lib.format.read_magic(stream)
-        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, is_fortran, dtype = read_header(stream)
-    except Exception as error:  # a damaged header may be any Python expression
-        raise BrokenImage("its .npy header is damaged") from error
+        shape, is_fortran, dtype, start = _header(encoded)
+    except (struct.error, IndexError, TypeError, ValueError) as error:
+        raise BrokenImage("its .npy header does not describe an array of numbers") from error
     if dtype.hasobject:
         raise BrokenImage("it holds Python objects, which are not read")
     # Before an array of that size is made: the header may claim anything.
-    if math.prod(shape) * dtype.itemsize != len(encoded) - stream.tell() or 0 in shape:
+    if math.prod(shape) * dtype.itemsize != len(encoded) - start or 0 in shape:
         raise BrokenImage(f"its {len(encoded)} bytes do not hold an array of {_by(shape)} values")
-    return np.frombuffer(encoded, dtype, offset=stream.tell()).reshape(shape, order="F" if is_fortran else "C")
+    return np.frombuffer(encoded, dtype, offset=start).reshape(shape, order="F" if is_fortran else "C")
+
+
+def _header(encoded: bytes) -> tuple[tuple[int, ...], bool, np.dtype, int]:
+    """Shape, whether the first axis is the fastest, type, and where the values begin.
+
+    NumPy's own reader is not used: it parses the header as Python, which in several threads at once now and then fails on a sound file,
+    as CPython 3.11 counts the depth of the syntax trees of all threads together.
+    """
+    length = struct.Struct("<H" if encoded[len(_MAGIC)] == 1 else "<I")
+    (size,) = length.unpack_from(encoded, _LENGTH_OFFSET)
+    start = _LENGTH_OFFSET + length.size
+    header = bytes(memoryview(encoded)[start : start + size]).decode("latin-1")
+    descr, is_fortran, shape = (field.search(header)[1] for field in _FIELDS)
+    axes = tuple(int(axis) for axis in shape.replace("L", "").split(",") if axis.strip())
+    return axes, is_fortran == "True", np.dtype(descr), start + size
 
 
 def to_image(array: np.ndarray, channels: int) -> np.ndarray:
