@@ -44,7 +44,7 @@ def main() -> None:
         timed(f"making {options.files} files", lambda: make(folder, options.files, options.classes, options.bytes))
         opened = timed("listing", lambda: open_source(folder, "train", None, None))
         assert len(opened.rows) == options.files and len(opened.label_names) == options.classes
-        timed("fingerprint", lambda: fingerprint_rows(opened.rows, opened.labels))
+        timed("fingerprint", lambda: fingerprint_rows(opened.rows, opened.rows.lengths(), opened.labels))
         print(f"most memory: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")
 
 

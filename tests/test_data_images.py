@@ -47,6 +47,11 @@ def written(tmp_path):
     return written
 
 
+@pytest.fixture(params=[1, 3])
+def threads(request, monkeypatch):
+    monkeypatch.setattr("sslzoo.data.load.thread_count", lambda *_: request.param)
+
+
 def load(source, budget, **options):
     images = load_images(source, "train", device=CPU, budget=budget, **options)
     assert images.resident == (budget != STREAMED)
@@ -189,6 +194,7 @@ class TestGrowth:
         np.testing.assert_array_equal(batch.pixels[0, :, :9, :2].permute(1, 2, 0), np.rot90(picture(0, 2, 9), -1))
 
 
+@pytest.mark.usefixtures("threads")
 class TestBrokenWhileStreamed:
     SIZES = [(4, 4), None, (4, 5), (6, 4), *[(4, 4)] * 292, (8, 3), None, (3, 3), None]  # the last, row 299, is followed by row 0
     STANDS_IN = {1: 2, 297: 298, 299: 0}
@@ -218,6 +224,7 @@ class TestBrokenWhileStreamed:
         check(next(images.batches([torch.tensor([299, 0, 1, 2])])), [2, 2, 2, 2], sizes)
 
 
+@pytest.mark.usefixtures("threads")
 class TestRead:
     """What evaluation sees: every image that can be decoded, and no other in the place of one that cannot."""
 
@@ -299,6 +306,26 @@ class TestRead:
             list(images.read(torch.arange(10), 4))
 
 
+
+@pytest.mark.parametrize("budget, module, block", [(RESIDENT, "resident", 64), (STREAMED, "streamed", 1)])
+@pytest.mark.parametrize("side, several", [(32, False), (64, True)])
+def test_a_second_thread_decodes_where_the_images_are_worth_it(written, monkeypatch, budget, module, block, side, several):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(4), raising=False)
+    threads, later = set(), threading.Event()
+
+    def spied(rows, row, *how):
+        threads.add(threading.get_ident())
+        if row >= block:  # row 0 is part of another thread's work
+            later.set()
+        assert row > 0 or not several or later.wait(60)
+        return decode_row(rows, row, *how)
+
+    monkeypatch.setattr(f"sslzoo.data.{module}.decode_row", spied)
+    without_broken(load(written([(side, side)] * 130), budget))
+    assert (len(threads) > 1) == several
+
+
+@pytest.mark.usefixtures("threads")
 class TestStreaming:
     def test_few_batches_are_begun_ahead_of_their_use(self, written):
         images = load(written(SIZES), STREAMED)
@@ -320,9 +347,7 @@ class TestStreaming:
         monkeypatch.setattr("sslzoo.data.streamed.decode_row", lambda *_: pytest.fail("decoded"))
         images.batches([torch.arange(10)])
 
-    @pytest.mark.parametrize("threads", [1, 3])
-    def test_any_number_of_threads_gives_the_same(self, written, monkeypatch, threads):
-        monkeypatch.setattr("sslzoo.data.streamed.thread_count", lambda: threads)
+    def test_any_number_of_threads_gives_the_same(self, written):
         images = load(written(SIZES), STREAMED)
         order = torch.arange(40).remainder(10).split(20)
         for positions, batch in zip(order, images.batches(order), strict=True):

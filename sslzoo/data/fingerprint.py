@@ -13,14 +13,14 @@ _MAX_ROWS = 100_000  # that are all hashed; opening more files takes longer than
 _SAMPLE = 1024  # rows hashed of larger data sets
 
 
-def fingerprint_rows(rows: Rows, labels: Tensor | None) -> str:
+def fingerprint_rows(rows: Rows, lengths: np.ndarray, labels: Tensor | None) -> str:
     """sha256 (hex) of the number of rows, the encoded lengths, the labels and encoded bytes, in the order of the rows.
 
     Up to 1 GiB in up to 100,000 rows, all bytes are hashed. Beyond that, only those of 1,024 evenly spaced rows, the first and the last
     included: a change elsewhere that keeps the image's length goes unnoticed. Which of the two depends on the data alone, never on the
     machine. Names are not hashed: the same images in a folder and in a table have the same fingerprint.
+    lengths: `rows.lengths()`.
     """
-    lengths = rows.lengths()
     sha = _start(len(rows), lengths, labels)
     everything = lengths.clip(min=0).sum() <= _MAX_BYTES and len(rows) <= _MAX_ROWS
     for row in range(len(rows)) if everything else np.linspace(0, len(rows) - 1, _SAMPLE).astype(np.int64):

@@ -19,6 +19,7 @@ from .memory import default_budget
 from .messages import display_name
 from .names import EMBEDDED
 from .pixel_format import PixelFormat
+from .prefetch import thread_count
 from .raw_split import RawSplit, Rows
 from .resident import ResidentImages, decode_all
 from .resolution import RequiredResolution
@@ -78,19 +79,21 @@ def _load(
     device: torch.device, budget: int, broken_share: float,
 ) -> ImageSet:  # fmt: skip
     rows = raw.rows
-    fingerprint = fingerprint_rows(rows, raw.labels)
+    lengths = rows.lengths()
+    fingerprint = fingerprint_rows(rows, lengths, raw.labels)
     labels, label_names = as_classes(raw.labels, raw.label_names)
     size, form = _probe(rows, channels, canvas, resolution, source, split, broken_share)
+    threads = thread_count(int(lengths.mean()), size[0] * size[1])
     if len(rows) * form.bytes * size[0] * size[1] <= budget:
         broken = BrokenImages(source, split, len(rows), broken_share)
-        decoded = decode_all(rows, form, canvas, resolution, size, broken, device, budget)
+        decoded = decode_all(rows, form, canvas, resolution, size, broken, threads, device, budget)
         if decoded is not None:
             pixels, sizes, samples = decoded
             labels = None if labels is None else labels[samples]
             names = [rows.name(row) for row in samples.tolist()]
             return ResidentImages(source, split, label_names, fingerprint, pixels, sizes, samples, labels, names, broken.names)
     broken = BrokenImages(source, split, len(rows), broken_share)
-    return StreamedImages(source, split, label_names, fingerprint, rows, labels, form, canvas, resolution, broken, device)
+    return StreamedImages(source, split, label_names, fingerprint, rows, labels, form, canvas, resolution, broken, threads, device)
 
 
 def _digits(split: str, image_column: str | None, label_column: str | None, channels: int, device: torch.device) -> ResidentImages:

@@ -13,7 +13,7 @@ from .decode_row import decode_row
 from .images import MAX_BATCH_BYTES, Batch, ImageSet, paste
 from .memory import PixelSemaphore
 from .pixel_format import PixelFormat
-from .prefetch import prefetch, thread_count
+from .prefetch import prefetch
 from .raw_split import Rows
 from .resolution import RequiredResolution
 
@@ -73,7 +73,7 @@ class ResidentImages(ImageSet):
 
 def decode_all(
     rows: Rows, form: PixelFormat, longest: int | None, resolution: RequiredResolution | None, size: tuple[int, int],
-    broken: BrokenImages, device: torch.device, budget: int,
+    broken: BrokenImages, threads: int, device: torch.device, budget: int,
 ) -> tuple[Tensor, Tensor, Tensor] | None:  # fmt: skip
     """Pixels (n, channels, H, W) on the device, sizes int64 (n, 2) and rows int64 (n,) of the readable images.
 
@@ -87,9 +87,9 @@ def decode_all(
     def decode_block(first: int) -> list[np.ndarray | BrokenImage]:
         return [_decode(rows, row, form, longest, resolution, semaphore) for row in range(first, min(first + _BLOCK, len(rows)))]
 
-    with ThreadPoolExecutor(thread_count()) as pool:
+    with ThreadPoolExecutor(threads) as pool:
         starts = range(0, len(rows), _BLOCK)
-        for first, decoded in zip(starts, prefetch(pool, decode_block, starts, 2 * thread_count()), strict=True):
+        for first, decoded in zip(starts, prefetch(pool, decode_block, starts, 2 * threads), strict=True):
             images = []
             for row, image in enumerate(decoded, first):
                 if isinstance(image, BrokenImage):
@@ -105,10 +105,13 @@ def decode_all(
                 pixels = _enlarge(pixels, height, width, budget)
                 if pixels is None:
                     return None
-            block = np.zeros((len(images), *pixels.shape[1:]), form.dtype)
+            part = pixels[len(sizes) : len(sizes) + len(images)]
+            # Without torch on a CPU: its threads would take time from decoding for each such copy.
+            block = part.numpy() if device.type == "cpu" else np.zeros(part.shape, form.dtype)
             for image, canvas in zip(images, block, strict=True):
                 paste(image, canvas)
-            pixels[len(sizes) : len(sizes) + len(images)] = torch.from_numpy(block).to(device)
+            if device.type != "cpu":
+                part.copy_(torch.from_numpy(block))
             sizes.extend(block_sizes.tolist())
     return pixels[: len(sizes)], torch.tensor(sizes), torch.tensor(samples)
 

@@ -1,8 +1,8 @@
 """A data set that does not fit into memory: threads decode its images shortly before they are used."""
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import repeat
 
 import numpy as np
@@ -15,7 +15,7 @@ from .decode_row import decode_row
 from .images import MAX_BATCH_BYTES, Batch, ImageSet, paste
 from .memory import PixelSemaphore
 from .pixel_format import PixelFormat
-from .prefetch import prefetch, thread_count
+from .prefetch import prefetch
 from .raw_split import Rows
 from .resolution import RequiredResolution
 from .to_device import Copy, copy_stream, receive, start_copy
@@ -35,13 +35,14 @@ class StreamedImages(ImageSet):
 
     def __init__(
         self, source: str, split: str, label_names: list[str] | None, fingerprint: str, rows: Rows, labels: Tensor | None,
-        form: PixelFormat, longest: int | None, resolution: RequiredResolution | None, broken: BrokenImages, device: torch.device,
+        form: PixelFormat, longest: int | None, resolution: RequiredResolution | None, broken: BrokenImages, threads: int,
+        device: torch.device,
     ):  # fmt: skip
         self.source, self.split, self.label_names, self.fingerprint = source, split, label_names, fingerprint
         self.labels = labels
         self._rows = rows
         self._form, self._longest, self._resolution = form, longest, resolution
-        self._broken = broken
+        self._broken, self._threads = broken, threads
         self._device, self._stream = device, copy_stream(device)
         self._read = np.zeros(len(rows), bool)
         self._semaphore = PixelSemaphore()
@@ -59,15 +60,17 @@ class StreamedImages(ImageSet):
 
     def batches(self, order: Iterable[Tensor]) -> Iterator[Batch]:
         # Collating waits for decoding: in one shared pool it could wait for itself. Two collators, so that the decoders go on with the
-        # next batch while the last images of one are awaited.
-        with ThreadPoolExecutor(thread_count()) as decoders, ThreadPoolExecutor(2) as collators:
-            for copy in prefetch(collators, lambda positions: self._decode_batch(positions, decoders), order, _BATCHES):
+        # next batch while the last images of one are awaited. A single decoder collates too, as handing images over would take longer.
+        alone = self._threads == 1
+        with ThreadPoolExecutor(self._threads) as decoders, ThreadPoolExecutor(1 if alone else 2) as collators:
+            map_over = map if alone else decoders.map
+            for copy in prefetch(collators, lambda positions: self._decode_batch(positions, map_over), order, _BATCHES):
                 yield receive(copy)
 
     def read(self, positions: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Batch]]:
         # A single collator, as each batch begins where the last one ended.
-        with ThreadPoolExecutor(thread_count()) as decoders, ThreadPoolExecutor(1) as collator:
-            decoded = prefetch(decoders, self._decode, positions.tolist(), 2 * thread_count())
+        with ThreadPoolExecutor(self._threads) as decoders, ThreadPoolExecutor(1) as collator:
+            decoded = self._decode_ahead(positions.tolist(), decoders)
             collated = self._pack(zip(positions.tolist(), decoded, strict=True), batch_size)
             ready = prefetch(collator, lambda _: next(collated, None), repeat(None), _BATCHES - 1)
             try:
@@ -83,19 +86,20 @@ class StreamedImages(ImageSet):
 
     def readable(self, positions: Tensor) -> Tensor:
         rows = positions.numpy()
-        with ThreadPoolExecutor(thread_count()) as decoders:
-            for _ in prefetch(decoders, self._decode, rows[~self._read[rows]].tolist(), 2 * thread_count()):
+        with ThreadPoolExecutor(self._threads) as decoders:
+            for _ in self._decode_ahead(rows[~self._read[rows]].tolist(), decoders):
                 pass
         return torch.tensor([row for row in rows.tolist() if row not in self._broken], dtype=torch.int64)
 
-    def _decode_batch(self, positions: Tensor, decoders: ThreadPoolExecutor) -> Copy:
-        futures: list[Future] = [decoders.submit(self._decode_or_replace, position) for position in positions.tolist()]
-        try:
-            decoded = [future.result() for future in futures]
-        finally:
-            for future in futures:
-                future.cancel()
-        return self._collate(decoded, decoders.map)
+    def _decode_ahead(self, rows: list[int], decoders: ThreadPoolExecutor) -> Generator[np.ndarray | None, None, None]:
+        """The rows' images, None for broken ones: decoded ahead, or by whoever asks for them where that is quicker."""
+        if self._threads > 1:
+            yield from prefetch(decoders, self._decode, rows, 2 * self._threads)
+        else:
+            yield from map(self._decode, rows)
+
+    def _decode_batch(self, positions: Tensor, map_over: Callable[..., Iterable]) -> Copy:
+        return self._collate(list(map_over(self._decode_or_replace, positions.tolist())), map_over)
 
     def _pack(self, decoded: Iterable[tuple[int, np.ndarray | None]], batch_size: int) -> Iterator[Copy]:
         """Batches of the decoded images, within the limits of `read`."""
@@ -112,15 +116,17 @@ class StreamedImages(ImageSet):
         if images:
             yield self._collate(images)
 
-    def _collate(self, decoded: Sequence[tuple[int, np.ndarray]], map_over=map) -> Copy:
+    def _collate(self, decoded: Sequence[tuple[int, np.ndarray]], map_over: Callable[..., Iterable] = map) -> Copy:
         """A batch on its way to the device, for CUDA from pinned memory."""
         samples = torch.tensor([row for row, _ in decoded])
         images = [image for _, image in decoded]
         sizes = torch.tensor([image.shape[:2] for image in images])
         height, width = (self._canvas(side) for side in sizes.amax(dim=0).tolist())
         cuda = self._device.type == "cuda"
-        pixels = torch.zeros(len(images), self._form.channels, height, width, dtype=self._form.tensor_dtype, pin_memory=cuda)
-        list(map_over(paste, images, pixels.numpy()))
+        pixels = torch.empty(len(images), self._form.channels, height, width, dtype=self._form.tensor_dtype, pin_memory=cuda)
+        canvases = pixels.numpy()
+        canvases.fill(0)  # torch would start threads of its own, which take time from decoding
+        list(map_over(paste, images, canvases))
         labels = None if self.labels is None else self.labels[samples]
         if cuda:
             sizes, samples, labels = sizes.pin_memory(), samples.pin_memory(), None if labels is None else labels.pin_memory()
