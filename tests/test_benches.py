@@ -223,6 +223,7 @@ def test_first_pages_are_measured_until_their_leaderboard_is_visible(monkeypatch
     [
         ("decode", ["40x30", "--threads", 1, "--rounds", 1], "x Pillow"),
         ("decode", ["40x30", "--threads", 1, "--rounds", 1, "--batches"], "x DataLoader"),
+        ("embedding", ["res6:16", "--images", 40, "--rounds", 1], "as fast as in batches of 256"),
         ("forward_views", ["--cpu", "--encoders", "res6", "--batches", 2, "--steps", 1], "times as fast as one batch"),
         ("knn", ["--rows", 400, "--width", 16, "--rounds", 1], "top-1 of all settings is the same"),
         ("linear", ["--images", 60, "--width", 8, "--epochs", 1, "--rounds", 1], "x"),

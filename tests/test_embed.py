@@ -56,7 +56,7 @@ def write(file, model, images, preprocessing=PREPROCESSING, most=None, patches=F
     """Batches of 8: parts of 128 of the 500 images. Returns the number of rows and what was counted."""
     with Counter(model, most) as counter:
         try:
-            return write_features(model, images, preprocessing, file, batch_size=8, patches=patches, done=counter), counter
+            return write_features(model, images, preprocessing, file, batch_size=8, part=128, patches=patches, done=counter), counter
         except Stopped:
             assert not file.exists(), "the file appears once it is complete"
             return None, counter
@@ -96,7 +96,7 @@ def test_nothing_of_a_batch_stays_in_memory(digits, tmp_path):
     def count(images):
         kept.append(sum(isinstance(thing, torch.Tensor) or type(thing).__module__ == "pyarrow.lib" for thing in gc.get_objects()))
 
-    write_features(encoder(), digits, PREPROCESSING, tmp_path / "features.parquet", batch_size=8, done=count)
+    write_features(encoder(), digits, PREPROCESSING, tmp_path / "features.parquet", batch_size=8, part=128, done=count)
     assert len(kept) == 64 and kept[16] == kept[2] > 0
 
 

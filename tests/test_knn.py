@@ -312,6 +312,15 @@ class TestExtract:
         peak, _ = peak_of_wide_features()
         assert 1 <= peak < 1.25, "one buffer and the numbers of a batch"
 
+    @pytest.mark.parametrize(
+        "side, threads, expected", [(16, 1, [128, 72]), (96, 1, [16] * 12 + [8]), (96, 8, [28] * 7 + [4]), (16, 9, [200])]
+    )
+    def test_a_cpu_takes_fewer_large_images_at_once(self, monkeypatch, side, threads, expected):
+        monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+        done = []
+        extract(WideEncoder(), Pictures(200), Preprocessing(side, side), done=done.append)
+        assert done == expected
+
     def test_tells_how_many_are_done_and_does_without_labels(self):
         done = []
         _, labels = extract(small_encoder(), Pictures(5, labelled=False), Preprocessing(16, 16), batch_size=2, done=done.append)

@@ -26,6 +26,7 @@ from sslzoo.views import TrainingCrops, View, hash_words, uniform
 
 from .classifier_network import ClassifierNetwork
 from .evaluation_data import Data
+from .features import quick_batch_size
 from .layer_decay import layer_groups
 from .metrics import top_counts
 from .mixing import mix
@@ -161,8 +162,9 @@ class ClassifierTraining:
         # All zero, which is what a process without test images contributes.
         correct = top_counts(torch.zeros(0, data.classes.count), torch.zeros(0, dtype=torch.int64))
         positions = self._own_share(torch.arange(len(data.test)))
+        batch_size = quick_batch_size(accelerator.device, data.preprocessing.crop)
         with all_or_none():
-            for _, batch in data.test.read(positions, self.protocol.batch_size) if len(positions) else ():
+            for _, batch in data.test.read(positions, batch_size) if len(positions) else ():
                 logits = self.network(data.preprocessing(batch.pixels, batch.sizes))
                 for name, count in top_counts(logits, label_of_test[batch.labels]).items():
                     correct[name] += count

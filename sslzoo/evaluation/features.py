@@ -15,6 +15,8 @@ from sslzoo.processes import all_gather_rows, all_or_none, gather_in_place, loca
 
 from .preprocessing import PREPROCESSOR, Preprocessing
 
+_PIXELS = 2**15  # that each thread of a CPU embeds at once
+
 
 @torch.no_grad()
 def load_encoder(folder: Path, preprocessing: Preprocessing) -> PreTrainedModel:
@@ -44,17 +46,24 @@ def load_encoder(folder: Path, preprocessing: Preprocessing) -> PreTrainedModel:
     return encoder
 
 
+def quick_batch_size(device: torch.device, side: int) -> int:
+    """How many images of `side` px to embed at once: 256, on a CPU as many as leave what the layers compute in its caches, 16 to 256."""
+    return 256 if device.type != "cpu" else min(256, max(16, _PIXELS * torch.get_num_threads() // side**2))
+
+
 @torch.no_grad()
 def extract(
-    encoder: PreTrainedModel, images: ImageSet, preprocessing: Preprocessing, batch_size: int = 256,
+    encoder: PreTrainedModel, images: ImageSet, preprocessing: Preprocessing, batch_size: int | None = None,
     done: Callable[[int], None] = lambda count: None,
 ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
     """Features float32 (n, width) on the device and labels int64 (n,) of the n images that can be decoded, in the order of the data set.
 
     Runs the encoder in evaluation mode. Each process embeds its share and all return all features; an error in one is raised in all.
-    Memory on each device: one buffer of all features, and a batch. done: called with the number of images embedded since the last call.
+    Memory on each device: one buffer of all features, and a batch. batch_size: None: that of `quick_batch_size`.
+    done: called with the number of images embedded since the last call.
     """
     device = next(encoder.parameters()).device
+    batch_size = quick_batch_size(device, preprocessing.crop) if batch_size is None else batch_size
     training = encoder.training
     encoder.eval()
     positions = local_positions(len(images))
