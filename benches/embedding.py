@@ -14,6 +14,7 @@ import torch
 from sslzoo.data import Subset, load_images
 from sslzoo.encoders import build_encoder, encoder_config
 from sslzoo.evaluation import Preprocessing, extract
+from sslzoo.memory import keep_freed_memory
 
 
 def main() -> None:
@@ -23,6 +24,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    keep_freed_memory()  # as every command does
     images = Subset(load_images("digits", "train", device="cpu"), torch.arange(arguments.images))
     for encoder in arguments.encoders:
         name, side = encoder.split(":")

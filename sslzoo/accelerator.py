@@ -11,6 +11,7 @@ from accelerate.utils import GradientAccumulationPlugin, TorchDynamoPlugin, pars
 from torch import nn
 
 from sslzoo.errors import InputError, first_line
+from sslzoo.memory import keep_freed_memory
 
 _log = logging.getLogger(__name__)
 # Environment variables that Accelerate prefers to its arguments, and the recipe's key for each.
@@ -37,6 +38,8 @@ def make_accelerator(precision: str, cpu: bool, *, tracker: str | None = None, f
         value = os.environ.get(name, "no")
         if value.lower() not in ("", "0", "1", "no", "false", precision):
             _log.warning("%s=%s is ignored: '%s' of the recipe, or the protocol, decides", name, value, key)
+    if on_cpu(cpu):
+        keep_freed_memory()
     # Accelerate keeps an earlier run's settings, such as its precision, for the whole process.
     AcceleratorState._reset_state()
     try:

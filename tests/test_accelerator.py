@@ -1,5 +1,9 @@
 """How models are placed on a device, and what is known of its arithmetic."""
 
+import platform
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -42,3 +46,28 @@ def test_bf16_is_emulated_by_cpus_without_onednns_instructions_alone(monkeypatch
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: supported)
     assert emulates_bf16(torch.device("cpu")) is not supported
     assert not emulates_bf16(torch.device("cuda"))
+
+
+_LAYERS = """
+import resource
+import torch
+from sslzoo.accelerator import make_accelerator
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        layers = [torch.ones(10, 2**18) for _ in range(2)]
+        del layers
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+make_accelerator("fp32", cpu=True)
+faults()
+print(faults())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's malloc")
+def test_memory_of_one_layer_is_reused_for_the_next_on_a_cpu():
+    """In a process of its own, whose memory nothing else has shaped. 20 times 20 MiB are 102,400 pages."""
+    told = subprocess.run([sys.executable, "-c", _LAYERS], capture_output=True, text=True, check=True)
+    assert int(told.stdout) < 1000
