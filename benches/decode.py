@@ -35,6 +35,7 @@ _WINDOW = 0.5  # seconds that one decoder runs before the next one's turn
 _FILES = 48  # of a Parquet file
 _BATCH = 32  # images
 _BATCHES = 16  # an epoch
+_MOST_AT_A_TIME, _PIXELS_AT_A_TIME = 64, 2**18
 _FORMATS = {"jpeg": {"quality": 90}, "png": {}, "webp": {"lossless": True}}
 
 
@@ -76,15 +77,16 @@ def stored_photos(file: str) -> list[bytes]:
 
 
 def measure(files: list[bytes], threads: int, rounds: int) -> None:
-    """Prints images/s of each decoder, by CPU and by wall, and the ratios to Pillow."""
+    """Prints images/s of each decoder, by CPU and by wall, and the ratios to Pillow. A thread decodes several small images at a time."""
     speeds = {name: [] for name in _DECODERS}
+    block = max(1, min(_MOST_AT_A_TIME, _PIXELS_AT_A_TIME // with_pillow(files[0])[..., 0].size))
     with ThreadPoolExecutor(threads) as pool:
         for _ in range(rounds):
             for name, decoder in _DECODERS.items():
                 wall, cpu, images = time.perf_counter(), time.process_time(), 0
                 while time.perf_counter() - wall < _WINDOW:
-                    some = [files[(images + offset) % len(files)] for offset in range(4 * threads)]
-                    images += sum(1 for _ in pool.map(decoder, some))
+                    some = [[files[(images + offset) % len(files)] for offset in range(block)] for _ in range(4 * threads)]
+                    images += sum(pool.map(lambda part, decoder=decoder: len([decoder(file) for file in part]), some))
                 speeds[name].append((images / (time.process_time() - cpu), images / (time.perf_counter() - wall)))
     print_speeds(speeds, f"{threads} thread{'s' if threads > 1 else ' '}")
 

@@ -26,7 +26,7 @@ from sslzoo.views import TrainingCrops, View, hash_words, uniform
 
 from .classifier_network import ClassifierNetwork
 from .evaluation_data import Data
-from .features import quick_batch_size
+from .features import inference_batch_size
 from .layer_decay import layer_groups
 from .metrics import top_counts
 from .mixing import mix
@@ -162,7 +162,7 @@ class ClassifierTraining:
         # All zero, which is what a process without test images contributes.
         correct = top_counts(torch.zeros(0, data.classes.count), torch.zeros(0, dtype=torch.int64))
         positions = self._own_share(torch.arange(len(data.test)))
-        batch_size = quick_batch_size(accelerator.device, data.preprocessing.crop)
+        batch_size = inference_batch_size(accelerator.device, data.preprocessing.crop)
         with all_or_none():
             for _, batch in data.test.read(positions, batch_size) if len(positions) else ():
                 logits = self.network(data.preprocessing(batch.pixels, batch.sizes))

@@ -18,7 +18,7 @@ from sslzoo.data import ImageSet
 from sslzoo.encoders import feature_map, feature_width, features
 from sslzoo.files import sha256_of
 
-from .features import quick_batch_size
+from .features import inference_batch_size
 from .preprocessing import Preprocessing
 
 _PART_BYTES = 2**25  # of features at most, unless a single image has more
@@ -41,7 +41,7 @@ def write_features(
     The file appears once it is complete; until then its parts are in the folder `.<name>.parts` next to it. A resumed run reuses intact
     parts of the same weights, data, preprocessing and batch size, and its file is byte for byte that of an uninterrupted run. What its
     features are of stands in the file's schema: see `features_origin`.
-    batch_size: None: that of `quick_batch_size`. part: rows at most, which become a row group of the file.
+    batch_size: None: that of `inference_batch_size`. part: rows at most, which become a row group of the file.
     done: called with the number of images since the last call; those of an earlier run are counted at once.
     Raises `InputError` for an encoder that has no feature map, if patches are requested.
     """
@@ -53,7 +53,7 @@ def write_features(
     if patches:
         image = torch.zeros(1, preprocessing.channels, preprocessing.crop, preprocessing.crop, device=device)
         shape = feature_map(encoder, image).shape[1:]
-    batch_size = quick_batch_size(device, preprocessing.crop) if batch_size is None else batch_size
+    batch_size = inference_batch_size(device, preprocessing.crop) if batch_size is None else batch_size
     per_part = min(part, max(1, _PART_BYTES // (4 * math.prod(shape))))
     chunks = torch.arange(len(images)).split(per_part)
     origin = features_origin(encoder, images, preprocessing, patches)

@@ -46,8 +46,8 @@ def load_encoder(folder: Path, preprocessing: Preprocessing) -> PreTrainedModel:
     return encoder
 
 
-def quick_batch_size(device: torch.device, side: int) -> int:
-    """How many images of `side` px to embed at once: 256, on a CPU as many as leave what the layers compute in its caches, 16 to 256."""
+def inference_batch_size(device: torch.device, side: int) -> int:
+    """How many images of `side` px to embed at once: 256; on a CPU 16 to 256, few enough for its caches to hold what a layer computes."""
     return 256 if device.type != "cpu" else min(256, max(16, _PIXELS * torch.get_num_threads() // side**2))
 
 
@@ -59,11 +59,11 @@ def extract(
     """Features float32 (n, width) on the device and labels int64 (n,) of the n images that can be decoded, in the order of the data set.
 
     Runs the encoder in evaluation mode. Each process embeds its share and all return all features; an error in one is raised in all.
-    Memory on each device: one buffer of all features, and a batch. batch_size: None: that of `quick_batch_size`.
+    Memory on each device: one buffer of all features, and a batch. batch_size: None: that of `inference_batch_size`.
     done: called with the number of images embedded since the last call.
     """
     device = next(encoder.parameters()).device
-    batch_size = quick_batch_size(device, preprocessing.crop) if batch_size is None else batch_size
+    batch_size = inference_batch_size(device, preprocessing.crop) if batch_size is None else batch_size
     training = encoder.training
     encoder.eval()
     positions = local_positions(len(images))
